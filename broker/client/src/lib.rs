@@ -1,0 +1,1 @@
+//! A small Kafka client: inter-broker, CLI, operator, tests.

@@ -1,0 +1,1 @@
+//! Consumer-group coordinators as state machines. Pure.

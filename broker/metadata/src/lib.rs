@@ -1,0 +1,1 @@
+//! Cluster metadata: records to image, and controller decisions as request to records. Pure.

@@ -1,0 +1,1 @@
+//! Harness for the suites: real binaries, real clients, real files.
