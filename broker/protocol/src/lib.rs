@@ -1,1 +1,3 @@
 //! Kafka's wire protocol: messages, record batches, compression, error codes. No I/O.
+
+pub mod batch;
