@@ -1,0 +1,11 @@
+#!/bin/bash
+# Everything the suites use, fetched through the ordinary package clients. Idempotent; safe to run twice at once.
+dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+failed=0
+pids=()
+for part in java python kcat node go; do
+  bash "$dir/$part.sh" &
+  pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
+exit $failed
