@@ -5,16 +5,18 @@
 
 pub mod api_key;
 pub mod batch;
+pub mod compress;
 pub mod error;
 pub mod frame;
 pub mod header;
 pub mod message;
 pub mod messages;
+pub mod records;
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
 pub mod types;
 pub mod wire;
 
 pub use api_key::ApiKey;
-pub use message::{Message, Request};
+pub use message::{Message, Record, Request};
 pub use types::{FileRange, Records, Uuid};
