@@ -30,33 +30,24 @@ fn run() -> Result<(), Mistake> {
     let mut apis = Vec::new();
     let mut messages: Vec<Message> = Vec::new();
     let mut out = String::from(
-        "mod prelude { pub(super) use bytes::Bytes; pub(super) use crate::{ApiKey, Records, Uuid, message::{Message, Request}, \
+        "mod prelude { pub(super) use bytes::Bytes; pub(super) use crate::{ApiKey, Records, Uuid, message::{Message, Record, Request}, \
          wire::{get_opt_struct, put_opt_struct, put_required, put_tag, unsupported, DecodeError, EncodeError, Reader, \
          Wire, WireOpt, Writer}}; #[cfg(any(test, feature = \"sample\"))] pub(super) use crate::sample::Sampler; }\n",
     );
     for path in paths {
         let text = fs::read_to_string(&path).map_err(|e| mistake(&path, e))?;
-        let File {
-            api,
-            messages: found,
-        } = notation::parse(&path, &text)?;
+        let File { api, messages: found } = notation::parse(&path, &text)?;
         for message in &found {
             if messages.iter().any(|m| m.name == message.name) {
-                return Err(mistake(
-                    &path,
-                    format!("message {} is there twice", message.name),
-                ));
+                return Err(mistake(&path, format!("message {} is there twice", message.name)));
             }
-            emit::message(&mut out, message).map_err(|(line, what)| Mistake {
-                place: format!("{}:{line}", path.display()),
-                what,
-            })?;
+            emit::message(&mut out, message)
+                .map_err(|(line, what)| Mistake { place: format!("{}:{line}", path.display()), what })?;
         }
         if let Some(api) = api {
             match found.as_slice() {
                 [request, response]
-                    if request.kind == Kind::Request(api.key)
-                        && response.kind == Kind::Response(api.key) =>
+                    if request.kind == Kind::Request(api.key) && response.kind == Kind::Response(api.key) =>
                 {
                     apis.push((api, request.clone(), response.clone()));
                 }
@@ -68,7 +59,9 @@ fn run() -> Result<(), Mistake> {
     apis.sort_by_key(|(api, ..)| api.key);
     emit::visitor(&mut out, &messages);
     let dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    for (name, text) in [("messages.rs", out), ("api_keys.rs", emit::api_keys(&apis))] {
+    for (name, text) in
+        [("messages.rs", out), ("api_keys.rs", emit::api_keys(&apis)), ("records.rs", emit::families(&messages))]
+    {
         let path = dir.join(name);
         fs::write(&path, text).map_err(|e| mistake(&path, e))?;
     }
@@ -89,8 +82,5 @@ fn list(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, Mistake> {
 }
 
 fn mistake(path: &Path, what: impl std::fmt::Display) -> Mistake {
-    Mistake {
-        place: path.display().to_string(),
-        what: what.to_string(),
-    }
+    Mistake { place: path.display().to_string(), what: what.to_string() }
 }

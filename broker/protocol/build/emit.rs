@@ -6,9 +6,7 @@ use std::fmt::Write;
 
 use super::notation::{Api, Field, Kind, Message, Struct, Type, Versions};
 
-const KEYWORDS: &[&str] = &[
-    "type", "match", "ref", "self", "move", "use", "final", "abstract", "as", "in",
-];
+const KEYWORDS: &[&str] = &["type", "match", "ref", "self", "move", "use", "final", "abstract", "as", "in"];
 
 /// `IsrWithEpochs` -> `isr_with_epochs`, `ISRNodes` -> `isr_nodes`.
 pub fn snake(name: &str) -> String {
@@ -51,11 +49,7 @@ fn plain_type(ty: &Type) -> String {
 
 fn rust_type(field: &Field) -> String {
     let plain = plain_type(&field.ty);
-    if field.nullable.is_some() {
-        format!("Option<{plain}>")
-    } else {
-        plain
-    }
+    if field.nullable.is_some() { format!("Option<{plain}>") } else { plain }
 }
 
 fn is_number(ty: &Type) -> bool {
@@ -71,18 +65,8 @@ fn default_value(field: &Field) -> Result<String, String> {
         (Type::Bool, None) => "false".into(),
         (ty, value) if is_number(ty) => {
             let value = value.unwrap_or("0");
-            if value
-                .trim_start_matches('-')
-                .starts_with(|c: char| c.is_ascii_digit())
-            {
-                format!(
-                    "{value}{}",
-                    if *ty == Type::F64 && !value.contains('.') {
-                        ".0"
-                    } else {
-                        ""
-                    }
-                )
+            if value.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit()) {
+                format!("{value}{}", if *ty == Type::F64 && !value.contains('.') { ".0" } else { "" })
             } else {
                 return Err(format!("`{value}` is no number"));
             }
@@ -96,11 +80,7 @@ fn default_value(field: &Field) -> Result<String, String> {
         (_, Some(value)) => return Err(format!("`{value}` is no default for this type")),
         _ => return Err("no default".into()),
     };
-    Ok(if field.nullable.is_some() {
-        format!("Some({plain})")
-    } else {
-        plain
-    })
+    Ok(if field.nullable.is_some() { format!("Some({plain})") } else { plain })
 }
 
 /// An expression that is true when the field differs from its default.
@@ -111,9 +91,7 @@ fn is_set(field: &Field) -> Result<String, String> {
         (_, "None") => format!("{name}.is_some()"),
         (Type::Bool, "false") => name,
         (Type::Bool, "true") => format!("!{name}"),
-        (Type::Text | Type::Bytes | Type::Records | Type::Array(_), _)
-            if field.nullable.is_none() =>
-        {
+        (Type::Text | Type::Bytes | Type::Records | Type::Array(_), _) if field.nullable.is_none() => {
             format!("!{name}.is_empty()")
         }
         (Type::Text | Type::Bytes | Type::Records | Type::Array(_), _) => {
@@ -180,9 +158,9 @@ fn put(field: &Field, message: &Message) -> String {
             c if c.is_empty() || nullable.covers(field.versions) => {
                 format!("{put_opt}({value}.as_ref(), {args})?")
             }
-            c => format!(
-                "if {c} {{ {put_opt}({value}.as_ref(), {args})? }} else {{ put_required(&{value}, {args})? }}"
-            ),
+            c => {
+                format!("if {c} {{ {put_opt}({value}.as_ref(), {args})? }} else {{ put_required(&{value}, {args})? }}")
+            }
         },
     }
 }
@@ -195,12 +173,7 @@ fn sample(field: &Field, message: &Message) -> String {
             format!("s.opt(v, {})", if c.is_empty() { "true" } else { &c })
         }
     };
-    at(
-        field.versions,
-        message,
-        &format!("m.{} = {value};", snake(&field.name)),
-        "",
-    )
+    at(field.versions, message, &format!("m.{} = {value};", snake(&field.name)), "")
 }
 
 /// Versions in words, for the documentation.
@@ -225,18 +198,10 @@ fn emit_struct(out: &mut String, s: &Struct, message: &Message) -> Result<(), (u
         let line = |what| (field.line, what);
         let snake = snake(&field.name);
         if !field.versions.covers(message.versions) {
-            _ = writeln!(
-                fields,
-                "    /// Versions {}.",
-                words(field.versions, message)
-            );
+            _ = writeln!(fields, "    /// Versions {}.", words(field.versions, message));
         }
         _ = writeln!(fields, "    pub {snake}: {},", rust_type(field));
-        _ = writeln!(
-            defaults,
-            "{snake}: {},",
-            default_value(field).map_err(line)?
-        );
+        _ = writeln!(defaults, "{snake}: {},", default_value(field).map_err(line)?);
         samples += &sample(field, message);
         let is_set = is_set(field).map_err(line)?;
         let lost = if field.ignorable {
@@ -251,18 +216,8 @@ fn emit_struct(out: &mut String, s: &Struct, message: &Message) -> Result<(), (u
                 _ = writeln!(puts, "if !({condition}) {{ {lost} }}");
             }
         } else {
-            gets += &at(
-                field.versions,
-                message,
-                &format!("m.{snake} = {};", get(field, message)),
-                "",
-            );
-            puts += &at(
-                field.versions,
-                message,
-                &format!("{};", put(field, message)),
-                &lost,
-            );
+            gets += &at(field.versions, message, &format!("m.{snake} = {};", get(field, message)), "");
+            puts += &at(field.versions, message, &format!("{};", put(field, message)), &lost);
         }
     }
     tagged.sort_by_key(|f| f.tag);
@@ -271,16 +226,8 @@ fn emit_struct(out: &mut String, s: &Struct, message: &Message) -> Result<(), (u
         for field in &tagged {
             let (tag, snake) = (field.tag.unwrap_or(0), snake(&field.name));
             let condition = condition(field.versions, message);
-            let guard = if condition.is_empty() {
-                String::new()
-            } else {
-                format!(" if {condition}")
-            };
-            let and = if condition.is_empty() {
-                String::new()
-            } else {
-                format!("{condition} && ")
-            };
+            let guard = if condition.is_empty() { String::new() } else { format!(" if {condition}") };
+            let and = if condition.is_empty() { String::new() } else { format!("{condition} && ") };
             let is_set = is_set(field).map_err(|what| (field.line, what))?;
             _ = writeln!(
                 arms,
@@ -295,11 +242,7 @@ fn emit_struct(out: &mut String, s: &Struct, message: &Message) -> Result<(), (u
                 put(field, message)
             );
         }
-        let flexible = if from <= message.versions.min {
-            ""
-        } else {
-            "if f "
-        };
+        let flexible = if from <= message.versions.min { "" } else { "if f " };
         if tagged.is_empty() {
             _ = writeln!(gets, "{flexible}{{ r.skip_tags()?; }}");
             _ = writeln!(puts, "{flexible}{{ w.uvarint(0); }}");
@@ -342,11 +285,9 @@ fn min_size(s: &Struct, message: &Message, depth: usize) -> usize {
             Type::I32 | Type::U32 => 4,
             Type::I64 | Type::F64 => 8,
             Type::Uuid => 16,
-            Type::Struct(name) if field.nullable.is_none() && depth < 8 => message
-                .structs
-                .iter()
-                .find(|s| s.name == *name)
-                .map_or(0, |s| min_size(s, message, depth + 1)),
+            Type::Struct(name) if field.nullable.is_none() && depth < 8 => {
+                message.structs.iter().find(|s| s.name == *name).map_or(0, |s| min_size(s, message, depth + 1))
+            }
             _ => 1,
         }
     };
@@ -365,14 +306,15 @@ pub fn message(out: &mut String, message: &Message) -> Result<(), (usize, String
     for s in &message.structs {
         emit_struct(out, s, message)?;
     }
-    let flexible = message
-        .flexible
-        .map_or("i16::MAX".to_string(), |v| v.to_string());
+    let flexible = message.flexible.map_or("i16::MAX".to_string(), |v| v.to_string());
     _ = writeln!(
         out,
         "impl Message for {name} {{ const NAME: &'static str = {name:?}; const MIN_VERSION: i16 = {min}; \
          const MAX_VERSION: i16 = {max}; const FLEXIBLE_FROM: i16 = {flexible}; }}"
     );
+    if let Kind::Record(_, key) = &message.kind {
+        _ = writeln!(out, "impl Record for {name} {{ const KEY: i16 = {key}; }}");
+    }
     if let Kind::Request(_) = message.kind {
         let api = name.strip_suffix("Request").unwrap_or(name);
         _ = writeln!(
@@ -397,14 +339,8 @@ pub fn visitor(out: &mut String, messages: &[Message]) {
     for message in messages {
         let (name, module) = (&message.name, snake(&message.name));
         let kind = match message.kind {
-            Kind::Request(_) => format!(
-                "Kind::Request(ApiKey::{})",
-                name.trim_end_matches("Request")
-            ),
-            Kind::Response(_) => format!(
-                "Kind::Response(ApiKey::{})",
-                name.trim_end_matches("Response")
-            ),
+            Kind::Request(_) => format!("Kind::Request(ApiKey::{})", name.trim_end_matches("Request")),
+            Kind::Response(_) => format!("Kind::Response(ApiKey::{})", name.trim_end_matches("Response")),
             _ => "Kind::Data".to_string(),
         };
         _ = writeln!(out, "visitor.message::<{module}::{name}>({kind});");
@@ -418,14 +354,9 @@ pub fn api_keys(apis: &[(Api, Message, Message)]) -> String {
         "/// A Kafka API.\n#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]\n#[repr(i16)]\npub enum ApiKey {\n",
     );
     let flexible = |m: &Message| m.flexible.unwrap_or(i16::MAX);
-    let (mut from, mut index, mut all, mut entries) =
-        (String::new(), String::new(), String::new(), String::new());
+    let (mut from, mut index, mut all, mut entries) = (String::new(), String::new(), String::new(), String::new());
     for (i, (api, request, response)) in apis.iter().enumerate() {
-        let Api {
-            key,
-            name,
-            listeners,
-        } = api;
+        let Api { key, name, listeners } = api;
         let on = |listener: &str| listeners.iter().any(|l| l == listener);
         _ = writeln!(out, "/// Key {key}.\n{name} = {key},");
         _ = write!(from, "{key} => Self::{name},");
@@ -451,5 +382,59 @@ pub fn api_keys(apis: &[(Api, Message, Message)]) -> String {
          /// Its place in [`ApiKey::ALL`], for tables indexed by API.\npub fn index(self) -> usize {{ match self {{ {index} }} }}\n}}\n\
          const ENTRIES: &[Entry] = &[\n{entries}];"
     );
+    out
+}
+
+/// `group-key` -> `GroupKey`.
+fn camel(family: &str) -> String {
+    let mut out = String::new();
+    for word in family.split('-') {
+        let mut chars = word.chars();
+        out.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+        out.extend(chars);
+    }
+    out
+}
+
+/// An enum for each family of records.
+pub fn families(messages: &[Message]) -> String {
+    let mut families: Vec<(&str, Vec<(i16, &Message)>)> = Vec::new();
+    for message in messages {
+        if let Kind::Record(family, key) = &message.kind {
+            match families.iter_mut().find(|(name, _)| name == family) {
+                Some((_, members)) => members.push((*key, message)),
+                None => families.push((family, vec![(*key, message)])),
+            }
+        }
+    }
+    let mut out = String::new();
+    for (family, mut members) in families {
+        members.sort_by_key(|(key, _)| *key);
+        let name = camel(family);
+        let (mut variants, mut froms) = (String::new(), String::new());
+        let (mut keys, mut maxima, mut reads, mut writes) =
+            (String::new(), String::new(), String::new(), String::new());
+        for (key, message) in members {
+            let m = &message.name;
+            let variant = ["Record", "Key", "Value"].iter().find_map(|s| m.strip_suffix(s)).unwrap_or(m);
+            _ = writeln!(variants, "/// Key {key}.\n{variant}({m}),");
+            _ = write!(keys, "Self::{variant}(_) => {key},");
+            _ = write!(maxima, "Self::{variant}(_) => {m}::MAX_VERSION,");
+            _ = write!(reads, "{key} => Self::{variant}({m}::decode(r, version)?),");
+            _ = write!(writes, "Self::{variant}(m) => m.encode(w, version),");
+            _ = writeln!(froms, "impl From<{m}> for {name} {{ fn from(m: {m}) -> Self {{ Self::{variant}(m) }} }}");
+        }
+        _ = writeln!(
+            out,
+            "/// A record of the family `{family}`.\n#[derive(Debug, Clone, PartialEq)]\npub enum {name} {{\n{variants}}}\n\
+             {froms}\
+             impl Family for {name} {{\n\
+             fn key(&self) -> i16 {{ match self {{ {keys} }} }}\n\
+             fn max_version(&self) -> i16 {{ match self {{ {maxima} }} }}\n\
+             fn read(r: &mut Reader, key: i16, version: i16) -> Result<Self, DecodeError> {{ Ok(match key {{ {reads} \
+             _ => return Err(unknown_key(r, key, {name:?})) }}) }}\n\
+             fn write(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {{ match self {{ {writes} }} }}\n}}"
+        );
+    }
     out
 }

@@ -11,7 +11,7 @@
 //! response 3-13 flexible 9+
 //!   ...
 //! ```
-//! Record tables begin with `group-key 3 Name 0`, `metadata 2 Name 0 flexible 0+`, `data Name 0`. Versions that are left
+//! Record tables begin with `group-key 3 Name 0`, `metadata-record 2 Name 0 flexible 0+`, `data Name 0`. Versions that are left
 //! out are those of the enclosing block. `#` begins a comment.
 
 use std::{fmt, path::Path};
@@ -24,39 +24,24 @@ pub struct Versions {
 }
 
 impl Versions {
-    pub const ALL: Versions = Versions {
-        min: 0,
-        max: i16::MAX,
-    };
+    pub const ALL: Versions = Versions { min: 0, max: i16::MAX };
 
     pub fn covers(self, other: Versions) -> bool {
         self.min <= other.min && self.max >= other.max
     }
 
     pub fn clip(self, other: Versions) -> Versions {
-        Versions {
-            min: self.min.max(other.min),
-            max: self.max.min(other.max),
-        }
+        Versions { min: self.min.max(other.min), max: self.max.min(other.max) }
     }
 
     fn parse(text: &str) -> Option<Versions> {
         let range = if let Some(min) = text.strip_suffix('+') {
-            Versions {
-                min: min.parse().ok()?,
-                max: i16::MAX,
-            }
+            Versions { min: min.parse().ok()?, max: i16::MAX }
         } else if let Some((min, max)) = text.split_once('-') {
-            Versions {
-                min: min.parse().ok()?,
-                max: max.parse().ok()?,
-            }
+            Versions { min: min.parse().ok()?, max: max.parse().ok()? }
         } else {
             let only = text.parse().ok()?;
-            Versions {
-                min: only,
-                max: only,
-            }
+            Versions { min: only, max: only }
         };
         (0 <= range.min && range.min <= range.max).then_some(range)
     }
@@ -162,11 +147,7 @@ struct Parser<'a> {
 }
 
 pub fn parse(path: &Path, text: &str) -> Result<File, Mistake> {
-    let mut parser = Parser {
-        path,
-        lines: Vec::new(),
-        next: 0,
-    };
+    let mut parser = Parser { path, lines: Vec::new(), next: 0 };
     for (i, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or("").trim_end();
         let content = line.trim_start_matches(' ');
@@ -177,21 +158,14 @@ pub fn parse(path: &Path, text: &str) -> Result<File, Mistake> {
         if indent % 2 != 0 || content.contains('\t') {
             return Err(parser.mistake(i + 1, "indent by two spaces"));
         }
-        parser.lines.push(Line {
-            number: i + 1,
-            depth: indent / 2,
-            words: content.split_whitespace().collect(),
-        });
+        parser.lines.push(Line { number: i + 1, depth: indent / 2, words: content.split_whitespace().collect() });
     }
     parser.file()
 }
 
 impl<'a> Parser<'a> {
     fn mistake(&self, line: usize, what: impl Into<String>) -> Mistake {
-        Mistake {
-            place: format!("{}:{line}", self.path.display()),
-            what: what.into(),
-        }
+        Mistake { place: format!("{}:{line}", self.path.display()), what: what.into() }
     }
 
     fn file(&mut self) -> Result<File, Mistake> {
@@ -202,14 +176,10 @@ impl<'a> Parser<'a> {
                 return Err(self.mistake(number, "unexpected indentation"));
             }
             self.next += 1;
-            let header = |kind, name: &str, words: &[&str]| -> Result<Message, String> {
-                head(kind, name, words)
-            };
+            let header = |kind, name: &str, words: &[&str]| -> Result<Message, String> { head(kind, name, words) };
             let message = match words.as_slice() {
                 ["api", key, name, "on", listeners @ ..] if !listeners.is_empty() => {
-                    let key = key
-                        .parse()
-                        .map_err(|_| self.mistake(number, "key is not a number"))?;
+                    let key = key.parse().map_err(|_| self.mistake(number, "key is not a number"))?;
                     file.api = Some(Api {
                         key,
                         name: name.to_string(),
@@ -222,16 +192,8 @@ impl<'a> Parser<'a> {
                         return Err(self.mistake(number, "`api` line must come first"));
                     };
                     match *what {
-                        "request" => header(
-                            Kind::Request(api.key),
-                            &format!("{}Request", api.name),
-                            rest,
-                        ),
-                        _ => header(
-                            Kind::Response(api.key),
-                            &format!("{}Response", api.name),
-                            rest,
-                        ),
+                        "request" => header(Kind::Request(api.key), &format!("{}Request", api.name), rest),
+                        _ => header(Kind::Response(api.key), &format!("{}Response", api.name), rest),
                     }
                 }
                 ["data", name, rest @ ..] => header(Kind::Data, name, rest),
@@ -296,16 +258,11 @@ impl<'a> Parser<'a> {
             if line.depth > depth {
                 return Err(self.mistake(number, "unexpected indentation"));
             }
-            let field =
-                field(number, &line.words, scope).map_err(|what| self.mistake(number, what))?;
+            let field = field(number, &line.words, scope).map_err(|what| self.mistake(number, what))?;
             if fields.iter().any(|f| f.name == field.name) {
                 return Err(self.mistake(number, format!("field {} is there twice", field.name)));
             }
-            if field.tag.is_some()
-                && message
-                    .flexible
-                    .is_none_or(|from| field.versions.min < from)
-            {
+            if field.tag.is_some() && message.flexible.is_none_or(|from| field.versions.min < from) {
                 return Err(self.mistake(number, "tagged fields need flexible versions"));
             }
             self.next += 1;
@@ -327,11 +284,7 @@ impl<'a> Parser<'a> {
         if tags.iter().enumerate().any(|(i, &tag)| i as u32 != tag) {
             return Err(self.mistake(number, "tags must count up from 0"));
         }
-        message.structs.push(Struct {
-            line: number,
-            name: name.to_string(),
-            fields,
-        });
+        message.structs.push(Struct { line: number, name: name.to_string(), fields });
         Ok(())
     }
 }
@@ -342,19 +295,11 @@ fn head(kind: Kind, name: &str, words: &[&str]) -> Result<Message, String> {
         return Err(bad());
     };
     let versions = Versions::parse(versions).ok_or_else(bad)?;
-    let mut message = Message {
-        kind,
-        name: name.to_string(),
-        versions,
-        flexible: None,
-        stable: versions.max,
-        structs: Vec::new(),
-    };
+    let mut message =
+        Message { kind, name: name.to_string(), versions, flexible: None, stable: versions.max, structs: Vec::new() };
     for pair in rest.chunks(2) {
         match *pair {
-            ["flexible", from] => {
-                message.flexible = Some(Versions::parse(from).ok_or_else(bad)?.min)
-            }
+            ["flexible", from] => message.flexible = Some(Versions::parse(from).ok_or_else(bad)?.min),
             ["unstable", from] => message.stable = from.parse::<i16>().map_err(|_| bad())? - 1,
             _ => return Err(bad()),
         }
@@ -389,16 +334,12 @@ fn field(line: usize, words: &[&str], scope: Versions) -> Result<Field, String> 
         match word {
             "ignorable" => field.ignorable = true,
             "tag" => {
-                let tag = rest
-                    .next()
-                    .and_then(|n| n.parse().ok())
-                    .ok_or("expected `tag N`")?;
+                let tag = rest.next().and_then(|n| n.parse().ok()).ok_or("expected `tag N`")?;
                 field.tag = Some(tag);
             }
             "=" => field.default = Some(rest.next().ok_or("expected a default")?.to_string()),
             versions => {
-                let versions = Versions::parse(versions)
-                    .ok_or_else(|| format!("`{versions}` is not understood"))?;
+                let versions = Versions::parse(versions).ok_or_else(|| format!("`{versions}` is not understood"))?;
                 field.versions = versions.clip(scope);
                 if field.versions.min > field.versions.max {
                     return Err("versions outside of the enclosing block".into());
@@ -428,9 +369,7 @@ fn type_of(word: &str) -> Result<Type, String> {
         "records" => Type::Records,
         _ => match word.strip_prefix("[]") {
             Some(item) => Type::Array(Box::new(type_of(item)?)),
-            None if word.starts_with(|c: char| c.is_ascii_uppercase()) => {
-                Type::Struct(word.to_string())
-            }
+            None if word.starts_with(|c: char| c.is_ascii_uppercase()) => Type::Struct(word.to_string()),
             None => return Err(format!("no type {word}")),
         },
     })

@@ -21,27 +21,18 @@ pub trait Message: Wire + Default {
     /// Reads the message; what follows it stays in the reader.
     fn decode(r: &mut Reader, version: i16) -> Result<Self, DecodeError> {
         if version < Self::MIN_VERSION || version > Self::MAX_VERSION {
-            let kind = DecodeErrorKind::Version {
-                version,
-                min: Self::MIN_VERSION,
-                max: Self::MAX_VERSION,
-            };
+            let kind = DecodeErrorKind::Version { version, min: Self::MIN_VERSION, max: Self::MAX_VERSION };
             return Err(DecodeError::new(kind, "version", r.position()).in_message(Self::NAME));
         }
-        Self::get(r, "", version, version >= Self::FLEXIBLE_FROM)
-            .map_err(|e| e.in_message(Self::NAME))
+        Self::get(r, "", version, version >= Self::FLEXIBLE_FROM).map_err(|e| e.in_message(Self::NAME))
     }
 
     /// Writes the message.
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         if version < Self::MIN_VERSION || version > Self::MAX_VERSION {
-            return Err(EncodeError::UnsupportedVersion {
-                message: Self::NAME,
-                version,
-            });
+            return Err(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
-        self.put(w, "", version, version >= Self::FLEXIBLE_FROM)
-            .map_err(|e| e.in_message(Self::NAME))
+        self.put(w, "", version, version >= Self::FLEXIBLE_FROM).map_err(|e| e.in_message(Self::NAME))
     }
 
     /// The message alone, in pieces.
@@ -68,4 +59,10 @@ pub trait Request: Message {
     const KEY: ApiKey;
     /// What answers it, in the same version.
     type Response: Message;
+}
+
+/// A record, which knows its type: the first number of a coordinator's record key, or the key in a metadata record.
+pub trait Record: Message {
+    /// Its type.
+    const KEY: i16;
 }

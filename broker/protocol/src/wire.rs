@@ -27,21 +27,10 @@ pub trait Wire: Sized {
     const MIN_SIZE: usize;
 
     /// Reads a value.
-    fn get(
-        r: &mut Reader,
-        field: &'static str,
-        version: i16,
-        flexible: bool,
-    ) -> Result<Self, DecodeError>;
+    fn get(r: &mut Reader, field: &'static str, version: i16, flexible: bool) -> Result<Self, DecodeError>;
 
     /// Writes a value.
-    fn put(
-        &self,
-        w: &mut Writer,
-        field: &'static str,
-        version: i16,
-        flexible: bool,
-    ) -> Result<(), EncodeError>;
+    fn put(&self, w: &mut Writer, field: &'static str, version: i16, flexible: bool) -> Result<(), EncodeError>;
 
     /// An arbitrary value that is valid at `version`.
     #[cfg(any(test, feature = "sample"))]
@@ -51,12 +40,7 @@ pub trait Wire: Sized {
 /// A field type that can be null.
 pub trait WireOpt: Wire {
     /// Reads a value or null.
-    fn get_opt(
-        r: &mut Reader,
-        field: &'static str,
-        version: i16,
-        flexible: bool,
-    ) -> Result<Option<Self>, DecodeError>;
+    fn get_opt(r: &mut Reader, field: &'static str, version: i16, flexible: bool) -> Result<Option<Self>, DecodeError>;
 
     /// Writes a value or null.
     fn put_opt(
@@ -90,11 +74,7 @@ pub fn put_required<T: Wire>(
 /// The error for a value that matters in a field that the version lacks.
 #[cold]
 pub fn unsupported(field: &'static str, version: i16) -> Result<(), EncodeError> {
-    Err(EncodeError::UnsupportedField {
-        message: "",
-        field,
-        version,
-    })
+    Err(EncodeError::UnsupportedField { message: "", field, version })
 }
 
 /// Writes a tagged field.
@@ -161,24 +141,13 @@ macro_rules! sized {
             const MIN_SIZE: usize = 1;
 
             #[inline]
-            fn get(
-                r: &mut Reader,
-                field: &'static str,
-                _: i16,
-                flexible: bool,
-            ) -> Result<Self, DecodeError> {
+            fn get(r: &mut Reader, field: &'static str, _: i16, flexible: bool) -> Result<Self, DecodeError> {
                 let value = r.$name(flexible, field)?;
                 present(value, r, field)
             }
 
             #[inline]
-            fn put(
-                &self,
-                w: &mut Writer,
-                field: &'static str,
-                _: i16,
-                flexible: bool,
-            ) -> Result<(), EncodeError> {
+            fn put(&self, w: &mut Writer, field: &'static str, _: i16, flexible: bool) -> Result<(), EncodeError> {
                 w.$name(Some(self), flexible, field)
             }
 
@@ -218,11 +187,7 @@ sized!(Records records, std::convert::identity);
 
 impl Reader {
     /// Reads record batches or null, sharing the input's memory.
-    pub fn records(
-        &mut self,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<Option<Records>, DecodeError> {
+    pub fn records(&mut self, flexible: bool, field: &'static str) -> Result<Option<Records>, DecodeError> {
         Ok(self.bytes(flexible, field)?.map(Records::Bytes))
     }
 }
@@ -230,26 +195,14 @@ impl Reader {
 impl<T: Wire> Wire for Vec<T> {
     const MIN_SIZE: usize = 1;
 
-    fn get(
-        r: &mut Reader,
-        field: &'static str,
-        version: i16,
-        flexible: bool,
-    ) -> Result<Self, DecodeError> {
+    fn get(r: &mut Reader, field: &'static str, version: i16, flexible: bool) -> Result<Self, DecodeError> {
         let value = Self::get_opt(r, field, version, flexible)?;
         present(value, r, field)
     }
 
-    fn put(
-        &self,
-        w: &mut Writer,
-        field: &'static str,
-        version: i16,
-        flexible: bool,
-    ) -> Result<(), EncodeError> {
+    fn put(&self, w: &mut Writer, field: &'static str, version: i16, flexible: bool) -> Result<(), EncodeError> {
         w.long_length(Some(self.len()), flexible, field)?;
-        self.iter()
-            .try_for_each(|item| item.put(w, field, version, flexible))
+        self.iter().try_for_each(|item| item.put(w, field, version, flexible))
     }
 
     #[cfg(any(test, feature = "sample"))]
@@ -259,12 +212,7 @@ impl<T: Wire> Wire for Vec<T> {
 }
 
 impl<T: Wire> WireOpt for Vec<T> {
-    fn get_opt(
-        r: &mut Reader,
-        field: &'static str,
-        version: i16,
-        flexible: bool,
-    ) -> Result<Option<Self>, DecodeError> {
+    fn get_opt(r: &mut Reader, field: &'static str, version: i16, flexible: bool) -> Result<Option<Self>, DecodeError> {
         let Some(count) = r.count(flexible, T::MIN_SIZE, size_of::<T>(), field)? else {
             return Ok(None);
         };

@@ -86,12 +86,7 @@ impl DecodeError {
     #[cold]
     #[inline(never)]
     pub fn new(kind: DecodeErrorKind, field: &'static str, offset: usize) -> Self {
-        Self(Box::new(Detail {
-            kind,
-            message: "",
-            field,
-            offset,
-        }))
+        Self(Box::new(Detail { kind, message: "", field, offset }))
     }
 
     /// Names the message that was being read, unless an inner one did already.
@@ -127,12 +122,7 @@ impl DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail {
-            kind,
-            message,
-            field,
-            offset,
-        } = &*self.0;
+        let Detail { kind, message, field, offset } = &*self.0;
         if !message.is_empty() {
             write!(f, "{message}.")?;
         }

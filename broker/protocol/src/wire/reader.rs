@@ -47,22 +47,14 @@ impl Reader {
     /// A reader whose memory budget grows with the frame: generous to honest frames, and never more than
     /// [`MEMORY_PER_BYTE`] times what the sender paid.
     pub fn new(buf: Bytes) -> Self {
-        let budget = buf
-            .len()
-            .saturating_mul(MEMORY_PER_BYTE)
-            .saturating_add(MEMORY_MIN);
+        let budget = buf.len().saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY_MIN);
         Self::with_budget(buf, budget)
     }
 
     /// A reader that lets decoding allocate at most `budget` bytes.
     pub fn with_budget(buf: Bytes, budget: usize) -> Self {
         let end = buf.len();
-        Self {
-            buf,
-            pos: 0,
-            end,
-            budget,
-        }
+        Self { buf, pos: 0, end, budget }
     }
 
     /// Bytes not read yet.
@@ -100,13 +92,7 @@ impl Reader {
                 self.budget = left;
                 Ok(())
             }
-            None => Err(self.fail(
-                DecodeErrorKind::Budget {
-                    needed: n,
-                    left: self.budget,
-                },
-                field,
-            )),
+            None => Err(self.fail(DecodeErrorKind::Budget { needed: n, left: self.budget }, field)),
         }
     }
 
@@ -122,10 +108,7 @@ impl Reader {
     }
 
     #[inline]
-    pub(crate) fn array_of<const N: usize>(
-        &mut self,
-        field: &'static str,
-    ) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array_of<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N, field)?);
         Ok(out)
@@ -159,12 +142,7 @@ impl Reader {
         self.uvarint_tail(first, 10, field)
     }
 
-    fn uvarint_tail(
-        &mut self,
-        first: u8,
-        max_len: u32,
-        field: &'static str,
-    ) -> Result<u64, DecodeError> {
+    fn uvarint_tail(&mut self, first: u8, max_len: u32, field: &'static str) -> Result<u64, DecodeError> {
         let mut value = u64::from(first & 0x7f);
         for i in 1..max_len {
             let byte = self.u8(field)?;
@@ -195,31 +173,15 @@ impl Reader {
 
     /// Reads a length that is `None` for null: compact (one more than the length) or a 16-bit number.
     #[inline]
-    pub(crate) fn short_length(
-        &mut self,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<Option<usize>, DecodeError> {
-        let len = if flexible {
-            i64::from(self.uvarint(field)?) - 1
-        } else {
-            i64::from(self.i16(field)?)
-        };
+    pub(crate) fn short_length(&mut self, flexible: bool, field: &'static str) -> Result<Option<usize>, DecodeError> {
+        let len = if flexible { i64::from(self.uvarint(field)?) - 1 } else { i64::from(self.i16(field)?) };
         self.checked_length(len, field)
     }
 
     /// Reads a length that is `None` for null: compact (one more than the length) or a 32-bit number.
     #[inline]
-    pub(crate) fn long_length(
-        &mut self,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<Option<usize>, DecodeError> {
-        let len = if flexible {
-            i64::from(self.uvarint(field)?) - 1
-        } else {
-            i64::from(self.i32(field)?)
-        };
+    pub(crate) fn long_length(&mut self, flexible: bool, field: &'static str) -> Result<Option<usize>, DecodeError> {
+        let len = if flexible { i64::from(self.uvarint(field)?) - 1 } else { i64::from(self.i32(field)?) };
         self.checked_length(len, field)
     }
 
@@ -233,11 +195,7 @@ impl Reader {
     }
 
     /// Reads a string or null.
-    pub fn string(
-        &mut self,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<Option<String>, DecodeError> {
+    pub fn string(&mut self, flexible: bool, field: &'static str) -> Result<Option<String>, DecodeError> {
         let Some(len) = self.short_length(flexible, field)? else {
             return Ok(None);
         };
@@ -254,11 +212,7 @@ impl Reader {
     }
 
     /// Reads a byte string or null, sharing the input's memory.
-    pub fn bytes(
-        &mut self,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<Option<Bytes>, DecodeError> {
+    pub fn bytes(&mut self, flexible: bool, field: &'static str) -> Result<Option<Bytes>, DecodeError> {
         let Some(len) = self.long_length(flexible, field)? else {
             return Ok(None);
         };
@@ -292,19 +246,9 @@ impl Reader {
         let left = self.uvarint("tags")?;
         // A tagged field takes two bytes at least: tag and size.
         if left as usize > self.remaining() / 2 {
-            return Err(self.fail(
-                DecodeErrorKind::Count {
-                    count: left as usize,
-                    left: self.remaining(),
-                },
-                "tags",
-            ));
+            return Err(self.fail(DecodeErrorKind::Count { count: left as usize, left: self.remaining() }, "tags"));
         }
-        Ok(Tags {
-            left,
-            seen: 0,
-            outer_end: self.end,
-        })
+        Ok(Tags { left, seen: 0, outer_end: self.end })
     }
 
     /// Steps into the next tagged field: until [`Reader::end_tag`] nothing beyond it can be read.

@@ -77,10 +77,7 @@ impl Encoded {
             match piece {
                 Piece::Bytes(bytes) => out.put_slice(bytes),
                 Piece::File(_) => {
-                    return Err(EncodeError::FileRange {
-                        message: "",
-                        field: "records",
-                    });
+                    return Err(EncodeError::FileRange { message: "", field: "records" });
                 }
             }
         }
@@ -114,10 +111,7 @@ impl Writer {
 
     /// An empty writer with room for `n` bytes.
     pub fn with_capacity(n: usize) -> Self {
-        Self {
-            buf: BytesMut::with_capacity(n),
-            ..Self::default()
-        }
+        Self { buf: BytesMut::with_capacity(n), ..Self::default() }
     }
 
     /// Bytes written so far, file ranges included.
@@ -182,12 +176,7 @@ impl Writer {
 
     /// Writes a length or count; `None` is null.
     #[inline]
-    pub fn long_length(
-        &mut self,
-        len: Option<usize>,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<(), EncodeError> {
+    pub fn long_length(&mut self, len: Option<usize>, flexible: bool, field: &'static str) -> Result<(), EncodeError> {
         if let Some(len) = len
             && len >= i32::MAX as usize
         {
@@ -203,12 +192,7 @@ impl Writer {
     }
 
     /// Writes a string or null.
-    pub fn string(
-        &mut self,
-        value: Option<&str>,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<(), EncodeError> {
+    pub fn string(&mut self, value: Option<&str>, flexible: bool, field: &'static str) -> Result<(), EncodeError> {
         let len = value.map(str::len);
         if let Some(len) = len
             && len > STRING_MAX
@@ -223,12 +207,7 @@ impl Writer {
     }
 
     /// Writes a byte string or null.
-    pub fn bytes(
-        &mut self,
-        value: Option<&Bytes>,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<(), EncodeError> {
+    pub fn bytes(&mut self, value: Option<&Bytes>, flexible: bool, field: &'static str) -> Result<(), EncodeError> {
         self.long_length(value.map(Bytes::len), flexible, field)?;
         if let Some(bytes) = value {
             self.share(bytes);
@@ -237,20 +216,12 @@ impl Writer {
     }
 
     /// Writes record batches or null.
-    pub fn records(
-        &mut self,
-        value: Option<&Records>,
-        flexible: bool,
-        field: &'static str,
-    ) -> Result<(), EncodeError> {
+    pub fn records(&mut self, value: Option<&Records>, flexible: bool, field: &'static str) -> Result<(), EncodeError> {
         match value {
             Some(Records::File(range)) => {
                 self.long_length(Some(range.len as usize), flexible, field)?;
                 if range.len > 0 {
-                    self.insert(Piece::File(FileRange {
-                        file: Arc::clone(&range.file),
-                        ..*range
-                    }));
+                    self.insert(Piece::File(FileRange { file: Arc::clone(&range.file), ..*range }));
                 }
                 Ok(())
             }
@@ -278,10 +249,7 @@ impl Writer {
         self.uvarint(tag);
         // One byte for the size: most tagged fields are small.
         self.u8(0);
-        TagMark {
-            at: self.buf.len(),
-            inserted: self.inserted,
-        }
+        TagMark { at: self.buf.len(), inserted: self.inserted }
     }
 
     /// Ends a tagged field by filling in its size.
@@ -296,12 +264,7 @@ impl Writer {
             let end = self.buf.len();
             self.buf.resize(end + extra, 0);
             self.buf.copy_within(mark.at..end, mark.at + extra);
-            for (at, _) in self
-                .inserts
-                .iter_mut()
-                .rev()
-                .take_while(|(at, _)| *at >= mark.at)
-            {
+            for (at, _) in self.inserts.iter_mut().rev().take_while(|(at, _)| *at >= mark.at) {
                 *at += extra;
             }
         }
@@ -337,11 +300,7 @@ impl Writer {
 
 #[cold]
 fn too_long(field: &'static str, len: usize) -> EncodeError {
-    EncodeError::TooLong {
-        message: "",
-        field,
-        len,
-    }
+    EncodeError::TooLong { message: "", field, len }
 }
 
 fn uvarint_bytes(mut value: u64) -> ([u8; 10], usize) {
