@@ -44,21 +44,13 @@ impl ApiKey {
 
     /// The version of the request header that goes with a request of `version`: 1, or 2 with tagged fields.
     pub fn request_header_version(self, version: i16) -> i16 {
-        if version >= self.entry().request_flexible {
-            2
-        } else {
-            1
-        }
+        if version >= self.entry().request_flexible { 2 } else { 1 }
     }
 
     /// The version of the response header that goes with a response of `version`: 0, or 1 with tagged fields.
     pub fn response_header_version(self, version: i16) -> i16 {
         // A client that does not know the broker's versions yet must be able to read this one in any case.
-        if self == Self::ApiVersions || version < self.entry().response_flexible {
-            0
-        } else {
-            1
-        }
+        if self == Self::ApiVersions || version < self.entry().response_flexible { 0 } else { 1 }
     }
 
     /// True when Kafka's brokers answer it.
@@ -82,8 +74,7 @@ impl TryFrom<i16> for ApiKey {
     type Error = DecodeError;
 
     fn try_from(key: i16) -> Result<Self, DecodeError> {
-        Self::from_i16(key)
-            .ok_or_else(|| DecodeError::new(DecodeErrorKind::Key(key.into()), "api_key", 0))
+        Self::from_i16(key).ok_or_else(|| DecodeError::new(DecodeErrorKind::Key(key.into()), "api_key", 0))
     }
 }
 

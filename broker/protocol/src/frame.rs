@@ -46,10 +46,7 @@ pub fn encode_request<R: Request>(
 }
 
 /// Reads the response to a request of type `R` from a frame without its size.
-pub fn decode_response<R: Request>(
-    r: &mut Reader,
-    version: i16,
-) -> Result<(ResponseHeader, R::Response), DecodeError> {
+pub fn decode_response<R: Request>(r: &mut Reader, version: i16) -> Result<(ResponseHeader, R::Response), DecodeError> {
     let header = ResponseHeader::decode(r, R::KEY.response_header_version(version))?;
     Ok((header, R::Response::decode(r, version)?))
 }

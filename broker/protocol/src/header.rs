@@ -42,8 +42,7 @@ impl RequestHeader {
         w.i16(self.api_key);
         w.i16(self.api_version);
         w.i32(self.correlation_id);
-        w.string(self.client_id.as_deref(), false, "client_id")
-            .map_err(|e| e.in_message("RequestHeader"))?;
+        w.string(self.client_id.as_deref(), false, "client_id").map_err(|e| e.in_message("RequestHeader"))?;
         if self.version() >= 2 {
             w.uvarint(0);
         }

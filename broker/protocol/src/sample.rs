@@ -17,10 +17,7 @@ pub struct Sampler {
 impl Sampler {
     /// A source for `seed`.
     pub fn new(seed: u64) -> Self {
-        Self {
-            state: seed,
-            depth: 0,
-        }
+        Self { state: seed, depth: 0 }
     }
 
     /// 64 arbitrary bits (splitmix64).
@@ -139,11 +136,7 @@ impl Sampler {
 
     /// A value or, one time in four, null.
     pub fn opt<T: Wire>(&mut self, version: i16, nullable: bool) -> Option<T> {
-        if nullable && self.below(4) == 0 {
-            None
-        } else {
-            Some(T::sample(self, version))
-        }
+        if nullable && self.below(4) == 0 { None } else { Some(T::sample(self, version)) }
     }
 }
 

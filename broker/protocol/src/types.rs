@@ -17,9 +17,7 @@ pub struct FileRange {
 
 impl PartialEq for FileRange {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.file, &other.file)
-            && self.position == other.position
-            && self.len == other.len
+        Arc::ptr_eq(&self.file, &other.file) && self.position == other.position && self.len == other.len
     }
 }
 
@@ -104,11 +102,7 @@ impl fmt::Display for Uuid {
         let bits = u128::from_be_bytes(self.0);
         for (i, out) in text.iter_mut().enumerate() {
             // 21 characters of six bits, and the last two bits as the high ones of the 22nd.
-            let six = if i < 21 {
-                bits >> (122 - 6 * i)
-            } else {
-                bits << 4
-            };
+            let six = if i < 21 { bits >> (122 - 6 * i) } else { bits << 4 };
             *out = ALPHABET[(six & 0x3f) as usize];
         }
         f.pad(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
@@ -138,11 +132,7 @@ impl FromStr for Uuid {
         let mut bits = 0u128;
         for (i, c) in text.bytes().enumerate() {
             let six = ALPHABET.iter().position(|&a| a == c).ok_or(UuidError)? as u128;
-            bits = if i < 21 {
-                bits << 6 | six
-            } else {
-                bits << 2 | six >> 4
-            };
+            bits = if i < 21 { bits << 6 | six } else { bits << 2 | six >> 4 };
         }
         Ok(Self(bits.to_be_bytes()))
     }
