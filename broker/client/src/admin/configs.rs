@@ -1,0 +1,212 @@
+//! Reading and changing configs of topics, brokers, groups and the cluster default.
+
+use klamm_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use klamm_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
+use klamm_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use klamm_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+
+use crate::client::Client;
+use crate::connection::Connection;
+use crate::error::{ClientError, Result};
+
+/// Whose configs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A topic.
+    Topic(String),
+    /// One broker.
+    Broker(i32),
+    /// All brokers: the dynamic cluster-wide default.
+    Brokers,
+    /// A consumer, share or streams group.
+    Group(String),
+}
+
+impl Resource {
+    fn kind(&self) -> i8 {
+        match self {
+            Self::Topic(_) => 2,
+            Self::Broker(_) | Self::Brokers => 4,
+            Self::Group(_) => 32,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Topic(name) | Self::Group(name) => name.clone(),
+            Self::Broker(id) => id.to_string(),
+            Self::Brokers => String::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Topic(name) => write!(f, "topic {name}"),
+            Self::Broker(id) => write!(f, "broker {id}"),
+            Self::Brokers => write!(f, "all brokers"),
+            Self::Group(name) => write!(f, "group {name}"),
+        }
+    }
+}
+
+/// Where a value comes from, most specific first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// Set on the topic.
+    Topic,
+    /// Set on this broker while it runs.
+    Broker,
+    /// Set for all brokers while they run.
+    BrokerDefault,
+    /// The broker's configuration file, arguments or environment.
+    Static,
+    /// Nobody set it.
+    Default,
+    /// A logger's level.
+    Logger,
+    /// Set for a group of client metrics.
+    ClientMetrics,
+    /// Set on the group.
+    Group,
+    /// Not told, or newer than this client.
+    Unknown,
+}
+
+impl ConfigSource {
+    /// A stable lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Broker => "broker",
+            Self::BrokerDefault => "broker-default",
+            Self::Static => "static",
+            Self::Default => "default",
+            Self::Logger => "logger",
+            Self::ClientMetrics => "client-metrics",
+            Self::Group => "group",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn of(number: i8) -> Self {
+        match number {
+            1 => Self::Topic,
+            2 => Self::Broker,
+            3 => Self::BrokerDefault,
+            4 => Self::Static,
+            5 => Self::Default,
+            6 => Self::Logger,
+            7 => Self::ClientMetrics,
+            8 => Self::Group,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// One config of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigEntry {
+    /// Key.
+    pub name: String,
+    /// Value in force; none when sensitive or unset.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub source: ConfigSource,
+    /// Whether it can't be changed while the broker runs.
+    pub read_only: bool,
+    /// Whether the broker hides the value.
+    pub sensitive: bool,
+    /// The broker's explanation of the key, when it sends one.
+    pub documentation: Option<String>,
+}
+
+/// A change to one config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigChange {
+    /// Give the key a value.
+    Set(String, String),
+    /// Go back to the default.
+    Delete(String),
+    /// Add to a list.
+    Append(String, String),
+    /// Take out of a list.
+    Subtract(String, String),
+}
+
+impl Client {
+    /// Configs of one resource: the named keys, or all (`None`).
+    pub async fn describe_configs(&self, resource: &Resource, keys: Option<&[String]>) -> Result<Vec<ConfigEntry>> {
+        let request = DescribeConfigsRequest {
+            resources: vec![DescribeConfigsResource {
+                resource_type: resource.kind(),
+                resource_name: resource.name(),
+                configuration_keys: keys.map(<[String]>::to_vec),
+            }],
+            include_synonyms: false,
+            include_documentation: true,
+        };
+        let result = self.retry(|| async {
+            let answer = self.config_broker(resource).await?.call(&request).await?;
+            let result = answer.results.into_iter().next();
+            result.ok_or_else(|| ClientError::missing(resource.to_string()))
+        });
+        // Checked outside of the retries: an unknown topic does not come into being by asking again.
+        let result = result.await?;
+        ClientError::check(resource.to_string(), result.error_code, result.error_message.as_deref())?;
+        Ok(result.configs.into_iter().map(entry).collect())
+    }
+
+    /// Changes configs of one resource, all of them or none.
+    pub async fn alter_configs(
+        &self,
+        resource: &Resource,
+        changes: &[ConfigChange],
+        validate_only: bool,
+    ) -> Result<()> {
+        let configs = changes.iter().map(|change| {
+            let (config_operation, name, value) = match change {
+                ConfigChange::Set(name, value) => (0, name, Some(value)),
+                ConfigChange::Delete(name) => (1, name, None),
+                ConfigChange::Append(name, value) => (2, name, Some(value)),
+                ConfigChange::Subtract(name, value) => (3, name, Some(value)),
+            };
+            AlterableConfig { name: name.clone(), config_operation, value: value.cloned() }
+        });
+        let request = IncrementalAlterConfigsRequest {
+            resources: vec![AlterConfigsResource {
+                resource_type: resource.kind(),
+                resource_name: resource.name(),
+                configs: configs.collect(),
+            }],
+            validate_only,
+        };
+        let result = self.retry(|| async {
+            let answer = self.config_broker(resource).await?.call(&request).await?;
+            let result = answer.responses.into_iter().next();
+            result.ok_or_else(|| ClientError::missing(resource.to_string()))
+        });
+        let result = result.await?;
+        ClientError::check(resource.to_string(), result.error_code, result.error_message.as_deref())
+    }
+
+    /// Only a broker itself knows its static configuration; everything else any broker knows.
+    async fn config_broker(&self, resource: &Resource) -> Result<Connection> {
+        match resource {
+            Resource::Broker(id) => self.broker(*id).await,
+            _ => self.any().await,
+        }
+    }
+}
+
+fn entry(config: DescribeConfigsResourceResult) -> ConfigEntry {
+    ConfigEntry {
+        name: config.name,
+        value: config.value,
+        source: ConfigSource::of(config.config_source),
+        read_only: config.read_only,
+        sensitive: config.is_sensitive,
+        documentation: config.documentation.filter(|text| !text.is_empty()),
+    }
+}

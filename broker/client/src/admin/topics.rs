@@ -1,0 +1,173 @@
+//! Creating, growing and deleting topics, and cutting their records.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use klamm_protocol::Uuid;
+use klamm_protocol::error::ErrorCode;
+use klamm_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use klamm_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
+use klamm_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use klamm_protocol::messages::delete_topics_request::DeleteTopicState;
+use klamm_protocol::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+};
+
+use crate::client::Client;
+use crate::cluster::Topic;
+use crate::error::{ClientError, Result};
+
+/// A topic to be created.
+#[derive(Clone, Debug, Default)]
+pub struct NewTopic {
+    /// Name.
+    pub name: String,
+    /// Number of partitions; `None` leaves it to the broker's `num.partitions`.
+    pub partitions: Option<i32>,
+    /// Copies of each partition; `None` leaves it to `default.replication.factor`.
+    pub replication_factor: Option<i16>,
+    /// Replicas by partition instead of the two numbers, the preferred leader first.
+    pub assignments: Vec<Vec<i32>>,
+    /// Topic configs.
+    pub configs: Vec<(String, String)>,
+    /// Only check whether it could be created.
+    pub validate_only: bool,
+}
+
+/// What a new topic became.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedTopic {
+    /// Its id, zero from old brokers and when only validated.
+    pub id: Uuid,
+    /// Number of partitions, -1 when the broker doesn't say.
+    pub partitions: i32,
+    /// Copies of each partition, -1 when the broker doesn't say.
+    pub replication_factor: i16,
+}
+
+impl Client {
+    /// Creates one topic.
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic> {
+        let assignments = (0..).zip(&topic.assignments).map(|(partition_index, brokers)| CreatableReplicaAssignment {
+            partition_index,
+            broker_ids: brokers.clone(),
+        });
+        let configs = topic
+            .configs
+            .iter()
+            .map(|(name, value)| CreatableTopicConfig { name: name.clone(), value: Some(value.clone()) });
+        let request = CreateTopicsRequest {
+            topics: vec![CreatableTopic {
+                name: topic.name.clone(),
+                num_partitions: topic.partitions.unwrap_or(-1),
+                replication_factor: topic.replication_factor.unwrap_or(-1),
+                assignments: assignments.collect(),
+                configs: configs.collect(),
+            }],
+            timeout_ms: self.timeout_ms(),
+            validate_only: topic.validate_only,
+        };
+        self.retry(|| async {
+            let answer = self.controller().await?.call(&request).await?;
+            let what = format!("topic {}", topic.name);
+            let created = answer.topics.into_iter().find(|t| t.name == topic.name);
+            let created = created.ok_or_else(|| ClientError::missing(&what))?;
+            ClientError::check(what, created.error_code, created.error_message.as_deref())?;
+            Ok(CreatedTopic {
+                id: created.topic_id,
+                partitions: created.num_partitions,
+                replication_factor: created.replication_factor,
+            })
+        })
+        .await
+    }
+
+    /// Deletes one topic. The broker removes its data some time later.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        let request = DeleteTopicsRequest {
+            topics: vec![DeleteTopicState { name: Some(name.to_owned()), ..Default::default() }],
+            topic_names: vec![name.to_owned()],
+            timeout_ms: self.timeout_ms(),
+        };
+        self.retry(|| async {
+            let answer = self.controller().await?.call(&request).await?;
+            let what = format!("topic {name}");
+            let result = answer.responses.into_iter().next();
+            let result = result.ok_or_else(|| ClientError::missing(&what))?;
+            once(ClientError::check(what, result.error_code, result.error_message.as_deref()))
+        })
+        .await?
+    }
+
+    /// Raises a topic's number of partitions to `count`.
+    pub async fn create_partitions(&self, topic: &str, count: i32, validate_only: bool) -> Result<()> {
+        let request = CreatePartitionsRequest {
+            topics: vec![CreatePartitionsTopic { name: topic.to_owned(), count, assignments: None }],
+            timeout_ms: self.timeout_ms(),
+            validate_only,
+        };
+        self.retry(|| async {
+            let answer = self.controller().await?.call(&request).await?;
+            let what = format!("topic {topic}");
+            let result = answer.results.into_iter().next();
+            let result = result.ok_or_else(|| ClientError::missing(&what))?;
+            once(ClientError::check(what, result.error_code, result.error_message.as_deref()))
+        })
+        .await?
+    }
+
+    /// All topics of the cluster, internal ones included, by name.
+    pub async fn topics(&self) -> Result<Vec<Topic>> {
+        let cluster = self.retry(|| self.refresh(None)).await?;
+        Ok(cluster.topics.values().cloned().collect())
+    }
+
+    /// Moves the log start of partitions of one topic up to the given offsets (-1: everything up to
+    /// the high watermark). Returns the new log start offsets.
+    pub async fn delete_records(&self, topic: &str, before: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>> {
+        let known = self.topic(topic).await?;
+        let mut starts = BTreeMap::new();
+        for (&partition, &offset) in before {
+            let what = format!("{topic}-{partition}");
+            if known.partition(partition).is_none() {
+                let code = ErrorCode::UnknownTopicOrPartition.code();
+                ClientError::check(what, code, None)?;
+                continue;
+            }
+            let request = DeleteRecordsRequest {
+                topics: vec![DeleteRecordsTopic {
+                    name: topic.to_owned(),
+                    partitions: vec![DeleteRecordsPartition { partition_index: partition, offset }],
+                }],
+                timeout_ms: self.timeout_ms(),
+            };
+            let start = self.retry(|| async {
+                let answer = self.leader(topic, partition).await?.call(&request).await?;
+                let result = answer.topics.into_iter().flat_map(|t| t.partitions).next();
+                let result = result.ok_or_else(|| ClientError::missing(&what))?;
+                ClientError::check(&what, result.error_code, None)?;
+                Ok(result.low_watermark)
+            });
+            starts.insert(partition, start.await?);
+        }
+        Ok(starts)
+    }
+
+    /// The time the broker gets for a change, as the request field wants it.
+    fn timeout_ms(&self) -> i32 {
+        let limit = self.options().connection.request_timeout.min(Duration::from_secs(60));
+        // Less than we wait ourselves, so that the broker's own answer about it arrives.
+        i32::try_from(limit.as_millis() / 2).unwrap_or(i32::MAX)
+    }
+}
+
+/// "No such topic" counts as retriable because metadata may lag behind. For a change the controller
+/// has decided it, so it must not be asked again: the outer `Ok` ends the retries.
+fn once(result: Result<()>) -> Result<Result<()>> {
+    match &result {
+        Err(error) if error.code() != Some(ErrorCode::UnknownTopicOrPartition) => result.map(|()| Ok(())),
+        _ => Ok(result),
+    }
+}

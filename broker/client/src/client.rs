@@ -1,0 +1,328 @@
+//! A client of one cluster: bootstrap list, cached metadata, a connection per broker, retries.
+//!
+//! Retrying lives here and only here ([`Client::retry`]): a call is repeated while its error says
+//! that time or another leader may help, with growing pauses, until [`ClientOptions::api_timeout`].
+//! Everything above (admin, producer, consumer) is built from `retry` and the routing calls.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use klamm_protocol::Request;
+use klamm_protocol::messages::metadata_request::MetadataRequestTopic;
+use klamm_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::{Broker, Cluster, Topic};
+use crate::connection::{Connection, ConnectionOptions};
+use crate::error::{ClientError, Result};
+
+/// How long a topic that was asked for may take to come into being.
+const CREATION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Applies to each connection.
+    pub connection: ConnectionOptions,
+    /// Bound on a whole call with all its retries.
+    pub api_timeout: Duration,
+    /// First pause between tries; doubles up to `backoff_max`.
+    pub backoff: Duration,
+    /// Longest pause between tries.
+    pub backoff_max: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connection: ConnectionOptions::default(),
+            api_timeout: Duration::from_secs(30),
+            backoff: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A client of one cluster. Clones share connections and metadata.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    connections: Arc<Mutex<HashMap<String, Connection>>>,
+}
+
+struct Shared {
+    bootstrap: Vec<String>,
+    options: ClientOptions,
+    cluster: RwLock<Arc<Cluster>>,
+}
+
+impl Client {
+    /// Connects to the first broker of `host:port[,host:port…]` that answers and learns the brokers.
+    pub async fn connect(bootstrap: &str, options: ClientOptions) -> Result<Self> {
+        let client = Self {
+            shared: Arc::new(Shared { bootstrap: parse_bootstrap(bootstrap)?, options, cluster: RwLock::default() }),
+            connections: Arc::default(),
+        };
+        client.refresh(Some(&[])).await?;
+        Ok(client)
+    }
+
+    /// A client that shares this one's metadata but has connections of its own. Brokers answer each
+    /// connection in order, so whoever sends requests that are parked needs its own.
+    pub fn apart(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), connections: Arc::default() }
+    }
+
+    /// The options given to [`connect`](Self::connect).
+    pub fn options(&self) -> &ClientOptions {
+        &self.shared.options
+    }
+
+    /// The cached picture of the cluster.
+    pub fn cluster(&self) -> Arc<Cluster> {
+        Arc::clone(&self.shared.cluster.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks for these topics (`None`: all) and returns the new picture. Never creates topics.
+    pub async fn refresh(&self, topics: Option<&[&str]>) -> Result<Arc<Cluster>> {
+        self.refresh_with(topics, false).await
+    }
+
+    async fn refresh_with(&self, topics: Option<&[&str]>, create: bool) -> Result<Arc<Cluster>> {
+        let named = |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
+        let request = MetadataRequest {
+            topics: topics.map(|names| names.iter().map(named).collect()),
+            allow_auto_topic_creation: create,
+            ..Default::default()
+        };
+        let answer = self.any().await?.call(&request).await?;
+        ClientError::check("metadata", answer.error_code, None)?;
+        let mut slot = self.shared.cluster.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut slot).update(answer, topics.is_none());
+        Ok(Arc::clone(&slot))
+    }
+
+    /// The topic from the cache, or asked for; an error when there is no such topic.
+    pub async fn topic(&self, name: &str) -> Result<Topic> {
+        if let Some(topic) = self.cached_topic(name) {
+            return Ok(topic);
+        }
+        self.fresh_topic(name, false).await
+    }
+
+    /// As [`topic`](Self::topic), but the broker may create it if it is set up to do so.
+    /// Waits until the new topic is usable.
+    pub async fn topic_or_create(&self, name: &str) -> Result<Topic> {
+        if let Some(topic) = self.cached_topic(name) {
+            return Ok(topic);
+        }
+        // Auto-creation takes a moment; where it is off, waiting longer would not help.
+        let give_up = Instant::now() + CREATION_PATIENCE;
+        let found = self.retry(|| async {
+            match self.fresh_topic(name, true).await {
+                Err(e) if e.is_retriable() && Instant::now() > give_up => Ok(Err(e)),
+                other => other.map(Ok),
+            }
+        });
+        found.await?
+    }
+
+    /// Number of partitions of a topic that is known and usable.
+    pub(crate) fn partition_count(&self, topic: &str) -> Option<i32> {
+        let count = self.cluster().topics.get(topic)?.partitions.len();
+        i32::try_from(count).ok().filter(|count| *count > 0)
+    }
+
+    fn cached_topic(&self, name: &str) -> Option<Topic> {
+        let cluster = self.cluster();
+        let topic = cluster.topics.get(name)?;
+        let usable = topic.error.is_none() && !topic.partitions.is_empty();
+        usable.then(|| topic.clone())
+    }
+
+    async fn fresh_topic(&self, name: &str, create: bool) -> Result<Topic> {
+        let cluster = self.refresh_with(Some(&[name]), create).await?;
+        let topic = cluster.topics.get(name);
+        let topic = topic.ok_or_else(|| ClientError::missing(format!("topic {name}")))?;
+        ClientError::check(format!("topic {name}"), topic.error.code(), None)?;
+        Ok(topic.clone())
+    }
+
+    /// A connection to any broker: a known live one, else one of the bootstrap list.
+    pub async fn any(&self) -> Result<Connection> {
+        let mut last = None;
+        let cluster = self.cluster();
+        let open = {
+            let connections = self.connections.lock().await;
+            connections.values().find(|c| !c.is_closed()).cloned()
+        };
+        if let Some(connection) = open {
+            return Ok(connection);
+        }
+        let known = cluster.brokers.values().map(Broker::address);
+        let addresses: Vec<String> = known.chain(self.shared.bootstrap.iter().cloned()).collect();
+        for address in &addresses {
+            match self.connection(address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(match last {
+            Some(only) if addresses.len() == 1 => only,
+            Some(last) => ClientError::NoBroker { addresses: addresses.join(", "), last: Box::new(last) },
+            None => ClientError::BadAddress { address: String::new() },
+        })
+    }
+
+    /// A connection to this broker.
+    pub async fn broker(&self, id: i32) -> Result<Connection> {
+        let cluster = self.cluster();
+        let broker = cluster.brokers.get(&id).ok_or_else(|| ClientError::missing(format!("broker {id}")))?;
+        self.connection(&broker.address()).await
+    }
+
+    /// A connection that takes controller requests.
+    pub async fn controller(&self) -> Result<Connection> {
+        let controller = self.cluster().controller;
+        if self.cluster().brokers.contains_key(&controller) { self.broker(controller).await } else { self.any().await }
+    }
+
+    /// The group's coordinator.
+    pub async fn coordinator(&self, group: &str) -> Result<Connection> {
+        let request = FindCoordinatorRequest { coordinator_keys: vec![group.to_owned()], ..Default::default() };
+        let answer = self.any().await?.call(&request).await?;
+        let what = || format!("coordinator of group {group}");
+        let found = answer.coordinators.into_iter().next();
+        let found = found.ok_or_else(|| ClientError::missing(what()))?;
+        ClientError::check(what(), found.error_code, found.error_message.as_deref())?;
+        let (id, host, port) = (found.node_id, found.host, found.port);
+        self.connection(&Broker { id, host, port, rack: None }.address()).await
+    }
+
+    /// The cached or a new connection to an address.
+    pub async fn connection(&self, address: &str) -> Result<Connection> {
+        if let Some(open) = self.connections.lock().await.get(address)
+            && !open.is_closed()
+        {
+            return Ok(open.clone());
+        }
+        // Opened outside the lock: one dead broker must not hold up calls to the others. Two calls
+        // may open one each; the first stays in the cache.
+        let opened = Connection::open(address, self.shared.options.connection.clone()).await?;
+        let mut connections = self.connections.lock().await;
+        connections.retain(|_, c| !c.is_closed());
+        Ok(connections.entry(address.to_owned()).or_insert(opened).clone())
+    }
+
+    /// Calls the controller, with retries.
+    pub async fn call_controller<R: Request>(&self, request: &R) -> Result<R::Response> {
+        self.retry(|| async { self.controller().await?.call(request).await }).await
+    }
+
+    /// Calls any broker, with retries.
+    pub async fn call_any<R: Request>(&self, request: &R) -> Result<R::Response> {
+        self.retry(|| async { self.any().await?.call(request).await }).await
+    }
+
+    /// Repeats `attempt` while its error is retriable and time is left, refreshing the known topics
+    /// and brokers when the error says that they are out of date.
+    pub async fn retry<T, F, Fut>(&self, mut attempt: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let deadline = Instant::now() + self.shared.options.api_timeout;
+        let mut pause = self.backoff();
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let wait = pause.next_pause();
+            if !error.is_retriable() || Instant::now() + wait >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, ?wait, "trying again");
+            sleep(wait).await;
+            if error.is_stale_metadata() {
+                // If nobody answers now, the next attempt says so itself.
+                let _ = self.refresh_known().await;
+            }
+        }
+    }
+
+    /// Asks again for the topics in the cache.
+    pub async fn refresh_known(&self) -> Result<Arc<Cluster>> {
+        let cluster = self.cluster();
+        let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
+        self.refresh(Some(&names)).await
+    }
+
+    /// Pauses for one chain of retries.
+    pub(crate) fn backoff(&self) -> Backoff {
+        let options = &self.shared.options;
+        Backoff { next: options.backoff, max: options.backoff_max }
+    }
+}
+
+/// Doubling pauses, each shortened by up to a fifth at random so that clients spread out.
+pub(crate) struct Backoff {
+    next: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn next_pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.max);
+        pause.mul_f64(1.0 - f64::from(random_u32() % 1000) / 5000.0)
+    }
+}
+
+/// A random number from the standard library's per-process hash seed: good enough to spread
+/// retries and to pick partitions, and needs no further package.
+pub(crate) fn random_u32() -> u32 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    (RandomState::new().build_hasher().finish() >> 32) as u32
+}
+
+fn parse_bootstrap(list: &str) -> Result<Vec<String>> {
+    let addresses: Vec<String> = list.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect();
+    for address in &addresses {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
+            return Err(ClientError::BadAddress { address: address.clone() });
+        }
+    }
+    if addresses.is_empty() {
+        return Err(ClientError::BadAddress { address: list.to_owned() });
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bootstrap_lists_are_checked() {
+        let good = parse_bootstrap(" a:1, [::1]:9092 ,b.example:65535,").ok();
+        assert_eq!(good.map(|list| list.len()), Some(3));
+        for bad in ["", ",", "a", "a:", ":9092", "a:0", "a:65536", "a:x"] {
+            assert!(parse_bootstrap(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_limit_and_vary() {
+        let mut backoff = Backoff { next: Duration::from_millis(50), max: Duration::from_millis(200) };
+        for full in [50, 100, 200, 200] {
+            let pause = backoff.next_pause();
+            let full = Duration::from_millis(full);
+            assert!(pause <= full && pause >= full.mul_f64(0.8), "{pause:?} of {full:?}");
+        }
+    }
+}
