@@ -45,3 +45,15 @@ W
   finished java "$mark"
 }
 once java "$mark" install_java
+
+# The programs of tests/clients/java, compiled.
+driver=$(fingerprint "$TESTS"/clients/java/*.java "$HERE/java/pom.xml")
+install_driver() {
+  rm -rf "$KLAMM_CACHE/java-driver.new"
+  mkdir -p "$KLAMM_CACHE/java-driver.new"
+  javac -nowarn -cp "$KAFKA/lib/*" -d "$KLAMM_CACHE/java-driver.new" "$TESTS"/clients/java/*.java
+  rm -rf "$KLAMM_CACHE/java-driver"
+  mv "$KLAMM_CACHE/java-driver.new" "$KLAMM_CACHE/java-driver"
+  finished java-driver "$driver"
+}
+once java-driver "$driver" install_driver

@@ -1,0 +1,120 @@
+//! Groups that change while they run: new topics, new partitions, members that come, go and die.
+
+use klamm_tests::jvm::Java;
+use klamm_tests::{Broker, Process, eventually, unique};
+
+use crate::tools::{TOPICS, create, java, produce, python, values};
+
+/// The partitions that a member holds now, from the lines it prints on each change.
+fn held(member: &Process) -> Vec<String> {
+    let out = member.stdout();
+    let line = out.lines().rev().find_map(|l| l.strip_prefix("holds"));
+    line.map(|l| l.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// All members together hold each of `wanted` once.
+fn shared(members: &[Process], wanted: usize, least_each: usize) -> Option<()> {
+    let each: Vec<Vec<String>> = members.iter().map(held).collect();
+    let mut all = each.concat();
+    all.sort();
+    let count = all.len();
+    all.dedup();
+    (count == wanted && all.len() == wanted && each.iter().all(|h| h.len() >= least_each)).then_some(())
+}
+
+fn member(group: &str, topic: &str, strategy: &str, client: &str) -> Process {
+    python("member.py", &["--group", group, "--topic", topic, "--strategy", strategy, "--client", client]).start()
+}
+
+#[test]
+fn a_topic_created_while_a_regex_subscriber_runs_is_picked_up_by_librdkafka() {
+    let (base, group) = (unique("rx"), unique("rx-g"));
+    create(&format!("{base}-one"), 1);
+    produce(&format!("{base}-one"), 0, &["first".into()]);
+    let mut reader = member(&group, &format!("^{base}-.*"), "range", "rx");
+    reader.until("the first topic's record", 30, |out| out.contains("first").then_some(()));
+    create(&format!("{base}-two"), 1);
+    produce(&format!("{base}-two"), 0, &["second".into()]);
+    reader.until("the new topic's record", 40, |out| out.contains("second").then_some(()));
+}
+
+#[test]
+fn a_topic_created_while_a_regex_subscriber_runs_is_picked_up_by_java() {
+    let (base, group) = (unique("jrx"), unique("jrx-g"));
+    create(&format!("{base}-one"), 1);
+    produce(&format!("{base}-one"), 0, &["first".into()]);
+    let reader =
+        Java::new("Apps").args(["regex", Broker::shared().bootstrap(), &format!("{base}-.*"), &group, "2"]).start();
+    reader.until("the first topic's record", 40, |out| out.contains("first").then_some(()));
+    create(&format!("{base}-two"), 1);
+    produce(&format!("{base}-two"), 0, &["second".into()]);
+    reader.finish().expect_ok().expect(&format!("value {base}-two second"));
+}
+
+#[test]
+fn growing_a_topic_rebalances_its_group() {
+    let (topic, group) = (unique("grow"), unique("grow-g"));
+    create(&topic, 2);
+    let members = [member(&group, &topic, "range", "a"), member(&group, &topic, "range", "b")];
+    eventually("one partition each", 40, || shared(&members, 2, 1));
+    java(TOPICS, &format!("--alter --topic {topic} --partitions 6")).ok();
+    eventually("three partitions each", 40, || shared(&members, 6, 3));
+    produce(&topic, 5, &["to a new partition".into()]);
+    eventually("the record in the new partition is read", 30, || {
+        members.iter().any(|m| m.stdout().contains("to a new partition")).then_some(())
+    });
+}
+
+#[test]
+fn a_killed_members_partitions_move_to_the_others() {
+    for strategy in ["range", "roundrobin", "cooperative-sticky"] {
+        let (topic, group) = (unique("killed"), unique("killed-g"));
+        create(&topic, 6);
+        let mut members = vec![
+            member(&group, &topic, strategy, "a"),
+            member(&group, &topic, strategy, "b"),
+            member(&group, &topic, strategy, "c"),
+        ];
+        eventually(&format!("two partitions each ({strategy})"), 60, || shared(&members, 6, 2));
+        members.pop().expect("three members").kill();
+        eventually(&format!("three partitions each after a kill ({strategy})"), 60, || shared(&members, 6, 3));
+        for partition in 0..6 {
+            produce(&topic, partition, &[format!("after-{partition}")]);
+        }
+        eventually("a record of every partition is read", 30, || {
+            let out: String = members.iter().map(Process::stdout).collect();
+            (0..6).all(|p| out.contains(&format!("after-{p}"))).then_some(())
+        });
+    }
+}
+
+#[test]
+fn cooperative_sticky_moves_no_more_than_it_must() {
+    let (topic, group) = (unique("coop"), unique("coop-g"));
+    create(&topic, 6);
+    for partition in 0..6 {
+        produce(&topic, partition, &values(&format!("p{partition}"), 0..20));
+    }
+    let mut members = vec![member(&group, &topic, "cooperative-sticky", "a")];
+    eventually("one member holds all", 40, || shared(&members, 6, 6));
+    members.push(member(&group, &topic, "cooperative-sticky", "b"));
+    members.push(member(&group, &topic, "cooperative-sticky", "c"));
+    eventually("two each", 60, || shared(&members, 6, 2));
+    // The first member keeps two of its partitions throughout: it never gives up all of them.
+    let first = members[0].stdout();
+    let lost: usize =
+        first.lines().filter_map(|l| l.strip_prefix("revoked")).map(|l| l.split_whitespace().count()).sum();
+    assert!(lost <= 5, "the first member gave up {lost} of 6:\n{first}");
+    assert!(!first.contains("holds\n"), "the first member held nothing at some time:\n{first}");
+    // One that leaves in an orderly way hands over at once, not after a session timeout.
+    let mut leaver = members.pop().expect("three members");
+    leaver.signal("TERM");
+    leaver.wait(std::time::Duration::from_secs(20));
+    eventually("three each after one left", 20, || shared(&members, 6, 3));
+    let all: String = members.iter().map(Process::stdout).collect::<String>() + &leaver.stdout();
+    for partition in 0..6 {
+        for n in 0..20 {
+            assert!(all.contains(&format!("p{partition}-{n}")), "p{partition}-{n} was never read");
+        }
+    }
+}
