@@ -1,1 +1,3 @@
 //! A Kafka broker as one static binary.
+
+pub mod config;

@@ -1,0 +1,41 @@
+//! Keys that Kafka's own table lacks: ours, those of Kafka's standard authorizer, and those that left with ZooKeeper.
+//! Rows of the key table; see [`super`] for what the columns mean. Sorted by name.
+
+use super::super::key::{Key, boolean, int, string};
+
+/// Klamm's own keys; DescribeConfigs lists them beside Kafka's.
+#[rustfmt::skip]
+pub(super) const OWN: &[Key] = &[
+    string("cluster.id").acts("Identity of a new cluster; read only while the data directory is empty, made up when unset."),
+    string("klamm.admin.listener").or("127.0.0.1:9644").acts("Address of the admin HTTP server, as HOST:PORT; off for none."),
+    string("klamm.log.format").or("text").one_of(&["text", "json"]).acts("Form of log lines."),
+    string("klamm.log.level").or("info").acts("Log level, or a filter such as info,klamm::net=debug."),
+    int("klamm.worker.threads").or("0").between("0", "1024").acts("Threads that serve connections; 0 for one per core."),
+];
+
+/// Keys that Kafka reads through a plug-in of its own, so that they are in no table of its; a file may hold them.
+#[rustfmt::skip]
+pub(super) const PLUGIN: &[Key] = &[
+    boolean("allow.everyone.if.no.acl.found").or("false"),
+    string("super.users").or(""),
+];
+
+/// Keys that Kafka itself no longer knows. Files carried along for years still hold them, and Kafka 4 starts with
+/// them; so does Klamm.
+#[rustfmt::skip]
+pub(super) const GONE: &[Key] = &[
+    string("broker.id.generation.enable"),
+    string("control.plane.listener.name"),
+    string("controller.message.queue.size"),
+    string("inter.broker.protocol.version"),
+    string("leader.imbalance.per.broker.percentage"),
+    string("log.message.downconversion.enable"),
+    string("log.message.format.version"),
+    string("log.message.timestamp.difference.max.ms"),
+    string("offsets.commit.required.acks"),
+    string("password.encoder.secret"),
+    string("reserved.broker.max.id"),
+    string("zookeeper.connect"),
+    string("zookeeper.connection.timeout.ms"),
+    string("zookeeper.session.timeout.ms"),
+];

@@ -1,0 +1,32 @@
+//! Replication, leader balance, quotas.
+//! Rows of the key table; see [`super`] for what the columns mean. Sorted by name.
+
+use super::super::key::{Key, boolean, class, int, long, string};
+
+#[rustfmt::skip]
+pub(super) const REPLICATION: &[Key] = &[
+    int("alter.log.dirs.replication.quota.window.num").or("11").at_least("1"),
+    int("alter.log.dirs.replication.quota.window.size.seconds").or("1").at_least("1"),
+    boolean("auto.leader.rebalance.enable").or("true"),
+    class("client.quota.callback.class"),
+    long("follower.replication.throttled.rate").or("9223372036854775807").at_least("0").cluster_wide().dynamic_only(),
+    long("leader.imbalance.check.interval.seconds").or("300").at_least("1"),
+    long("leader.replication.throttled.rate").or("9223372036854775807").at_least("0").cluster_wide().dynamic_only(),
+    int("num.replica.alter.log.dirs.threads"),
+    int("num.replica.fetchers").or("1").at_least("1").cluster_wide(),
+    int("quota.window.num").or("11").at_least("1"),
+    int("quota.window.size.seconds").or("1").at_least("1"),
+    long("replica.alter.log.dirs.io.max.bytes.per.second").or("9223372036854775807").at_least("0").cluster_wide().dynamic_only(),
+    int("replica.fetch.backoff.ms").or("1000").at_least("0"),
+    int("replica.fetch.max.bytes").or("1048576").at_least("0"),
+    int("replica.fetch.min.bytes").or("1"),
+    int("replica.fetch.response.max.bytes").or("10485760").at_least("0"),
+    int("replica.fetch.wait.max.ms").or("500"),
+    long("replica.high.watermark.checkpoint.interval.ms").or("5000"),
+    long("replica.lag.time.max.ms").or("30000"),
+    string("replica.selector.class"),
+    int("replica.socket.receive.buffer.bytes").or("65536"),
+    int("replica.socket.timeout.ms").or("30000"),
+    int("replication.quota.window.num").or("11").at_least("1"),
+    int("replication.quota.window.size.seconds").or("1").at_least("1"),
+];

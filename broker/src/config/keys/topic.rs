@@ -1,0 +1,46 @@
+//! Topic configurations: the 33 of Kafka 4.3, and those of 4.4.
+//! `from_broker` names the broker keys a value comes from when the topic sets none, with the factor of their unit.
+
+use super::super::key::{Custom, Key, boolean, double, int, list, long, string};
+
+#[rustfmt::skip]
+pub(super) const TOPIC: &[Key] = &[
+    list("cleanup.policy").or("delete").each_of(&["compact", "delete"]).from_broker(&[("log.cleanup.policy", 1)]).acts("What happens to old records: delete, compact, or both; empty keeps everything."),
+    int("compression.gzip.level").or("-1").custom(Custom::GzipLevel).from_broker(&[("compression.gzip.level", 1)]).acts("Level when the broker compresses with gzip."),
+    int("compression.lz4.level").or("9").between("1", "17").from_broker(&[("compression.lz4.level", 1)]).acts("Level when the broker compresses with lz4."),
+    string("compression.type").or("producer").one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]).from_broker(&[("compression.type", 1)]).acts("Codec of stored batches; producer keeps what was sent."),
+    int("compression.zstd.level").or("3").between("-131072", "22").from_broker(&[("compression.zstd.level", 1)]).acts("Level when the broker compresses with zstd."),
+    long("delete.retention.ms").or("86400000").at_least("0").from_broker(&[("log.cleaner.delete.retention.ms", 1)]).acts("How long tombstones of a compacted topic stay."),
+    boolean("errors.deadletterqueue.group.enable").or("false").newer(),
+    long("file.delete.delay.ms").or("60000").at_least("0").from_broker(&[("log.segment.delete.delay.ms", 1)]).acts("How long a dropped segment file stays on disk."),
+    long("flush.messages").or("9223372036854775807").at_least("1").from_broker(&[("log.flush.interval.messages", 1)]).acts("Records after which a partition is synced to disk; 1 syncs before the answer."),
+    long("flush.ms").or("9223372036854775807").at_least("0").from_broker(&[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)]).acts("Milliseconds after which a partition is synced to disk."),
+    list("follower.replication.throttled.replicas").or("").custom(Custom::ThrottledReplicas),
+    int("index.interval.bytes").or("4096").at_least("0").from_broker(&[("log.index.interval.bytes", 1)]).acts("Bytes of records between two index entries."),
+    int("internal.segment.bytes").internal().acts("Segment size without a lower bound; for tests."),
+    list("leader.replication.throttled.replicas").or("").custom(Custom::ThrottledReplicas),
+    long("local.retention.bytes").or("-2").at_least("-2").from_broker(&[("log.local.retention.bytes", 1)]),
+    long("local.retention.ms").or("-2").at_least("-2").from_broker(&[("log.local.retention.ms", 1)]),
+    long("max.compaction.lag.ms").or("9223372036854775807").at_least("1").from_broker(&[("log.cleaner.max.compaction.lag.ms", 1)]).acts("Age above which a record must be compacted."),
+    int("max.decompressed.message.bytes").or("2147483639").between("1", "2147483639").newer().acts("Most bytes a batch may become when the broker has to decompress it."),
+    int("max.message.bytes").or("1048588").at_least("0").from_broker(&[("message.max.bytes", 1)]).acts("Largest record batch, as sent."),
+    long("message.timestamp.after.max.ms").or("3600000").at_least("0").from_broker(&[("log.message.timestamp.after.max.ms", 1)]).acts("How far a timestamp may lie ahead of the broker's clock."),
+    long("message.timestamp.before.max.ms").or("9223372036854775807").at_least("0").from_broker(&[("log.message.timestamp.before.max.ms", 1)]).acts("How far a timestamp may lie behind the broker's clock."),
+    string("message.timestamp.type").or("CreateTime").one_of(&["CreateTime", "LogAppendTime"]).from_broker(&[("log.message.timestamp.type", 1)]).acts("Whether a record carries its producer's time or the time of its append."),
+    double("min.cleanable.dirty.ratio").or("0.5").between("0", "1").from_broker(&[("log.cleaner.min.cleanable.ratio", 1)]).acts("Share of not yet compacted bytes at which compaction starts."),
+    long("min.compaction.lag.ms").or("0").at_least("0").from_broker(&[("log.cleaner.min.compaction.lag.ms", 1)]).acts("Age below which a record is not compacted."),
+    int("min.insync.replicas").or("1").at_least("1").from_broker(&[("min.insync.replicas", 1)]).acts("Replicas that must be in sync for a write with acks=all."),
+    boolean("preallocate").or("false").from_broker(&[("log.preallocate", 1)]),
+    long("remote.copy.lag.bytes").or("-1").at_least("-1").newer(),
+    long("remote.copy.lag.ms").or("0").at_least("-1").newer(),
+    boolean("remote.log.copy.disable").or("false"),
+    boolean("remote.log.delete.on.disable").or("false"),
+    boolean("remote.storage.enable").or("false"),
+    long("retention.bytes").or("-1").from_broker(&[("log.retention.bytes", 1)]).acts("Bytes kept per partition; -1 for no limit."),
+    long("retention.ms").or("604800000").at_least("-1").from_broker(&[("log.retention.ms", 1), ("log.retention.minutes", 60000), ("log.retention.hours", 3600000)]).acts("How long records are kept; -1 for ever."),
+    int("segment.bytes").or("1073741824").at_least("1048576").from_broker(&[("log.segment.bytes", 1)]).acts("Segment size at which a new one is begun."),
+    int("segment.index.bytes").or("10485760").at_least("4").from_broker(&[("log.index.size.max.bytes", 1)]).acts("Largest index file; a full index begins a new segment."),
+    long("segment.jitter.ms").or("0").at_least("0").from_broker(&[("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", 3600000)]).acts("Random part taken off the segment age."),
+    long("segment.ms").or("604800000").at_least("1").from_broker(&[("log.roll.ms", 1), ("log.roll.hours", 3600000)]).acts("Segment age at which a new one is begun."),
+    boolean("unclean.leader.election.enable").or("false").from_broker(&[("unclean.leader.election.enable", 1)]).acts("Whether a replica that lags may lead when no other is left."),
+];
