@@ -203,10 +203,7 @@ impl ErrorCode {
     }
 }
 
-#[expect(
-    clippy::derivable_impls,
-    reason = "the macro has no place to mark one variant as default"
-)]
+#[expect(clippy::derivable_impls, reason = "the macro has no place to mark one variant as default")]
 impl Default for ErrorCode {
     fn default() -> Self {
         ErrorCode::None
@@ -237,20 +234,14 @@ mod tests {
             assert_eq!(ErrorCode::from_code(error.code()), error);
         }
         assert_eq!(ErrorCode::known(137), None);
-        assert_eq!(
-            ErrorCode::from_code(i16::MIN),
-            ErrorCode::UnknownServerError
-        );
+        assert_eq!(ErrorCode::from_code(i16::MIN), ErrorCode::UnknownServerError);
     }
 
     #[test]
     fn variants_are_the_names_in_camel_case() {
         for error in ErrorCode::ALL {
-            let camel: String = error
-                .name()
-                .split('_')
-                .map(|word| word[..1].to_string() + &word[1..].to_lowercase())
-                .collect();
+            let camel: String =
+                error.name().split('_').map(|word| word[..1].to_string() + &word[1..].to_lowercase()).collect();
             assert_eq!(format!("{error:?}"), camel);
         }
     }

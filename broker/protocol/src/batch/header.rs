@@ -7,6 +7,7 @@
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 
 use super::BatchError;
+use crate::compress::{CompressError, Compression};
 
 /// Bytes of a batch header.
 pub const HEADER_LEN: usize = 61;
@@ -19,13 +20,13 @@ pub const MAGIC: i8 = 2;
 
 /// Where the CRC field and the bytes it covers begin.
 const CRC_AT: usize = 17;
-const CRC_FROM: usize = 21;
+pub(super) const CRC_FROM: usize = 21;
 
-const TIMESTAMP_TYPE: i16 = 0x08;
-const TRANSACTIONAL: i16 = 0x10;
-const CONTROL: i16 = 0x20;
-const DELETE_HORIZON: i16 = 0x40;
-const CODEC_MASK: i16 = 0x07;
+pub(super) const TIMESTAMP_TYPE: i16 = 0x08;
+pub(super) const TRANSACTIONAL: i16 = 0x10;
+pub(super) const CONTROL: i16 = 0x20;
+pub(super) const DELETE_HORIZON: i16 = 0x40;
+pub(super) const CODEC_MASK: i16 = 0x07;
 
 /// Whose clock the timestamps of a batch come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,11 +109,7 @@ impl BatchHeader {
             return Err(BatchError::BadMagic(magic as i8));
         }
         let Some(b) = bytes.first_chunk::<HEADER_LEN>() else {
-            return Err(BatchError::Truncated {
-                what: "batch header",
-                needed: HEADER_LEN,
-                have: bytes.len(),
-            });
+            return Err(BatchError::Truncated { what: "batch header", needed: HEADER_LEN, have: bytes.len() });
         };
         let header = BatchHeader {
             base_offset: i64::from_be_bytes(take(b, 0)),
@@ -133,16 +130,10 @@ impl BatchHeader {
             return Err(BatchError::BadLength(header.batch_length));
         }
         if header.last_offset_delta < 0 {
-            return Err(BatchError::BadField {
-                field: "lastOffsetDelta",
-                value: i64::from(header.last_offset_delta),
-            });
+            return Err(BatchError::BadField { field: "lastOffsetDelta", value: i64::from(header.last_offset_delta) });
         }
         if header.records_count < 0 {
-            return Err(BatchError::BadField {
-                field: "recordsCount",
-                value: i64::from(header.records_count),
-            });
+            return Err(BatchError::BadField { field: "recordsCount", value: i64::from(header.records_count) });
         }
         Ok(header)
     }
@@ -180,11 +171,7 @@ impl BatchHeader {
     /// The payload isn't read: a CRC is linear, so the old one and the changed header bytes give the new one. It holds
     /// for the bytes only if the old one did.
     #[must_use]
-    pub fn with_max_timestamp(
-        &self,
-        timestamp_type: TimestampType,
-        max_timestamp: i64,
-    ) -> BatchHeader {
+    pub fn with_max_timestamp(&self, timestamp_type: TimestampType, max_timestamp: i64) -> BatchHeader {
         let mut new = *self;
         new.max_timestamp = max_timestamp;
         match timestamp_type {
@@ -194,8 +181,7 @@ impl BatchHeader {
         let payload = self.total_len() - HEADER_LEN;
         let old_sum = crc32c(&self.to_bytes()[CRC_FROM..]);
         let new_sum = crc32c(&new.to_bytes()[CRC_FROM..]);
-        let change =
-            crc_fast::checksum_combine(Crc32Iscsi, u64::from(old_sum ^ new_sum), 0, payload as u64);
+        let change = crc_fast::checksum_combine(Crc32Iscsi, u64::from(old_sum ^ new_sum), 0, payload as u64);
         new.crc ^= change as u32;
         new
     }
@@ -207,8 +193,7 @@ impl BatchHeader {
 
     /// The last offset the batch takes up, also when compaction removed that record.
     pub fn last_offset(&self) -> i64 {
-        self.base_offset
-            .saturating_add(i64::from(self.last_offset_delta))
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta))
     }
 
     /// The offset after the batch.
@@ -221,13 +206,12 @@ impl BatchHeader {
         if self.base_sequence < 0 {
             return -1;
         }
-        ((i64::from(self.base_sequence) + i64::from(self.last_offset_delta)) & i64::from(i32::MAX))
-            as i32
+        ((i64::from(self.base_sequence) + i64::from(self.last_offset_delta)) & i64::from(i32::MAX)) as i32
     }
 
-    /// Number of the codec in the attributes; 0 is none, 5 to 7 mean nothing.
-    pub fn codec_id(&self) -> u8 {
-        (self.attributes & CODEC_MASK) as u8
+    /// How the records are compressed.
+    pub fn compression(&self) -> Result<Compression, CompressError> {
+        Compression::from_id((self.attributes & CODEC_MASK) as u8)
     }
 
     /// Whether the batch belongs to a transaction.
@@ -242,11 +226,7 @@ impl BatchHeader {
 
     /// Whose clock the timestamps are.
     pub fn timestamp_type(&self) -> TimestampType {
-        if self.attributes & TIMESTAMP_TYPE != 0 {
-            TimestampType::LogAppendTime
-        } else {
-            TimestampType::CreateTime
-        }
+        if self.attributes & TIMESTAMP_TYPE != 0 { TimestampType::LogAppendTime } else { TimestampType::CreateTime }
     }
 
     /// When compaction may drop the batch's tombstones, once it has decided that.
@@ -271,11 +251,7 @@ pub(super) fn split(bytes: &[u8]) -> Result<(BatchHeader, &[u8]), BatchError> {
     let needed = header.total_len();
     match bytes.get(..needed) {
         Some(batch) => Ok((header, batch)),
-        None => Err(BatchError::Truncated {
-            what: "record batch",
-            needed,
-            have: bytes.len(),
-        }),
+        None => Err(BatchError::Truncated { what: "record batch", needed, have: bytes.len() }),
     }
 }
 
@@ -284,21 +260,13 @@ pub fn verify_crc(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     let (header, batch) = split(bytes)?;
     let computed = crc32c(&batch[CRC_FROM..]);
     if computed != header.crc {
-        return Err(BatchError::BadCrc {
-            base_offset: header.base_offset,
-            stored: header.crc,
-            computed,
-        });
+        return Err(BatchError::BadCrc { base_offset: header.base_offset, stored: header.crc, computed });
     }
     Ok(header)
 }
 
 /// Gives the batch at the start of `bytes` its offset and leader epoch; the CRC doesn't cover them.
-pub fn patch_prefix(
-    bytes: &mut [u8],
-    base_offset: i64,
-    leader_epoch: i32,
-) -> Result<(), BatchError> {
+pub fn patch_prefix(bytes: &mut [u8], base_offset: i64, leader_epoch: i32) -> Result<(), BatchError> {
     let header = BatchHeader::parse(bytes)?;
     bytes[..PREFIX_LEN].copy_from_slice(&header.prefix(base_offset, leader_epoch));
     Ok(())
@@ -392,10 +360,7 @@ mod tests {
         let mut bytes = batch(b"payload");
         patch_prefix(&mut bytes, 1 << 40, 9).unwrap();
         let header = verify_crc(&bytes).unwrap();
-        assert_eq!(
-            (header.base_offset, header.partition_leader_epoch),
-            (1 << 40, 9)
-        );
+        assert_eq!((header.base_offset, header.partition_leader_epoch), (1 << 40, 9));
         assert_eq!(header.next_offset(), (1 << 40) + 5);
         assert_eq!(header.to_bytes(), bytes[..HEADER_LEN]);
     }
@@ -436,13 +401,7 @@ mod tests {
         assert_eq!(it.next().unwrap().unwrap().1, one);
         assert_eq!(it.next().unwrap().unwrap().1, one);
         assert_eq!(it.position(), 2 * one.len());
-        assert!(matches!(
-            it.next(),
-            Some(Err(BatchError::Truncated {
-                what: "record batch",
-                ..
-            }))
-        ));
+        assert!(matches!(it.next(), Some(Err(BatchError::Truncated { what: "record batch", .. }))));
         assert_eq!(it.next(), None);
     }
 
@@ -457,24 +416,9 @@ mod tests {
         assert_eq!(with(16, 1), Err(BatchError::BadMagic(1)));
         assert_eq!(with(11, 48), Err(BatchError::BadLength(48)));
         assert!(matches!(with(8, 0xff), Err(BatchError::BadLength(_))));
-        assert!(matches!(
-            with(23, 0xff),
-            Err(BatchError::BadField {
-                field: "lastOffsetDelta",
-                ..
-            })
-        ));
-        assert!(matches!(
-            with(57, 0xff),
-            Err(BatchError::BadField {
-                field: "recordsCount",
-                ..
-            })
-        ));
-        assert!(matches!(
-            BatchHeader::parse(&good[..60]),
-            Err(BatchError::Truncated { .. })
-        ));
+        assert!(matches!(with(23, 0xff), Err(BatchError::BadField { field: "lastOffsetDelta", .. })));
+        assert!(matches!(with(57, 0xff), Err(BatchError::BadField { field: "recordsCount", .. })));
+        assert!(matches!(BatchHeader::parse(&good[..60]), Err(BatchError::Truncated { .. })));
         assert_eq!(BatchHeader::parse(&[0; 20]), Err(BatchError::BadMagic(0)));
     }
 }
