@@ -9,18 +9,21 @@ pub mod admin;
 mod client;
 mod cluster;
 mod connection;
+mod consumer;
 mod error;
 pub mod group;
-#[allow(dead_code)] // The producer uses the rest of it.
 mod partitioner;
+mod producer;
 
 use std::fmt;
 
 pub use client::{Client, ClientOptions};
 pub use cluster::{Broker, Cluster, Partition, Topic};
 pub use connection::{Connection, ConnectionOptions, Pending, Versions};
+pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, OutOfRange};
 pub use error::{ClientError, Result};
 pub use partitioner::partition_of_key;
+pub use producer::{Acks, Delivered, Delivery, Producer, ProducerOptions, ProducerRecord};
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

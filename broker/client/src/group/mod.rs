@@ -1,9 +1,14 @@
 //! A member of a classic consumer group: joins, lets the leader assign ranges, heartbeats, commits.
 //!
-//! Eager rebalancing: before joining again a member commits and gives everything up, so that no
-//! partition is ever read by two members of one generation.
+//! [`GroupConsumer`] wraps the plain [`Consumer`](crate::Consumer) and keeps its assignment in step
+//! with the group. Eager rebalancing: before joining again a member commits and gives everything up,
+//! so that no partition is ever read by two members of one generation.
 
 pub mod assignment;
+mod consumer;
+mod member;
+
+pub use consumer::{GroupConsumer, GroupOptions};
 
 /// What makes a request one of a certain member of a certain generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
