@@ -31,7 +31,7 @@ fn run() -> Result<(), Mistake> {
     let mut messages: Vec<Message> = Vec::new();
     let mut out = String::from(
         "mod prelude { pub(super) use bytes::Bytes; pub(super) use crate::{ApiKey, Records, Uuid, message::{Message, Record, Request}, \
-         wire::{get_opt_struct, put_opt_struct, put_required, put_tag, unsupported, DecodeError, EncodeError, Reader, \
+         wire::{get_opt_struct, get_opt_tagged_struct, put_opt_struct, put_opt_tagged_struct, put_required, put_tag, unsupported, DecodeError, EncodeError, Reader, \
          Wire, WireOpt, Writer}}; #[cfg(any(test, feature = \"sample\"))] pub(super) use crate::sample::Sampler; }\n",
     );
     for path in paths {

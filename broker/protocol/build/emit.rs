@@ -131,6 +131,7 @@ fn get(field: &Field, message: &Message) -> String {
     let name = &field.name;
     let args = format!("(r, {name:?}, v, f)?");
     let (get, get_opt) = match &field.ty {
+        Type::Struct(_) if field.tag.is_some() => ("Wire::get", "get_opt_tagged_struct"),
         Type::Struct(_) => ("Wire::get", "get_opt_struct"),
         _ => ("Wire::get", "WireOpt::get_opt"),
     };
@@ -149,6 +150,7 @@ fn put(field: &Field, message: &Message) -> String {
     let value = format!("self.{}", snake(name));
     let args = format!("w, {name:?}, v, f");
     let put_opt = match &field.ty {
+        Type::Struct(_) if field.tag.is_some() => "put_opt_tagged_struct",
         Type::Struct(_) => "put_opt_struct",
         _ => "WireOpt::put_opt",
     };

@@ -269,3 +269,28 @@ pub(crate) fn put_opt_struct<T: Wire>(
         }
     }
 }
+
+/// A nullable struct in a tagged field: there Kafka's mark is an unsigned number, 1 or, for null, 0.
+pub(crate) fn get_opt_tagged_struct<T: Wire>(
+    r: &mut Reader,
+    field: &'static str,
+    version: i16,
+    flexible: bool,
+) -> Result<Option<T>, DecodeError> {
+    if r.uvarint(field)? == 0 {
+        return Ok(None);
+    }
+    T::get(r, field, version, flexible).map(Some)
+}
+
+/// The writing side of [`get_opt_tagged_struct`].
+pub(crate) fn put_opt_tagged_struct<T: Wire>(
+    value: Option<&T>,
+    w: &mut Writer,
+    field: &'static str,
+    version: i16,
+    flexible: bool,
+) -> Result<(), EncodeError> {
+    w.uvarint(u32::from(value.is_some()));
+    value.map_or(Ok(()), |value| value.put(w, field, version, flexible))
+}
