@@ -1,1 +1,21 @@
-//! Cluster metadata: records to image, and controller decisions as request to records. Pure.
+//! Cluster metadata: records to image, and controller decisions as request to records. Pure: no I/O, no clock.
+//!
+//! [`Image`] is the cluster at one offset of the metadata log. [`controller`] decides what a request does to it
+//! and answers with records and a response; [`Image::apply`] alone changes it. Whoever calls brings time, seeds
+//! and ids along, so the same input always gives the same output.
+
+pub mod apply;
+pub mod controller;
+pub mod describe;
+mod dump;
+pub mod image;
+pub mod names;
+pub mod ordered;
+pub mod placement;
+pub mod record;
+pub mod rules;
+
+pub use apply::{ApplyError, Change};
+pub use image::{Broker, Endpoint, Entries, Image, Partition, Resource, ResourceType, Topic};
+pub use record::MetadataRecord;
+pub use rules::ConfigRules;
