@@ -49,7 +49,7 @@ fn a_live_group_is_listed_and_described() {
         java(GROUPS, &format!("--reset-offsets --group {group} --topic {topic} --to-earliest --execute")).run();
     assert_contains(&refused.text(), "inactive");
     let refused = java(GROUPS, &format!("--delete-offsets --group {group} --topic {topic}")).run();
-    assert_contains(&refused.text(), "subscribed to the topic");
+    assert_contains(&refused.text(), "GroupSubscribedToTopicException");
 
     live.signal("TERM");
     live.wait(std::time::Duration::from_secs(20));

@@ -64,6 +64,8 @@ async function main() {
   assert(at.every((p) => p.offset === '0'), JSON.stringify(at));
   await admin.createPartitions({ topicPartitions: [{ topic, count: 5 }] });
   await eventually('five partitions', async () => (await admin.fetchTopicMetadata({ topics: [topic] })).topics[0].partitions.length === 5);
+  // New partitions take requests a little after the metadata names them.
+  await eventually('offsets of all partitions', () => admin.fetchTopicOffsets(topic).then((p) => p.length === 5, () => false));
   const first = (await admin.fetchTopicOffsets(topic)).find((p) => Number(p.high) > 5);
   await admin.deleteTopicRecords({ topic, partitions: [{ partition: first.partition, offset: '5' }] });
   assert.strictEqual((await admin.fetchTopicOffsets(topic)).find((p) => p.partition === first.partition).low, '5');

@@ -22,6 +22,17 @@ admin = AdminClient({"bootstrap.servers": bootstrap})
 def create(topic, partitions, *configs):
     new = NewTopic(topic, num_partitions=int(partitions), replication_factor=1, config=dict(c.split("=", 1) for c in configs))
     admin.create_topics([new])[topic].result(30)
+    # The answer may come before the partitions take requests.
+    probe = offsets("none")
+    deadline = time.time() + 30
+    for partition in range(int(partitions)):
+        while True:
+            try:
+                probe.get_watermark_offsets(TopicPartition(topic, partition), timeout=5)
+                break
+            except KafkaException:
+                assert time.time() < deadline, f"{topic} {partition} takes no requests"
+    probe.close()
 
 
 def offsets(group):
