@@ -97,12 +97,7 @@ mod tests {
 
     #[test]
     fn jitter_stays_below_its_limit_and_differs_by_segment() {
-        let config = LogConfig {
-            segment_ms: 1_000,
-            segment_jitter_ms: 500,
-            jitter_seed: 7,
-            ..LogConfig::default()
-        };
+        let config = LogConfig { segment_ms: 1_000, segment_jitter_ms: 500, jitter_seed: 7, ..LogConfig::default() };
         let all: Vec<i64> = (0..100).map(|o| config.jitter_ms(3, o)).collect();
         assert!(all.iter().all(|j| (0..500).contains(j)));
         assert!(all.windows(2).any(|w| w[0] != w[1]));

@@ -1,0 +1,307 @@
+//! Appending: check, write, then change the state in memory; a failed write leaves the log as it was.
+//!
+//! The payload is written straight from the request's buffer. Only the first 16 bytes of a batch (offset, length,
+//! leader epoch) are made anew, since the CRC doesn't cover them.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use klamm_protocol::batch::{BatchHeader, HEADER_LEN, PREFIX_LEN, TimestampType, batches, verify_crc};
+
+use crate::disk::write_all;
+use crate::error::{LogError, is_full};
+use crate::log::Log;
+use crate::producers::{BatchMeta, Origin, Verdict, marker_of};
+
+/// What an append did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record. For a duplicate, the one it got the first time; likewise below.
+    pub base_offset: i64,
+    /// Offset of the last record.
+    pub last_offset: i64,
+    /// The broker's timestamp when the topic uses `LogAppendTime`, else -1.
+    pub log_append_time: i64,
+    /// First offset of the log.
+    pub log_start_offset: i64,
+    /// The batch was in the log already; nothing was written.
+    pub duplicate: bool,
+}
+
+/// Batches remembered for finding the high watermark without reading.
+const RECENT_MAX: usize = 32;
+
+/// Totals over the batches of one append.
+struct Totals {
+    bytes: usize,
+    last_offset: i64,
+    max_timestamp: i64,
+}
+
+impl Log {
+    /// Appends validated batches of a producer as this partition's leader: offsets and leader epoch are assigned here.
+    ///
+    /// The caller has checked CRC, size and timestamps. Idempotent batches are checked for order and duplicates.
+    pub fn append_as_leader(&mut self, records: &Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, LogError> {
+        self.append_checked(records, leader_epoch, now_ms, Origin::Client)
+    }
+
+    /// Like [`append_as_leader`](Self::append_as_leader) for the records and markers of a coordinator of this broker.
+    pub fn append_as_coordinator(
+        &mut self,
+        records: &Bytes,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, LogError> {
+        self.append_checked(records, leader_epoch, now_ms, Origin::Coordinator)
+    }
+
+    fn append_checked(
+        &mut self,
+        records: &Bytes,
+        leader_epoch: i32,
+        now_ms: i64,
+        origin: Origin,
+    ) -> Result<Appended, LogError> {
+        self.ensure_online()?;
+        let first = BatchHeader::parse(records)?;
+        if first.total_len() == records.len() {
+            // One batch: the way of every produce request.
+            if let Verdict::Duplicate(found) = self.check_producer(&first, records, origin)? {
+                return Ok(self.duplicate(found));
+            }
+            let header = BatchHeader { base_offset: self.log_end, partition_leader_epoch: leader_epoch, ..first };
+            let totals =
+                Totals { bytes: records.len(), last_offset: header.last_offset(), max_timestamp: header.max_timestamp };
+            self.make_room(&totals, now_ms)?;
+            self.write(&mut [
+                IoSlice::new(&header.prefix(header.base_offset, leader_epoch)),
+                IoSlice::new(&records[PREFIX_LEN..]),
+            ])?;
+            let base_offset = header.base_offset;
+            self.note(&header, records)?;
+            return Ok(self.appended(base_offset, &header));
+        }
+        self.append_many(records, leader_epoch, now_ms, origin)
+    }
+
+    fn append_many(
+        &mut self,
+        records: &Bytes,
+        leader_epoch: i32,
+        now_ms: i64,
+        origin: Origin,
+    ) -> Result<Appended, LogError> {
+        let mut all = Vec::new();
+        let mut totals = Totals { bytes: records.len(), last_offset: self.log_end - 1, max_timestamp: -1 };
+        // Later batches are checked against a state that has the earlier ones.
+        let mut producers = None;
+        for batch in batches(records) {
+            let (header, bytes) = batch?;
+            let header =
+                BatchHeader { base_offset: totals.last_offset + 1, partition_leader_epoch: leader_epoch, ..header };
+            if header.has_producer_id() && !header.is_control() {
+                let so_far = producers.get_or_insert_with(|| self.producers.clone());
+                if let Verdict::Duplicate(found) = so_far.check(&header, origin)? {
+                    return Ok(self.duplicate(found));
+                }
+                so_far.note(&header);
+            } else {
+                self.check_producer(&header, bytes, origin)?;
+            }
+            totals.last_offset = header.last_offset();
+            totals.max_timestamp = totals.max_timestamp.max(header.max_timestamp);
+            all.push((header, header.prefix(header.base_offset, leader_epoch), bytes));
+        }
+        self.make_room(&totals, now_ms)?;
+        let mut slices: Vec<IoSlice<'_>> = all
+            .iter()
+            .flat_map(|(_, prefix, bytes)| [IoSlice::new(prefix), IoSlice::new(&bytes[PREFIX_LEN..])])
+            .collect();
+        self.write(&mut slices)?;
+        let base_offset = self.log_end;
+        let mut last = BatchHeader::default();
+        for (header, _, bytes) in &all {
+            self.note(header, bytes)?;
+            last = *header;
+        }
+        Ok(self.appended(base_offset, &last))
+    }
+
+    /// Appends batches as the leader sent them, offsets and epochs included. A batch cut off at the end, as fetch
+    /// answers may have, is ignored. CRCs are checked: a follower must not keep what it can't serve.
+    ///
+    /// Returns `None` when there was no whole batch.
+    pub fn append_as_follower(&mut self, records: &Bytes, now_ms: i64) -> Result<Option<Appended>, LogError> {
+        self.ensure_online()?;
+        let mut rest = &records[..];
+        let mut totals = Totals { bytes: 0, last_offset: self.log_end - 1, max_timestamp: -1 };
+        let mut first = None;
+        while rest.len() >= HEADER_LEN {
+            let header = BatchHeader::parse(rest)?;
+            let Some(bytes) = rest.get(..header.total_len()) else {
+                break;
+            };
+            verify_crc(bytes)?;
+            if header.base_offset <= totals.last_offset {
+                return Err(LogError::OffsetsOutOfOrder { first: header.base_offset, log_end: totals.last_offset + 1 });
+            }
+            first.get_or_insert(header.base_offset);
+            totals.bytes += bytes.len();
+            totals.last_offset = header.last_offset();
+            totals.max_timestamp = totals.max_timestamp.max(header.max_timestamp);
+            rest = &rest[bytes.len()..];
+        }
+        let Some(base_offset) = first else {
+            return Ok(None);
+        };
+        self.make_room(&totals, now_ms)?;
+        self.write(&mut [IoSlice::new(&records[..totals.bytes])])?;
+        let mut last = BatchHeader::default();
+        for batch in batches(&records[..totals.bytes]) {
+            let (header, bytes) = batch?;
+            self.note(&header, bytes)?;
+            last = header;
+        }
+        Ok(Some(self.appended(base_offset, &last)))
+    }
+
+    fn check_producer(&self, header: &BatchHeader, bytes: &[u8], origin: Origin) -> Result<Verdict, LogError> {
+        if header.is_control()
+            && origin == Origin::Coordinator
+            && let Some(marker) = marker_of(bytes)
+        {
+            self.producers.check_marker(header.producer_id, &marker)?;
+        }
+        self.producers.check(header, origin)
+    }
+
+    fn duplicate(&self, found: BatchMeta) -> Appended {
+        Appended {
+            base_offset: found.first_offset(),
+            last_offset: found.last_offset,
+            log_append_time: found.timestamp,
+            log_start_offset: self.log_start,
+            duplicate: true,
+        }
+    }
+
+    fn appended(&self, base_offset: i64, last: &BatchHeader) -> Appended {
+        let log_append_time = match last.timestamp_type() {
+            TimestampType::CreateTime => -1,
+            TimestampType::LogAppendTime => last.max_timestamp,
+        };
+        Appended {
+            base_offset,
+            last_offset: last.last_offset(),
+            log_append_time,
+            log_start_offset: self.log_start,
+            duplicate: false,
+        }
+    }
+
+    /// Rolls first if the active segment can't or shouldn't take the batches.
+    fn make_room(&mut self, totals: &Totals, now_ms: i64) -> Result<(), LogError> {
+        let limit = self.config.segment_bytes.min(i32::MAX as u32);
+        if totals.bytes > limit as usize {
+            return Err(LogError::RecordListTooLarge { size: totals.bytes, segment_bytes: limit });
+        }
+        let active = self.active();
+        let segment = &self.segments[active];
+        let overflow = totals.last_offset - segment.base > i64::from(i32::MAX);
+        if segment.size == 0 {
+            if overflow {
+                self.roll_at(self.log_end, now_ms)?;
+            }
+            return Ok(());
+        }
+        let full = u64::from(segment.size) + totals.bytes as u64 > u64::from(limit)
+            || overflow
+            || segment.index_is_full(self.config.segment_index_bytes);
+        if self.is_old(totals.max_timestamp, now_ms)? || full {
+            self.roll(now_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the active segment has been open for `segment.ms`, by the batches' clock.
+    fn is_old(&mut self, max_timestamp: i64, now_ms: i64) -> Result<bool, LogError> {
+        let active = self.active();
+        // After opening, both come from the files; an append must know the largest timestamp so far.
+        let first = self.with_segment(active, |s, place| {
+            s.max_time(place)?;
+            s.first_time(place)
+        })?;
+        let segment = &self.segments[active];
+        let waited =
+            if first >= 0 { max_timestamp.saturating_sub(first) } else { now_ms.saturating_sub(segment.created_ms) };
+        let jitter = self.config.jitter_ms(self.salt, segment.base);
+        Ok(waited > self.config.segment_ms.saturating_sub(jitter))
+    }
+
+    /// Writes at the end of the active segment, all or nothing.
+    fn write(&mut self, slices: &mut [IoSlice<'_>]) -> Result<(), LogError> {
+        let active = self.active();
+        let size = self.segments[active].size;
+        if size == 0 {
+            // The file may be made by this write.
+            self.names_dirty = true;
+        }
+        let file = self.with_segment(active, |s, place| s.log_file(place))?;
+        let Err(error) = write_all(&*file, slices, u64::from(size)) else {
+            return Ok(());
+        };
+        let path = self.segments[active].log_path(self.place());
+        // Part of it may have been written: the next append must not come after that.
+        if let Err(undo) = file.set_len(u64::from(size)) {
+            return Err(self.give_up(format!(
+                "writing {} failed ({error}), and so did cutting off what was written: {undo}",
+                path.display()
+            )));
+        }
+        if is_full(&error) {
+            return Err(LogError::io("appending to", &path, error));
+        }
+        Err(self.give_up(format!("writing {} failed: {error}", path.display())))
+    }
+
+    /// Takes a written batch into the state: indexes, epochs, producers, log end.
+    fn note(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<(), LogError> {
+        let active = self.active();
+        let position = self.segments[active].size;
+        self.segments[active].size = position + header.total_len() as u32;
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((header.base_offset, position));
+        self.log_end = header.next_offset();
+        // From here on the batch is in the log. What follows can be made again from it, so errors only cost time.
+        if let Err(e) = self.with_segment(active, |s, place| s.note(place, header, position)) {
+            tracing::warn!(error = %e, "index entry not written");
+        }
+        if self.epochs.assign(header.partition_leader_epoch, header.base_offset)
+            && let Err(e) = self.write_epochs()
+        {
+            tracing::warn!(error = %e, "leader epoch not written");
+        }
+        if header.has_producer_id() {
+            self.note_producer(header, bytes);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn note_producer(&mut self, header: &BatchHeader, bytes: &[u8]) {
+        if !header.is_control() {
+            self.producers.note(header);
+            return;
+        }
+        let Some(marker) = marker_of(bytes) else {
+            return;
+        };
+        if let Some((txn, stable)) = self.producers.note_marker(header, &marker)
+            && txn.aborted
+        {
+            self.note_aborted(txn, stable);
+        }
+    }
+}

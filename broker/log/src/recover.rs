@@ -1,0 +1,504 @@
+//! Opening a log: what is on disk becomes state, and what a crash left behind is put right.
+//!
+//! After a clean stop nothing is scanned. Otherwise every batch from the recovery point's segment on is checked, and
+//! docs/decisions/005-recovery.md says what happens at a bad one: a torn tail is cut; anything sound behind a bad place is
+//! never dropped silently. Indexes, snapshots and the epoch file are only caches and are made again when they are missing or wrong.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use klamm_protocol::Uuid;
+use klamm_protocol::batch::EndTxnMarker;
+
+use crate::aborted::{self, AbortedTxn};
+use crate::config::{LogConfig, mix};
+use crate::disk::{Disk, Open};
+use crate::epochs::{EPOCH_FILE, Epochs};
+use crate::error::{Damage, LogError};
+use crate::log::{Log, RecoveryReport};
+use crate::metadata;
+use crate::producers::{Producers, marker_of};
+use crate::retain::SIDE_FILES;
+use crate::scan::{Scan, ScanError, find_sound};
+use crate::segment::Segment;
+use crate::snapshot;
+use crate::walk::Walk;
+
+/// What is known from outside about the last stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The broker stopped cleanly: no scan is needed.
+    pub clean: bool,
+    /// From the recovery-point checkpoint: everything below was flushed. 0 when unknown.
+    pub recovery_point: i64,
+    /// From the log-start checkpoint. 0 when unknown.
+    pub log_start_offset: i64,
+    /// The machine has started anew since the log was last written, so unflushed pages may be missing in any order.
+    /// After a mere crash of the process they can't be.
+    pub machine_restarted: bool,
+    /// The operator accepts losing what is behind damage: cut there, and set the rest aside.
+    pub cut_damage: bool,
+}
+
+/// Files found in a partition's directory.
+#[derive(Default)]
+struct Found {
+    logs: Vec<i64>,
+    side: HashSet<(i64, &'static str)>,
+    snapshots: Vec<i64>,
+}
+
+/// `00000000000000000042.log` -> 42 and `log`.
+fn split_name(name: &str) -> Option<(i64, &str)> {
+    let (digits, suffix) = name.split_once('.')?;
+    if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some((digits.parse().ok()?, suffix))
+}
+
+impl Log {
+    /// Opens the log in `dir`, which is made when it isn't there.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        topic_id: Uuid,
+        config: impl Into<Arc<LogConfig>>,
+        recovery: Recovery,
+        now_ms: i64,
+    ) -> Result<Log, LogError> {
+        let (found, is_new) = list(&*disk, dir)?;
+        let topic_id = metadata::check_or_write(&*disk, dir, topic_id)?;
+        let mut log = Log {
+            salt: dir.file_name().map_or(0, |n| n.as_encoded_bytes().iter().fold(0, |h, b| mix(h ^ u64::from(*b)))),
+            dir: dir.to_path_buf(),
+            disk,
+            config: config.into(),
+            topic_id,
+            segments: Vec::new(),
+            log_start: 0,
+            log_end: 0,
+            recovery_point: 0,
+            epochs: Epochs::default(),
+            epochs_dirty: false,
+            producers: Producers::default(),
+            snapshots: found.snapshots.clone(),
+            recent: VecDeque::new(),
+            cursors: Default::default(),
+            trash: VecDeque::new(),
+            health: Default::default(),
+            names_dirty: is_new,
+            parent_dirty: is_new,
+            generation: 0,
+            last_flush_ms: now_ms,
+            report: RecoveryReport::default(),
+        };
+        log.load_segments(&found, &recovery, now_ms)?;
+        log.load_data(&recovery, now_ms)?;
+        for at in 0..log.segments.len() {
+            // Nothing stays open for a partition nobody uses.
+            log.with_segment(at, |s, place| s.close(place))?;
+        }
+        Ok(log)
+    }
+
+    fn load_segments(&mut self, found: &Found, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
+        for &base in &found.logs {
+            let path = self.place().path(base, "log");
+            let meta = self.disk.metadata(&path).map_err(|e| LogError::io("looking at", &path, e))?;
+            let size = u32::try_from(meta.len)
+                .ok()
+                .filter(|n| *n <= i32::MAX as u32)
+                .ok_or_else(|| LogError::io("opening", &path, io::ErrorKind::FileTooLarge.into()))?;
+            let mut segment = Segment::found(base, size, meta.modified_ms);
+            segment.has_aborts = found.side.contains(&(base, "txnindex"));
+            self.segments.push(segment);
+        }
+        if self.segments.is_empty() {
+            self.segments.push(Segment::new(recovery.log_start_offset.max(0), now_ms));
+        }
+        Ok(())
+    }
+
+    fn load_data(&mut self, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
+        self.log_start = recovery.log_start_offset.max(self.segments[0].base);
+        self.log_end = i64::MAX;
+        let path = self.dir.join(EPOCH_FILE);
+        let text = self.disk.read_file(&path).map_err(|e| LogError::io("reading", &path, e))?;
+        let epochs = text.as_deref().and_then(Epochs::parse);
+        let epochs_known = epochs.is_some();
+        self.epochs = epochs.unwrap_or_default();
+        let before = self.epochs.clone();
+
+        let last = self.active();
+        let quick = if recovery.clean { self.quick_end(last)? } else { None };
+        let scan_from = match quick {
+            Some(end) => {
+                self.log_end = end;
+                self.segments.len()
+            }
+            None if recovery.clean => last,
+            None => self.segment_of(recovery.recovery_point),
+        };
+        if !epochs_known && self.segments.iter().any(|s| s.size > 0) {
+            self.rebuild_epochs(scan_from)?;
+        }
+        if scan_from < self.segments.len() {
+            let base = self.segments[scan_from].base;
+            self.producers = self.producers_at(base)?;
+            self.log_end = base;
+            self.scan(scan_from, recovery)?;
+        }
+        if self.log_end < recovery.recovery_point {
+            self.report.lost_from = Some(self.log_end);
+            tracing::error!(
+                dir = %self.dir.display(), log_end = self.log_end, recovery_point = recovery.recovery_point,
+                "the log ends below its recovery point: flushed records are gone"
+            );
+        }
+        self.recovery_point = if recovery.clean && quick.is_some() {
+            self.log_end
+        } else {
+            recovery.recovery_point.clamp(self.segments[0].base, self.log_end)
+        };
+        let end = self.log_end;
+        self.drop_snapshots(|o| o > end)?;
+        if self.log_start > self.log_end {
+            // All that is left had been deleted already.
+            self.truncate_fully_and_start_at(self.log_start, now_ms)?;
+            return Ok(());
+        }
+        if quick.is_some() {
+            self.reload_producers()?;
+        }
+        self.epochs.truncate_end(self.log_end);
+        self.epochs.truncate_start(self.log_start);
+        if self.epochs != before {
+            self.write_epochs()?;
+        }
+        self.drop_stray_snapshots()
+    }
+
+    /// The log's end after a clean stop, from the last index entry on; `None` when the file doesn't end with a batch.
+    fn quick_end(&mut self, last: usize) -> Result<Option<i64>, LogError> {
+        let base = self.segments[last].base;
+        if self.segments[last].size == 0 {
+            return Ok(Some(base));
+        }
+        match self.with_segment(last, |s, place| s.end_offset(place)) {
+            Ok(end) => Ok(Some(end)),
+            Err(LogError::Corrupt(damage)) => {
+                tracing::warn!(%damage, "clean stop, but the last segment doesn't end well: scanning it");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Collects the epochs of the segments before index `to` from their batch headers.
+    fn rebuild_epochs(&mut self, to: usize) -> Result<(), LogError> {
+        self.report.rebuilt.push(EPOCH_FILE);
+        for at in 0..to {
+            if self.segments[at].size == 0 {
+                continue;
+            }
+            let file = self.with_segment(at, |s, place| s.log_file(place))?;
+            let mut walk = Walk::new(&*file, 0, self.segments[at].size);
+            while let Some((_, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
+                self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks all batches from segment `from` on, rebuilds its indexes and finds the log's end.
+    fn scan(&mut self, from: usize, recovery: &Recovery) -> Result<(), LogError> {
+        let mut buf = Vec::new();
+        let mut at = from;
+        while at < self.segments.len() {
+            self.log_end = self.segments[at].base;
+            if self.segments[at].size > 0
+                && let Some((position, what)) = self.scan_segment(at, &mut buf)?
+            {
+                self.mend(at, position, what, recovery)?;
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Scans one segment; returns where it is bad, if it is.
+    fn scan_segment(&mut self, at: usize, buf: &mut Vec<u8>) -> Result<Option<(u32, String)>, LogError> {
+        let limit = self.segments.get(at + 1).map_or(i64::MAX, |next| next.base);
+        self.with_segment(at, |s, place| s.reset_indexes(place))?;
+        let file = self.with_segment(at, |s, place| s.log_file(place))?;
+        file.advise_sequential();
+        let size = self.segments[at].size;
+        let path = self.segments[at].log_path(self.place());
+        let mut aborts = Vec::new();
+        let mut scan = Scan::new(&*file, 0, size, std::mem::take(buf));
+        let bad = loop {
+            let (header, position, marker) = match scan.next() {
+                Ok(None) => break None,
+                Ok(Some(batch)) => {
+                    let marker = if batch.header.is_control() { marker_of(batch.bytes) } else { None };
+                    (batch.header, batch.position, marker)
+                }
+                Err(ScanError::Bad { position, what }) => break Some((position, what)),
+                Err(ScanError::Io(e)) => return Err(LogError::io("reading", &path, e)),
+            };
+            if header.base_offset < self.log_end || header.next_offset() > limit {
+                let what = format!(
+                    "the batch has offsets {}..{}, {}..{limit} would fit",
+                    header.base_offset,
+                    header.next_offset(),
+                    self.log_end
+                );
+                break Some((position, what));
+            }
+            self.with_segment(at, |s, place| s.note(place, &header, position))?;
+            self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+            if header.has_producer_id() {
+                note_producer(&mut self.producers, &header, marker, &mut aborts);
+            }
+            self.log_end = header.next_offset();
+        };
+        *buf = scan.into_buffer();
+        self.report.scanned_bytes += u64::from(bad.as_ref().map_or(size, |(p, _)| *p));
+        if !aborts.is_empty() || self.segments[at].has_aborts {
+            self.replace_aborted(at, &aborts)?;
+        }
+        Ok(bad)
+    }
+
+    fn replace_aborted(&mut self, at: usize, entries: &[AbortedTxn]) -> Result<(), LogError> {
+        let place = self.place().at(self.segments[at].base, "txnindex");
+        aborted::replace(place, entries).map_err(|e| LogError::io("writing", &place.path(), e))?;
+        self.segments[at].has_aborts = !entries.is_empty();
+        self.segments[at].aborts_lost = false;
+        Ok(())
+    }
+
+    /// Deals with a bad place in segment `at`: cut it off, set things aside, or refuse.
+    fn mend(&mut self, at: usize, position: u32, what: String, recovery: &Recovery) -> Result<(), LogError> {
+        let size = self.segments[at].size;
+        let path = self.segments[at].log_path(self.place());
+        let file = self.with_segment(at, |s, place| s.log_file(place))?;
+        let next_sound =
+            find_sound(&*file, position, size, self.log_end).map_err(|e| LogError::io("reading", &path, e))?;
+        let later_data = self.segments[at + 1..].iter().any(|s| s.size > 0);
+        if next_sound.is_some() || later_data {
+            let never_flushed = recovery.machine_restarted && self.log_end >= recovery.recovery_point;
+            if !never_flushed && !recovery.cut_damage {
+                return Err(LogError::Corrupt(Box::new(Damage {
+                    file: path,
+                    position: u64::from(position),
+                    offset: self.log_end,
+                    what,
+                    next_sound: next_sound.map(u64::from),
+                })));
+            }
+            self.set_aside(at, position)?;
+        }
+        tracing::warn!(
+            file = %path.display(), position, log_end = self.log_end, bytes = size - position, %what,
+            "cutting off the end of the log"
+        );
+        self.report.cut_bytes += u64::from(size - position);
+        // Later segments are empty, or set aside.
+        for gone in self.segments.drain(at + 1..) {
+            let place = crate::segment::Place { disk: &*self.disk, dir: &self.dir, interval: 0 };
+            for suffix in SIDE_FILES.into_iter().chain(["log"]) {
+                let path = place.path(gone.base, suffix);
+                self.disk.remove_file(&path).map_err(|e| LogError::io("removing", &path, e))?;
+            }
+        }
+        file.set_len(u64::from(position))
+            .and_then(|()| file.sync_data())
+            .map_err(|e| LogError::io("truncating", &path, e))?;
+        self.segments[at].size = position;
+        if position == 0 {
+            self.with_segment(at, |s, place| s.reset_indexes(place))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the rest of segment `at` to a `.cut` file and renames later segments to `.cut`.
+    fn set_aside(&mut self, at: usize, position: u32) -> Result<(), LogError> {
+        let base = self.segments[at].base;
+        let file = self.with_segment(at, |s, place| s.log_file(place))?;
+        let path = self.dir.join(format!("{base:020}.log.{position}.cut"));
+        copy_tail(&*self.disk, &*file, position, self.segments[at].size, &path)
+            .map_err(|e| LogError::io("setting aside", &path, e))?;
+        self.report.set_aside.push(path);
+        for later in at + 1..self.segments.len() {
+            if self.segments[later].size == 0 {
+                continue;
+            }
+            self.segments[later].abandon();
+            let from = self.segments[later].log_path(self.place());
+            let to = from.with_extension("log.cut");
+            self.disk.rename(&from, &to).map_err(|e| LogError::io("setting aside", &to, e))?;
+            self.report.set_aside.push(to);
+        }
+        self.disk.sync_dir(&self.dir).map_err(|e| LogError::io("syncing", &self.dir, e))
+    }
+
+    /// The producer state at an offset, from the newest usable snapshot and the batches after it.
+    fn producers_at(&mut self, offset: i64) -> Result<Producers, LogError> {
+        let mut producers = Producers::default();
+        let mut from = self.segments[0].base;
+        let mut unusable = Vec::new();
+        for &at in self.snapshots.iter().rev().filter(|o| **o <= offset) {
+            let path = self.place().path(at, "snapshot");
+            let bytes = self.disk.read_file(&path).map_err(|e| LogError::io("reading", &path, e))?;
+            if let Some(found) = bytes.as_deref().and_then(snapshot::decode) {
+                producers = found;
+                from = at;
+                break;
+            }
+            tracing::warn!(file = %path.display(), "producer snapshot is unusable");
+            unusable.push(at);
+        }
+        if !unusable.is_empty() {
+            self.report.rebuilt.push("snapshot");
+            self.drop_snapshots(|o| unusable.contains(&o))?;
+        }
+        self.replay(&mut producers, from, offset)?;
+        Ok(producers)
+    }
+
+    /// Takes the batches in `from..to` into a producer state; returns the transactions aborted there.
+    fn replay(&mut self, producers: &mut Producers, from: i64, to: i64) -> Result<Vec<AbortedTxn>, LogError> {
+        let mut aborts = Vec::new();
+        if from >= to {
+            return Ok(aborts);
+        }
+        for at in self.segment_of(from)..self.segments.len() {
+            if self.segments[at].base >= to {
+                break;
+            }
+            if self.segments[at].size == 0 {
+                continue;
+            }
+            let start = self.with_segment(at, |s, place| s.find(place, from))?;
+            let Some((start, _)) = start else { continue };
+            let file = self.with_segment(at, |s, place| s.log_file(place))?;
+            let mut walk = Walk::new(&*file, start, self.segments[at].size);
+            while let Some((position, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
+                if header.base_offset >= to {
+                    break;
+                }
+                if !header.has_producer_id() || header.base_offset < from {
+                    continue;
+                }
+                let marker =
+                    if header.is_control() { marker_of(&self.batch_bytes(at, position, &header)?) } else { None };
+                note_producer(producers, &header, marker, &mut aborts);
+            }
+        }
+        Ok(aborts)
+    }
+
+    /// Makes the producer state anew for the log as it is.
+    pub(crate) fn reload_producers(&mut self) -> Result<(), LogError> {
+        self.producers = self.producers_at(self.log_end)?;
+        self.producers.on_high_watermark(self.log_start);
+        Ok(())
+    }
+
+    /// Makes a segment's transaction index anew.
+    pub(crate) fn rebuild_aborted(&mut self, at: usize) -> Result<Vec<AbortedTxn>, LogError> {
+        let base = self.segments[at].base;
+        let mut producers = self.producers_at(base)?;
+        let entries = self.replay(&mut producers, base, self.end_of(at))?;
+        self.replace_aborted(at, &entries)?;
+        Ok(entries)
+    }
+}
+
+/// Takes a batch into a producer state, and an aborted transaction into `aborts`.
+fn note_producer(
+    producers: &mut Producers,
+    header: &klamm_protocol::batch::BatchHeader,
+    marker: Option<EndTxnMarker>,
+    aborts: &mut Vec<AbortedTxn>,
+) {
+    if !header.is_control() {
+        producers.note(header);
+        return;
+    }
+    let Some(marker) = marker else { return };
+    if let Some((txn, last_stable_offset)) = producers.note_marker(header, &marker)
+        && txn.aborted
+    {
+        aborts.push(AbortedTxn {
+            producer_id: txn.producer_id,
+            first_offset: txn.first_offset,
+            last_offset: txn.last_offset,
+            last_stable_offset,
+        });
+    }
+}
+
+/// Lists a partition's directory, which is made when missing, and removes leftovers.
+fn list(disk: &dyn Disk, dir: &Path) -> Result<(Found, bool), LogError> {
+    let entries = match disk.read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            disk.create_dir(dir).map_err(|e| LogError::io("making", dir, e))?;
+            return Ok((Found::default(), true));
+        }
+        Err(e) => return Err(LogError::io("listing", dir, e)),
+    };
+    let mut found = Found::default();
+    let mut leftovers = Vec::new();
+    for entry in entries.into_iter().filter(|e| !e.is_dir) {
+        let name = entry.name;
+        let leftover = [".deleted", ".cleaned", ".tmp"];
+        if leftover.iter().any(|suffix| name.ends_with(suffix)) {
+            leftovers.push(name);
+            continue;
+        }
+        match split_name(&name) {
+            Some((base, "log")) => found.logs.push(base),
+            Some((base, "snapshot")) => found.snapshots.push(base),
+            Some((base, suffix)) => {
+                if let Some(known) = SIDE_FILES.into_iter().find(|s| *s == suffix) {
+                    found.side.insert((base, known));
+                }
+            }
+            None => {}
+        }
+    }
+    found.logs.sort_unstable();
+    found.snapshots.sort_unstable();
+    let orphans = found
+        .side
+        .iter()
+        .filter(|(base, _)| found.logs.binary_search(base).is_err())
+        .map(|(base, suffix)| format!("{base:020}.{suffix}"));
+    for name in leftovers.into_iter().chain(orphans) {
+        let path = dir.join(name);
+        disk.remove_file(&path).map_err(|e| LogError::io("removing", &path, e))?;
+    }
+    Ok((found, false))
+}
+
+fn copy_tail(disk: &dyn Disk, from: &dyn crate::disk::DiskFile, position: u32, end: u32, to: &Path) -> io::Result<()> {
+    let out = disk.open(to, Open::Truncate)?;
+    let mut buf = vec![0; 1 << 16];
+    let mut at = u64::from(position);
+    while at < u64::from(end) {
+        let got = crate::disk::read_full(from, &mut buf, at)?;
+        if got == 0 {
+            break;
+        }
+        let slice = io::IoSlice::new(&buf[..got]);
+        crate::disk::write_all(&*out, &mut [slice], at - u64::from(position))?;
+        at += got as u64;
+    }
+    out.sync_data()
+}
