@@ -24,7 +24,9 @@ fn zeros() -> impl Read {
     io::repeat(0).take(BOMB)
 }
 
-fn bombs() -> Result<Vec<(Compression, Vec<u8>)>, Box<dyn Error>> {
+type Bomb = (Compression, Vec<u8>);
+
+fn bombs() -> Result<Vec<Bomb>, Box<dyn Error>> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     io::copy(&mut zeros(), &mut gzip)?;
 

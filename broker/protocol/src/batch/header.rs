@@ -181,8 +181,7 @@ impl BatchHeader {
         let payload = self.total_len() - HEADER_LEN;
         let old_sum = crc32c(&self.to_bytes()[CRC_FROM..]);
         let new_sum = crc32c(&new.to_bytes()[CRC_FROM..]);
-        let change = crc_fast::checksum_combine(Crc32Iscsi, u64::from(old_sum ^ new_sum), 0, payload as u64);
-        new.crc ^= change as u32;
+        new.crc ^= behind_zeros(old_sum ^ new_sum, payload);
         new
     }
 
@@ -243,6 +242,40 @@ impl BatchHeader {
 /// CRC-32C (Castagnoli, "iSCSI").
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(Crc32Iscsi, bytes) as u32
+}
+
+/// CRC-32C's polynomial without its highest term, lowest bit first, as everywhere below: bit 31 is x^0.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// Product of two polynomials, modulo that of the CRC.
+const fn multiply(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    let mut bit = 32;
+    while bit > 0 {
+        bit -= 1;
+        if a >> bit & 1 != 0 {
+            product ^= b;
+        }
+        b = if b & 1 != 0 { b >> 1 ^ POLYNOMIAL } else { b >> 1 };
+    }
+    product
+}
+
+/// x^8, x^16, x^32, …: what 1, 2, 4, … zero bytes multiply a CRC with.
+const POWERS: [u32; 32] = {
+    let mut powers = [1 << 23; 32];
+    let mut i = 1;
+    while i < 32 {
+        powers[i] = multiply(powers[i - 1], powers[i - 1]);
+        i += 1;
+    }
+    powers
+};
+
+/// What a difference of two CRCs becomes after `len` more bytes, whichever they are. Much cheaper than reading the
+/// bytes, and than the general function of crc-fast for it.
+fn behind_zeros(difference: u32, len: usize) -> u32 {
+    (0..).zip(POWERS).filter(|(bit, _)| len >> bit & 1 != 0).fold(difference, |crc, (_, power)| multiply(power, crc))
 }
 
 /// The header and the exact bytes of the batch at the start of `bytes`.

@@ -71,8 +71,25 @@ impl ExactSizeIterator for Headers<'_> {}
 /// What is wrong with a record, without saying which.
 type Fault = &'static str;
 
-/// Reads an unsigned varint of at most 64 bits.
+/// Reads an unsigned varint of at most `bits` bits.
+#[inline]
 fn unsigned(rest: &mut &[u8], bits: u32) -> Result<u64, Fault> {
+    // Nearly all numbers in a record take one byte or two.
+    match **rest {
+        [a, ref tail @ ..] if a < 0x80 => {
+            *rest = tail;
+            Ok(u64::from(a))
+        }
+        [a, b, ref tail @ ..] if b < 0x80 => {
+            *rest = tail;
+            Ok(u64::from(a & 0x7f) | u64::from(b) << 7)
+        }
+        _ => long_unsigned(rest, bits),
+    }
+}
+
+#[cold]
+fn long_unsigned(rest: &mut &[u8], bits: u32) -> Result<u64, Fault> {
     let mut value = 0u64;
     let mut shift = 0;
     for (i, &byte) in rest.iter().enumerate() {
@@ -90,24 +107,19 @@ fn unsigned(rest: &mut &[u8], bits: u32) -> Result<u64, Fault> {
     Err("ends inside a number")
 }
 
+#[inline]
 fn varint(rest: &mut &[u8]) -> Result<i32, Fault> {
-    let n = match rest {
-        // Nearly all numbers in a record are this small.
-        [byte, tail @ ..] if byte & 0x80 == 0 => {
-            let n = u32::from(*byte);
-            *rest = tail;
-            n
-        }
-        _ => unsigned(rest, 32)? as u32,
-    };
+    let n = unsigned(rest, 32)? as u32;
     Ok((n >> 1) as i32 ^ -((n & 1) as i32))
 }
 
+#[inline]
 fn varlong(rest: &mut &[u8]) -> Result<i64, Fault> {
     let n = unsigned(rest, 64)?;
     Ok((n >> 1) as i64 ^ -((n & 1) as i64))
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], len: usize, fault: Fault) -> Result<&'a [u8], Fault> {
     let (head, tail) = rest.split_at_checked(len).ok_or(fault)?;
     *rest = tail;
@@ -115,6 +127,7 @@ fn take<'a>(rest: &mut &'a [u8], len: usize, fault: Fault) -> Result<&'a [u8], F
 }
 
 /// Length and bytes; any negative length is null, as Kafka reads it.
+#[inline]
 fn nullable<'a>(rest: &mut &'a [u8], fault: Fault) -> Result<Option<&'a [u8]>, Fault> {
     match usize::try_from(varint(rest)?) {
         Ok(len) => take(rest, len, fault).map(Some),
