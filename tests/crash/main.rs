@@ -1,0 +1,5 @@
+//! Crashes: kill -9 under load, and logs whose last write was torn. Nothing acknowledged is lost, doubled or reordered.
+
+mod checker;
+mod kills;
+mod torn;
