@@ -167,6 +167,10 @@ pub fn compress_into(
 pub fn decompress(codec: Compression, input: &[u8], cap: usize) -> Result<Vec<u8>, CompressError> {
     let mut out = Vec::new();
     decompress_into(codec, input, cap, &mut out)?;
+    // Slices of it may live long, and the first guess at its size is generous.
+    if out.capacity() / 2 > out.len() {
+        out.shrink_to_fit();
+    }
     Ok(out)
 }
 
