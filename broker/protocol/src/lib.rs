@@ -18,5 +18,7 @@ pub mod types;
 pub mod wire;
 
 pub use api_key::ApiKey;
+pub use error::ErrorCode;
+pub use header::RequestHeader;
 pub use message::{Message, Record, Request};
 pub use types::{FileRange, Records, Uuid};
