@@ -349,3 +349,7 @@ impl Image {
         Ok(Change::ProducerIds)
     }
 }
+
+#[cfg(test)]
+#[path = "apply_test.rs"]
+mod tests;

@@ -113,3 +113,77 @@ fn describe(image: &Image, number: i32, partition: &Partition) -> DescribeTopicP
         offline_replicas: partition.replicas.iter().copied().filter(|id| !alive(*id)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use klamm_protocol::messages::describe_topic_partitions_request as ask;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::controller::tests::{context, with_brokers};
+    use crate::controller::{create_topics, named_topics};
+
+    fn cluster(partitions: &[u8]) -> Image {
+        let mut image = with_brokers(&[None]);
+        let names: Vec<String> = (0..partitions.len()).map(|i| format!("t{i}")).collect();
+        let mut request = named_topics(names.iter().map(String::as_str));
+        for (topic, n) in request.topics.iter_mut().zip(partitions) {
+            topic.num_partitions = i32::from(*n);
+        }
+        let records = create_topics(&image, &request, &context()).records;
+        image.apply_all(&records).unwrap();
+        image
+    }
+
+    fn request(names: &[&str], limit: i32, cursor: Option<(String, i32)>) -> DescribeTopicPartitionsRequest {
+        DescribeTopicPartitionsRequest {
+            topics: names.iter().map(|n| ask::TopicRequest { name: (*n).to_owned() }).collect(),
+            response_partition_limit: limit,
+            cursor: cursor.map(|(topic_name, partition_index)| ask::Cursor { topic_name, partition_index }),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pages_put_together_are_the_whole(partitions in proptest::collection::vec(1..9u8, 0..8), limit in -1..20i32) {
+            let image = cluster(&partitions);
+            let mut seen = Vec::new();
+            let mut cursor = None;
+            for _ in 0..100 {
+                let asked = request(&[], limit, cursor.take());
+                let page = describe_topic_partitions(&image, &asked, 12, &|_, _| true).unwrap();
+                let count: usize = page.topics.iter().map(|t| t.partitions.len()).sum();
+                prop_assert!(count <= limit.clamp(1, 12) as usize);
+                for topic in page.topics {
+                    let name = topic.name.unwrap();
+                    seen.extend(topic.partitions.iter().map(|p| (name.clone(), p.partition_index)));
+                }
+                match page.next_cursor {
+                    Some(next) => cursor = Some((next.topic_name, next.partition_index)),
+                    None => break,
+                }
+            }
+            prop_assert!(cursor.is_none(), "pages never end");
+            let all = image.topics().flat_map(|t| (0..t.partitions.len() as i32).map(|p| (t.name.to_string(), p)));
+            prop_assert_eq!(seen, all.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn named_topics_come_in_order_with_their_errors() {
+        let image = cluster(&[2, 1]);
+        let asked = request(&["t1", "no", "t0", "t1", "b d"], 2000, None);
+        let page = describe_topic_partitions(&image, &asked, 2000, &|_, name| name != "t1").unwrap();
+        let topics: Vec<_> = page.topics.iter().map(|t| (t.name.as_deref().unwrap(), t.error_code)).collect();
+        assert_eq!(topics, [("b d", 17), ("no", 3), ("t0", 0), ("t1", 29)]);
+        assert!(page.topics[3].topic_id.is_zero());
+        let partition = &page.topics[2].partitions[1];
+        assert_eq!((partition.leader_id, partition.error_code, &partition.offline_replicas[..]), (0, 0, &[][..]));
+        // A cursor may name a topic that is gone by now.
+        let asked = request(&[], 2000, Some(("t00".into(), 5)));
+        let page = describe_topic_partitions(&image, &asked, 2000, &|_, _| true).unwrap();
+        assert_eq!(page.topics.len(), 1);
+        let asked = request(&[], 1, Some(("t0".into(), -1)));
+        assert!(describe_topic_partitions(&image, &asked, 2000, &|_, _| true).is_err());
+    }
+}

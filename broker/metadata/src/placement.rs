@@ -79,9 +79,8 @@ fn one(active: &[Seat<'_>], spare: &[Seat<'_>], factor: usize, base: usize, numb
             if chosen.len() >= factor {
                 break;
             }
-            let taken = chosen.iter().any(|c| c.id == seat.id);
-            let same_rack = seat.rack.is_some() && chosen.iter().any(|c| c.rack == seat.rack);
-            if !taken && !(apart && same_rack) {
+            let same_rack = |c: &Seat<'_>| apart && seat.rack.is_some() && c.rack == seat.rack;
+            if !chosen.iter().any(|c| c.id == seat.id || same_rack(c)) {
                 chosen.push(*seat);
             }
         }
