@@ -52,7 +52,7 @@ impl Custom {
                 if by_duration || text == "latest" || text == "earliest" {
                     return Ok(());
                 }
-                fail("Must be latest, earliest, or by_duration: followed by a duration such as PT12H".to_owned())
+                fail("must be latest, earliest, or by_duration: followed by a duration such as PT12H".to_owned())
             }
             (Custom::Listeners, Value::List(members)) => match members.iter().find_map(|m| listener::split(m).err()) {
                 Some(reason) => fail(reason),

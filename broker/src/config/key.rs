@@ -303,7 +303,16 @@ impl Key {
                 _ => return Err(self.bad(text, "Not a number of type DOUBLE")),
             },
             Kind::List if trimmed.is_empty() => Value::List(Vec::new()),
-            Kind::List => Value::List(trimmed.split(',').map(|part| trim(part).to_owned()).collect()),
+            Kind::List => {
+                let mut members: Vec<String> = Vec::new();
+                for part in trimmed.split(',').map(trim) {
+                    // Kafka drops what comes twice, except from lists that have no rule for lists.
+                    if self.free_list() || !members.iter().any(|m| m == part) {
+                        members.push(part.to_owned());
+                    }
+                }
+                Value::List(members)
+            }
             Kind::String | Kind::Class | Kind::Password => Value::Text(trimmed.to_owned()),
         };
         self.check(&value)?;
@@ -334,9 +343,13 @@ impl Key {
         }
     }
 
+    /// Kafka gives these lists no rule for lists, so that duplicates and empty members get as far as their own rule.
+    fn free_list(&self) -> bool {
+        matches!(self.rule, Rule::Custom(Custom::Voters | Custom::HostPorts | Custom::ThrottledReplicas))
+    }
+
     fn check_list(&self, members: &[String]) -> Result<(), BadValue> {
-        // Kafka gives these three no list rule, so that duplicates and empty members get as far as their own rule.
-        if matches!(self.rule, Rule::Custom(Custom::Voters | Custom::HostPorts | Custom::ThrottledReplicas)) {
+        if self.free_list() {
             return Ok(());
         }
         let refuse = |reason: String| Err(BadValue { key: self.name.to_owned(), value: None, reason });
@@ -346,9 +359,6 @@ impl Key {
                 _ => "any non-empty value".to_owned(),
             };
             return refuse(format!("must not be empty. Valid values include: {valid}"));
-        }
-        if members.iter().enumerate().any(|(i, m)| members[..i].contains(m)) {
-            return refuse("values must not be duplicated.".to_owned());
         }
         for member in members {
             if member.is_empty() {

@@ -6,16 +6,22 @@
 
 mod broker;
 mod check;
+pub mod describe;
 pub mod key;
 pub mod keys;
 mod layers;
 pub mod listener;
 pub mod properties;
+mod rules;
 mod settings;
 mod topic;
 
 #[cfg(test)]
 mod broker_test;
+#[cfg(test)]
+mod describe_test;
+#[cfg(test)]
+mod rules_test;
 
 pub use broker::{BrokerConfig, GroupSettings, InternalReplicas, Loaded};
 pub use layers::{Layers, Source, synonyms};

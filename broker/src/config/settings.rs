@@ -9,8 +9,8 @@ use super::key::BadValue;
 use super::keys;
 use super::properties::{self, PropertiesError};
 
-/// Texts by key; the form dynamic configurations have in the metadata image, too.
-pub type Entries = BTreeMap<String, String>;
+/// Texts by key.
+pub use klamm_metadata::Entries;
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,6 +42,11 @@ pub const GROUP: &[Key] = group::GROUP;
 /// Keys Kafka no longer knows but still starts with, sorted by name.
 pub const GONE: &[Key] = own::GONE;
 
+/// Whether a key belongs to a plug-in of Kafka's and is not in its table.
+pub fn is_plugin(name: &str) -> bool {
+    own::PLUGIN.iter().any(|key| key.name == name)
+}
+
 static BROKER: LazyLock<Vec<&'static Key>> = LazyLock::new(|| {
     let mut keys: Vec<_> = BROKER_AREAS.iter().flat_map(|(_, keys)| keys.iter()).collect();
     keys.sort_by_key(|key| key.name);

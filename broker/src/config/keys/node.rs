@@ -7,7 +7,7 @@ use super::super::key::{Custom, Key, boolean, class, int, list, long, string};
 pub(super) const NODE: &[Key] = &[
     class("alter.config.policy.class.name"),
     int("broker.heartbeat.interval.ms").or("2000"),
-    int("broker.id").or("-1").acts("Older name of node.id."),
+    int("broker.id").or("0").acts("Older name of node.id."),
     string("broker.rack").acts("Failure domain of this broker, used when replicas are placed."),
     int("broker.session.timeout.ms").or("9000"),
     list("config.providers").or("").cluster_wide(),
