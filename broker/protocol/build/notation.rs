@@ -80,7 +80,6 @@ pub struct Field {
 
 #[derive(Debug, Clone)]
 pub struct Struct {
-    pub line: usize,
     pub name: String,
     pub fields: Vec<Field>,
 }
@@ -222,9 +221,6 @@ impl<'a> Parser<'a> {
         let name = message.name.clone();
         self.fields(number, &name, 1, message.versions, message)?;
         for s in &message.structs {
-            if message.structs.iter().filter(|t| t.name == s.name).count() > 1 {
-                return Err(self.mistake(s.line, format!("struct {} is there twice", s.name)));
-            }
             for field in &s.fields {
                 let mut ty = &field.ty;
                 while let Type::Array(item) = ty {
@@ -284,7 +280,10 @@ impl<'a> Parser<'a> {
         if tags.iter().enumerate().any(|(i, &tag)| i as u32 != tag) {
             return Err(self.mistake(number, "tags must count up from 0"));
         }
-        message.structs.push(Struct { line: number, name: name.to_string(), fields });
+        if message.structs.iter().any(|s| s.name == name) {
+            return Err(self.mistake(number, format!("struct {name} is there twice")));
+        }
+        message.structs.push(Struct { name: name.to_string(), fields });
         Ok(())
     }
 }

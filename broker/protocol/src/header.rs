@@ -90,3 +90,35 @@ impl ResponseHeader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn decode(bytes: &'static [u8]) -> (RequestHeader, usize) {
+        let mut r = Reader::new(Bytes::from_static(bytes));
+        let header = RequestHeader::decode(&mut r).unwrap();
+        (header, r.remaining())
+    }
+
+    #[test]
+    fn headers_of_the_future_can_be_read() {
+        // ApiVersions v120 of a newer client: flexible, with tagged fields we do not know.
+        let (header, left) = decode(b"\x00\x12\x00\x78\x00\x00\x00\x05\x00\x02me\x01\x00\x03abcrest");
+        assert_eq!((header.api_key, header.api_version, header.correlation_id), (18, 120, 5));
+        assert_eq!((header.client_id.as_deref(), left), (Some("me"), 4));
+        // A key nobody knows, and a version nobody knows: up to the client id.
+        let (header, left) = decode(b"\x03\xe8\x00\x00\x00\x00\x00\x05\xff\xff\x00\x00");
+        assert_eq!((header.api_key, header.client_id, left), (1000, None, 2));
+        let (_, left) = decode(b"\x00\x03\x00\x63\x00\x00\x00\x05\xff\xff\x00\x00");
+        assert_eq!(left, 2);
+    }
+
+    #[test]
+    fn a_short_header_names_the_field() {
+        let error = RequestHeader::decode(&mut Reader::new(Bytes::from_static(b"\x00\x03\x00"))).unwrap_err();
+        assert_eq!(error.to_string(), "RequestHeader.api_version at byte 2: needs 2 bytes, 1 left");
+    }
+}

@@ -123,3 +123,44 @@ impl RemoteLogRecord {
         Self::read(&mut r, key, version)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coordinator_keys_begin_with_their_type() {
+        let key = GroupKey::from(OffsetCommitKey { group: "g".into(), topic: "t".into(), partition: 7 });
+        let bytes = encode_key(&key).unwrap();
+        assert_eq!(bytes, &b"\x00\x01\x00\x01g\x00\x01t\x00\x00\x00\x07"[..]);
+        assert_eq!(decode_key::<GroupKey>(bytes), Ok(key));
+        let error = decode_key::<GroupKey>(Bytes::from_static(&[0, 99])).unwrap_err();
+        assert_eq!(error.to_string(), "GroupKey.key at byte 2: unknown key 99");
+    }
+
+    #[test]
+    fn values_begin_with_their_version() {
+        let value = OffsetCommitValue { offset: 42, metadata: "m".into(), commit_timestamp: 5, ..Default::default() };
+        for version in OffsetCommitValue::MIN_VERSION..=OffsetCommitValue::MAX_VERSION {
+            let bytes = encode_value(&value, version).unwrap();
+            assert_eq!(bytes[..2], version.to_be_bytes());
+            assert_eq!(decode_value::<OffsetCommitValue>(bytes.clone()), Ok(value.clone()));
+            assert_eq!(decode_value_of::<GroupValue>(1, bytes), Ok(GroupValue::OffsetCommit(value.clone())));
+        }
+    }
+
+    #[test]
+    fn metadata_records_carry_frame_type_and_version() {
+        let record = MetadataRecord::from(TopicRecord { name: "t".into(), topic_id: crate::Uuid([1; 16]) });
+        let bytes = record.to_bytes(0).unwrap();
+        assert_eq!(bytes[..5], [1, 2, 0, 2, b't']);
+        assert_eq!(MetadataRecord::from_bytes(bytes.clone()), Ok(record));
+        for cut in 0..bytes.len() {
+            assert!(MetadataRecord::from_bytes(bytes.slice(..cut)).is_err());
+        }
+        assert!(MetadataRecord::from_bytes(Bytes::from_static(&[2, 2, 0])).is_err());
+        assert!(MetadataRecord::from_bytes(Bytes::from_static(&[1, 0x80, 0x80, 0x04, 0])).is_err());
+        let error = MetadataRecord::from_bytes(Bytes::from_static(&[1, 100, 0])).unwrap_err();
+        assert_eq!(*error.kind(), DecodeErrorKind::Key(100));
+    }
+}

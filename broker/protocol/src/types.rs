@@ -137,3 +137,28 @@ impl FromStr for Uuid {
         Ok(Self(bits.to_be_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn uuids_are_written_as_kafka_writes_them() {
+        assert_eq!(Uuid::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(Uuid::METADATA_TOPIC.to_string(), "AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(Uuid([0xff; 16]).to_string(), "_____________________w");
+        assert_eq!("AAAAAAAAAAAAAAAAAAAAAQ==".parse(), Ok(Uuid::METADATA_TOPIC));
+        for bad in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAA+", "AAAAAAAAAAAAAAAAAAAAAAA", "ßßßßßßßßßßß"] {
+            assert_eq!(bad.parse::<Uuid>(), Err(UuidError), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn uuids_come_back(bytes: [u8; 16]) {
+            prop_assert_eq!(Uuid(bytes).to_string().parse(), Ok(Uuid(bytes)));
+        }
+    }
+}

@@ -27,7 +27,7 @@ pub struct Tags {
 }
 
 /// Honest frames stay far below this many bytes of memory for each byte on the wire.
-const MEMORY_PER_BYTE: usize = 24;
+const MEMORY_PER_BYTE: usize = 32;
 const MEMORY_MIN: usize = 64 * 1024;
 /// Kafka refuses longer strings in every version.
 const STRING_MAX: usize = i16::MAX as usize;
@@ -45,7 +45,7 @@ macro_rules! fixed {
 
 impl Reader {
     /// A reader whose memory budget grows with the frame: generous to honest frames, and never more than
-    /// [`MEMORY_PER_BYTE`] times what the sender paid.
+    /// `MEMORY_PER_BYTE` times what the sender paid.
     pub fn new(buf: Bytes) -> Self {
         let budget = buf.len().saturating_mul(MEMORY_PER_BYTE).saturating_add(MEMORY_MIN);
         Self::with_budget(buf, budget)
