@@ -1,5 +1,7 @@
 //! The `klamm` binary: the broker and its command-line tools.
 
-fn main() {
-    println!("klamm {}", env!("CARGO_PKG_VERSION"));
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    klamm::cli::main()
 }
