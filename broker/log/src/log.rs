@@ -300,8 +300,9 @@ impl Log {
     }
 
     /// Closes the log. With `clean` everything is completed and flushed first, so that opening it again needs no scan
-    /// (the caller writes the clean-stop marker when all logs are closed).
-    pub fn close(mut self, clean: bool) -> Result<(), LogError> {
+    /// (the caller writes checkpoints and the clean-stop marker when all logs are closed). Nothing may be appended
+    /// afterwards.
+    pub fn close(&mut self, clean: bool) -> Result<(), LogError> {
         if !clean {
             return Ok(());
         }
@@ -314,6 +315,7 @@ impl Log {
         }
         if let Some(handle) = self.flush_handle() {
             handle.sync()?;
+            self.recovery_point = handle.up_to();
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ use crate::log::Log;
 pub struct ReadResult {
     /// Whole batches, or `None` when there is nothing to read (yet) within the limits.
     pub range: Option<FileRange>,
-    /// Base offset of the first batch in the range; it may be below the offset asked for. The offset asked for when
-    /// there is no range.
+    /// Where the range begins: the base offset of its first batch, which may be below the offset asked for, or an
+    /// offset in the gap that compaction left before that batch. The offset asked for when there is no range.
     pub first_offset: i64,
     /// Where to read on. The offset asked for when there is no range.
     pub next_offset: i64,
@@ -185,7 +185,7 @@ impl Log {
             return Ok((position, upper_bound));
         }
         let first_beyond = self.with_segment(at, |s, place| s.find(place, upper_bound))?;
-        Ok(first_beyond.map_or(whole, |(position, header)| {
+        Ok(first_beyond.map_or((whole.0, upper_bound), |(position, header)| {
             // A batch that straddles the bound isn't wholly below it.
             (position, header.base_offset.min(upper_bound))
         }))

@@ -149,6 +149,8 @@ impl Log {
             let base = self.segments[scan_from].base;
             self.producers = self.producers_at(base)?;
             self.log_end = base;
+            // The scan finds these again, and only those that are really there.
+            self.epochs.truncate_end(base);
             self.scan(scan_from, recovery)?;
         }
         if self.log_end < recovery.recovery_point {

@@ -194,7 +194,7 @@ impl Log {
     }
 
     /// Removes all records from `offset` on. When `offset` lies inside a batch, the whole batch goes and the log ends
-    /// where it began. Does nothing at or beyond the log's end.
+    /// where the batch before it does. Does nothing at or beyond the log's end.
     pub fn truncate_to(&mut self, offset: i64, now_ms: i64) -> Result<(), LogError> {
         self.ensure_online()?;
         if offset >= self.log_end {
@@ -233,11 +233,12 @@ impl Log {
             0 => Ok(None),
             _ => s.find(place, offset),
         })?;
-        let mut end = offset;
         if let Some((position, header)) = cut {
-            end = end.min(header.base_offset);
+            let end = offset.min(header.base_offset);
             self.with_segment(keep, |s, place| s.truncate(place, position, end))?;
         }
+        // The end of the last batch left, as opening the log again will find it: never in a gap that compaction made.
+        let end = self.with_segment(keep, |s, place| if s.size == 0 { Ok(s.base) } else { s.end_offset(place) })?;
         self.log_end = end;
         self.log_start = self.log_start.min(end);
         self.recovery_point = self.recovery_point.min(end);
