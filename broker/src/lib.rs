@@ -1,3 +1,17 @@
 //! A Kafka broker as one static binary.
 
+pub mod admin;
+pub mod api;
+pub mod broker;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod controller;
+pub mod coordinator;
+pub mod logging;
+pub mod maintenance;
+pub mod metrics;
+pub mod net;
+pub mod random;
+pub mod replica;
+pub mod server;

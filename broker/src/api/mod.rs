@@ -1,0 +1,197 @@
+//! THE table of API keys. ApiVersions, the docs and the metrics' labels are made from it; a key that
+//! is not in it is not served. One file per key holds what the broker does for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use klamm_protocol::messages::*;
+use klamm_protocol::wire::{DecodeError, EncodeError, Encoded, Reader};
+use klamm_protocol::{ApiKey, ErrorCode, Request, RequestHeader, frame};
+
+use crate::broker::Broker;
+use crate::net::connection::Connection;
+
+/// The smallest frame that can hold a request header: key, version, correlation id, null client id.
+pub const FRAME_BYTES_MIN: i32 = 10;
+
+/// One row of THE table.
+#[derive(Clone, Copy, Debug)]
+pub struct Api {
+    /// The key.
+    pub key: ApiKey,
+    /// Lowest version served.
+    pub min: i16,
+    /// Highest version served.
+    pub max: i16,
+    /// Lowest version that ApiVersions names. Only Produce differs from `min`: librdkafka turns
+    /// compression off unless version 0 is named (KAFKA-18659).
+    pub advertised_min: i16,
+    /// What it leaves out, for the docs; empty when nothing.
+    pub gaps: &'static str,
+}
+
+/// Why a request gets no answer and its connection ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The key is unknown or not served.
+    #[error("API key {0} is not served")]
+    UnknownKey(i16),
+    /// The version is not served.
+    #[error("{name} version {version} is not served")]
+    UnsupportedVersion {
+        /// The API's name.
+        name: &'static str,
+        /// The version asked for.
+        version: i16,
+    },
+    /// The body is not what the key and version say.
+    #[error("malformed request: {0}")]
+    Decode(#[from] DecodeError),
+    /// The answer cannot be written in this version: a defect of ours.
+    #[error("answer cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
+    /// A produce with acks=0 failed; closing is the only way to say so.
+    #[error("produce with acks=0 failed: {}", .0.name())]
+    Unacknowledged(ErrorCode),
+}
+
+/// What a handler knows of the request besides its body.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The broker.
+    pub broker: &'a Arc<Broker>,
+    /// The connection.
+    pub connection: &'a Connection,
+    /// Version of the request, inside the table's range.
+    pub version: i16,
+    /// The client's name for itself; empty when null.
+    pub client_id: &'a str,
+}
+
+macro_rules! table {
+    ($( $key:ident $min:literal ..= $max:literal $(from $adv:literal)? $(waits $waits:ident)? => $module:ident, $request:ident $(, $gaps:literal)? ; )*) => {
+        $( pub mod $module; )*
+
+        /// THE table, in the order of the keys.
+        pub const TABLE: &[Api] = &[
+            $( Api {
+                key: ApiKey::$key,
+                min: $min,
+                max: $max,
+                advertised_min: table!(@adv $min $($adv)?),
+                gaps: table!(@gaps $($gaps)?),
+            }, )*
+        ];
+
+        /// Whether the handler of `key` may park.
+        pub fn may_wait(key: i16) -> bool {
+            $( $( let _ = stringify!($waits); if key == ApiKey::$key as i16 { return true; } )? )*
+            false
+        }
+
+        async fn dispatch(cx: &Context<'_>, key: ApiKey, correlation_id: i32, reader: Reader) -> Result<Option<Encoded>, Refusal> {
+            match key {
+                // Boxed: the task of an idle connection then holds no room for its largest handler.
+                $( ApiKey::$key => Box::pin(run::<$request, _, _>(cx, correlation_id, reader, $module::handle)).await, )*
+                _ => Err(Refusal::UnknownKey(key as i16)),
+            }
+        }
+    };
+    (@adv $min:literal) => { $min };
+    (@adv $min:literal $adv:literal) => { $adv };
+    (@gaps) => { "" };
+    (@gaps $gaps:literal) => { $gaps };
+}
+
+pub mod error;
+
+table! {
+    Produce 3..=13 from 0 waits yes => produce, ProduceRequest, "transactions";
+    Fetch 4..=18 waits yes => fetch, FetchRequest, "follower fetches";
+    ListOffsets 1..=11 => list_offsets, ListOffsetsRequest;
+    Metadata 0..=13 => metadata, MetadataRequest;
+    OffsetCommit 2..=10 waits yes => offset_commit, OffsetCommitRequest;
+    OffsetFetch 1..=10 => offset_fetch, OffsetFetchRequest;
+    FindCoordinator 0..=6 waits yes => find_coordinator, FindCoordinatorRequest, "transaction and share coordinators";
+    JoinGroup 0..=9 waits yes => join_group, JoinGroupRequest;
+    Heartbeat 0..=4 => heartbeat, HeartbeatRequest;
+    LeaveGroup 0..=5 => leave_group, LeaveGroupRequest;
+    SyncGroup 0..=5 waits yes => sync_group, SyncGroupRequest;
+    DescribeGroups 0..=6 => describe_groups, DescribeGroupsRequest;
+    ListGroups 0..=5 => list_groups, ListGroupsRequest;
+    ApiVersions 0..=5 => api_versions, ApiVersionsRequest;
+    CreateTopics 2..=7 waits yes => create_topics, CreateTopicsRequest;
+    DeleteTopics 1..=6 waits yes => delete_topics, DeleteTopicsRequest;
+    DeleteRecords 0..=2 => delete_records, DeleteRecordsRequest;
+    InitProducerId 0..=5 waits yes => init_producer_id, InitProducerIdRequest, "transactional ids";
+    OffsetForLeaderEpoch 2..=4 => offset_for_leader_epoch, OffsetForLeaderEpochRequest;
+    DescribeConfigs 1..=4 => describe_configs, DescribeConfigsRequest;
+    AlterConfigs 0..=2 waits yes => alter_configs, AlterConfigsRequest;
+    CreatePartitions 0..=3 waits yes => create_partitions, CreatePartitionsRequest;
+    DeleteGroups 0..=3 => delete_groups, DeleteGroupsRequest;
+    IncrementalAlterConfigs 0..=1 waits yes => incremental_alter_configs, IncrementalAlterConfigsRequest;
+    ListPartitionReassignments 0..=0 => list_partition_reassignments, ListPartitionReassignmentsRequest, "always empty: partitions cannot be moved yet";
+    OffsetDelete 0..=0 => offset_delete, OffsetDeleteRequest;
+    DescribeCluster 0..=2 => describe_cluster, DescribeClusterRequest;
+    DescribeTopicPartitions 0..=0 => describe_topic_partitions, DescribeTopicPartitionsRequest;
+}
+
+/// The table's row for `key`, if it is served.
+pub fn row(key: ApiKey) -> Option<&'static Api> {
+    const NONE: u8 = u8::MAX;
+    const ROWS: [u8; 128] = {
+        let mut rows = [NONE; 128];
+        let mut i = 0;
+        while i < TABLE.len() {
+            rows[TABLE[i].key as usize] = i as u8;
+            i += 1;
+        }
+        rows
+    };
+    ROWS.get(key as usize).filter(|i| **i != NONE).and_then(|i| TABLE.get(usize::from(*i)))
+}
+
+/// Answers one request frame (without its size prefix); `None` when it wants no answer.
+///
+/// # Errors
+/// The connection must end, and why.
+pub async fn handle(broker: &Arc<Broker>, connection: &Connection, frame: Bytes) -> Result<Option<Encoded>, Refusal> {
+    let started = Instant::now();
+    let mut reader = Reader::new(frame);
+    let header = RequestHeader::decode(&mut reader)?;
+    let (raw_key, version) = (header.api_key, header.api_version);
+    let key = ApiKey::from_i16(raw_key).ok_or(Refusal::UnknownKey(raw_key))?;
+    let row = row(key).ok_or(Refusal::UnknownKey(raw_key))?;
+    let supported = (row.min..=row.max).contains(&version);
+    if !supported && key != ApiKey::ApiVersions {
+        return Err(Refusal::UnsupportedVersion { name: key.name(), version });
+    }
+    if !supported {
+        return Ok(Some(api_versions::unsupported(header.correlation_id)?));
+    }
+    let client_id = header.client_id.as_deref().unwrap_or_default();
+    let cx = Context { broker, connection, version, client_id };
+    let answer = dispatch(&cx, key, header.correlation_id, reader).await;
+    broker.metrics.request(key, version, started.elapsed());
+    answer
+}
+
+/// Decodes a request, handles it, and encodes the answer.
+async fn run<'a, R, A, F>(
+    cx: &'a Context<'a>,
+    correlation_id: i32,
+    mut reader: Reader,
+    handler: F,
+) -> Result<Option<Encoded>, Refusal>
+where
+    R: Request,
+    A: Into<Option<R::Response>>,
+    F: AsyncFnOnce(&'a Context<'a>, R) -> Result<A, Refusal>,
+{
+    let request = R::decode(&mut reader, cx.version)?;
+    drop(reader);
+    let Some(response) = handler(cx, request).await?.into() else { return Ok(None) };
+    let header_version = R::KEY.response_header_version(cx.version);
+    Ok(Some(frame::encode_response(header_version, correlation_id, &response, cx.version)?))
+}

@@ -1,0 +1,145 @@
+//! What runs inside a broker: the parts, and who owns them.
+//!
+//! One [`Broker`] is shared by all tasks. Its parts know nothing of each other beyond what their
+//! functions are given; handlers in `api/` bring them together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use klamm_log::LogError;
+use klamm_metadata::controller::{Context, InternalTopics};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::BrokerConfig;
+use crate::controller::Controller;
+use crate::coordinator::Groups;
+use crate::metrics::Metrics;
+use crate::net::listener::Connections;
+use crate::random::Random;
+use crate::replica::replicas::Replicas;
+use crate::replica::session::Sessions;
+
+/// Why the broker stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It does not.
+    No,
+    /// Asked to, by a signal: exit code 0.
+    Asked,
+    /// The storage failed: exit code 3.
+    Storage(String),
+    /// An invariant is broken; going on would make it worse: exit code 70.
+    Broken(String),
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Broker {
+    /// Static configuration.
+    pub config: BrokerConfig,
+    /// Time.
+    pub clock: Clock,
+    /// Random numbers.
+    pub random: Random,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+    /// Open connections.
+    pub connections: Connections,
+    /// Fetch sessions.
+    pub sessions: Sessions,
+    /// Partitions on this broker.
+    pub replicas: Replicas,
+    /// Cluster metadata, and the way to change it.
+    pub controller: Controller,
+    /// Consumer groups.
+    pub groups: Groups,
+    ready: AtomicBool,
+    stop: watch::Sender<Stop>,
+}
+
+impl Broker {
+    /// Puts the parts together.
+    pub fn new(
+        config: BrokerConfig,
+        metrics: Arc<Metrics>,
+        replicas: Replicas,
+        controller: Controller,
+        groups: Groups,
+    ) -> Self {
+        let places = config.fetch_session_slots;
+        Self {
+            config,
+            clock: Clock::default(),
+            random: Random,
+            metrics,
+            connections: Connections::default(),
+            sessions: Sessions::new(places),
+            replicas,
+            controller,
+            groups,
+            ready: AtomicBool::new(false),
+            stop: watch::Sender::new(Stop::No),
+        }
+    }
+
+    /// What a controller decision needs to know of this broker.
+    pub fn deciding<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
+        let config = self.replicas.config();
+        decide(&Context {
+            node_id: config.node_id,
+            seed: self.random.seed(),
+            new_id: &|| self.random.uuid(),
+            rules: &*config,
+            // No authorizer is configured.
+            may: &|_, _| true,
+            num_partitions: config.num_partitions,
+            replication_factor: config.default_replication_factor,
+        })
+    }
+
+    /// Sizes of internal topics when `alive` brokers can hold them.
+    pub fn internal_topics(&self, alive: usize) -> InternalTopics {
+        let groups = &self.config.groups;
+        InternalTopics {
+            offsets_partitions: groups.offsets_partitions,
+            offsets_replication: groups.offsets_replicas.with_brokers(alive),
+            offsets_segment_bytes: groups.offsets_segment_bytes,
+            ..InternalTopics::default()
+        }
+    }
+
+    /// The start is over: recovery is done, the listeners accept.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Whether the start is over and no stop has begun.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && *self.stop.borrow() == Stop::No
+    }
+
+    /// Asks the broker to stop. The first reason stays.
+    pub fn stop(&self, reason: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let first = *stop == Stop::No;
+            if first {
+                *stop = reason;
+            }
+            first
+        });
+    }
+
+    /// A log directory failed. With one directory nothing is left to serve.
+    pub fn log_dir_failed(&self, error: &LogError) {
+        tracing::error!(%error, "the log directory is offline");
+        self.stop(Stop::Storage(error.to_string()));
+    }
+
+    /// Resolves, with the reason, once the broker is to stop.
+    pub async fn stopping(&self) -> Stop {
+        let mut stop = self.stop.subscribe();
+        let reason = stop.wait_for(|stop| *stop != Stop::No).await;
+        reason.map_or(Stop::Asked, |reason| reason.clone())
+    }
+}

@@ -1,0 +1,335 @@
+//! Runs the group coordinators on the partitions of `__consumer_offsets`.
+//!
+//! Each partition has one [`Coordinator`] behind a lock that is held from the decision until its
+//! records are in the log, so the order of the log is the order of the decisions. Answers go out when
+//! the records are where the topic's configuration wants them. Timers are one task over all partitions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use klamm_group::{Answer, Config, Coordinator, CoordinatorRecord, Step, Ticket, TopicFacts, Topics, partition_for};
+use klamm_metadata::Image;
+use klamm_protocol::batch::{BatchBuilder, RecordBatch};
+use klamm_protocol::{ErrorCode, Uuid};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, oneshot};
+
+use crate::api::error;
+use crate::broker::{Broker, Stop};
+use crate::replica::partition::{Flush, Isolation, Origin, Partition};
+
+/// The topic that groups and committed offsets live in.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Topics that only brokers write to.
+pub fn is_internal(topic: &str) -> bool {
+    klamm_metadata::names::is_internal(topic)
+}
+
+/// Records of one step are split into batches of about this size.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How much of the log is read at once while loading.
+const LOAD_BYTES: usize = 1 << 20;
+
+/// Most bytes a batch of the offsets topic may decompress to: only brokers write there.
+const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
+
+/// The coordinator of one partition of the offsets topic.
+#[derive(Debug)]
+struct Shard {
+    partition: Arc<Partition>,
+    /// `None` until the partition has been read.
+    coordinator: Mutex<Option<Coordinator>>,
+    /// When its next timer is due, in steady wall milliseconds; `i64::MAX` for never.
+    deadline_ms: AtomicI64,
+}
+
+/// All group coordinators of this broker.
+#[derive(Debug)]
+pub struct Groups {
+    config: Config,
+    /// By partition of the offsets topic.
+    shards: RwLock<Vec<Option<Arc<Shard>>>>,
+    waiting: Mutex<HashMap<Ticket, oneshot::Sender<Answer>>>,
+    next_ticket: AtomicU64,
+    /// What the timer task sleeps until.
+    sleeping_until_ms: AtomicI64,
+    wake: Notify,
+}
+
+/// The topics as the coordinator asks about them.
+pub struct Known(pub Arc<Image>);
+
+impl Topics for Known {
+    fn topic(&self, name: &str) -> Option<TopicFacts> {
+        let topic = self.0.topic(name)?;
+        Some(TopicFacts { id: topic.id, partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX) })
+    }
+
+    fn name(&self, id: Uuid) -> Option<String> {
+        Some(self.0.topic_by_id(id)?.name.to_string())
+    }
+}
+
+impl Groups {
+    /// Coordinators of nothing.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            shards: RwLock::default(),
+            waiting: Mutex::default(),
+            next_ticket: AtomicU64::new(1),
+            sleeping_until_ms: AtomicI64::new(i64::MAX),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Takes over partitions of the offsets topic: they are read on a blocking thread, and answer
+    /// `CoordinatorLoadInProgress` until then.
+    pub fn take_over(&self, broker: &Arc<Broker>, partitions: Vec<Arc<Partition>>) {
+        let mut fresh = Vec::new();
+        {
+            let mut shards = self.shards.write();
+            for partition in partitions {
+                let Ok(at) = usize::try_from(partition.index) else { continue };
+                if shards.len() <= at {
+                    shards.resize(at + 1, None);
+                }
+                if shards[at].is_some() {
+                    continue;
+                }
+                let shard =
+                    Arc::new(Shard { partition, coordinator: Mutex::new(None), deadline_ms: AtomicI64::new(i64::MAX) });
+                shards[at] = Some(shard.clone());
+                fresh.push(shard);
+            }
+        }
+        if fresh.is_empty() {
+            return;
+        }
+        let broker = broker.clone();
+        tokio::task::spawn_blocking(move || {
+            for shard in fresh {
+                match load(&shard.partition, broker.groups.config.clone()) {
+                    Ok(coordinator) => broker.groups.loaded(&broker, &shard, coordinator),
+                    Err(reason) => {
+                        let what = format!("{} cannot be read: {reason}", shard.partition.dir_name());
+                        tracing::error!("{what}");
+                        broker.stop(Stop::Storage(what));
+                    }
+                }
+            }
+        });
+    }
+
+    fn loaded(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, mut coordinator: Coordinator) {
+        let mut slot = shard.coordinator.lock();
+        let step = coordinator.loaded(broker.clock.steady_wall_ms());
+        self.carry_out(broker, shard, slot.insert(coordinator), step);
+    }
+
+    /// Runs `decide` on the coordinator of `group` and waits for the answer to its ticket.
+    ///
+    /// # Errors
+    /// `NotCoordinator`, `CoordinatorLoadInProgress`, or the broker stops.
+    pub async fn call(
+        &self,
+        broker: &Arc<Broker>,
+        group: &str,
+        decide: impl FnOnce(&mut Coordinator, Ticket, i64) -> Step,
+    ) -> Result<Answer, ErrorCode> {
+        let shard = self.shard_of(group)?;
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut slot = shard.coordinator.lock();
+            let coordinator = slot.as_mut().ok_or(ErrorCode::CoordinatorLoadInProgress)?;
+            let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
+            self.waiting.lock().insert(ticket, sender);
+            let step = decide(coordinator, ticket, broker.clock.steady_wall_ms());
+            self.carry_out(broker, &shard, coordinator, step);
+        }
+        tokio::select! {
+            answer = answer => answer.map_err(|_| ErrorCode::CoordinatorNotAvailable),
+            _ = broker.stopping() => Err(ErrorCode::CoordinatorNotAvailable),
+        }
+    }
+
+    /// Runs `look` on the coordinator of `group`.
+    ///
+    /// # Errors
+    /// `NotCoordinator` or `CoordinatorLoadInProgress`.
+    pub fn with<T>(&self, group: &str, look: impl FnOnce(&mut Coordinator) -> T) -> Result<T, ErrorCode> {
+        let shard = self.shard_of(group)?;
+        let mut slot = shard.coordinator.lock();
+        slot.as_mut().map(look).ok_or(ErrorCode::CoordinatorLoadInProgress)
+    }
+
+    /// Runs `look` on every coordinator; those that are still loading are left out.
+    ///
+    /// # Errors
+    /// `CoordinatorLoadInProgress` when at least one was left out.
+    pub fn each(&self, mut look: impl FnMut(&Coordinator)) -> Result<(), ErrorCode> {
+        let mut result = Ok(());
+        for shard in self.all() {
+            match shard.coordinator.lock().as_ref() {
+                Some(coordinator) => look(coordinator),
+                None => result = Err(ErrorCode::CoordinatorLoadInProgress),
+            }
+        }
+        result
+    }
+
+    /// The partition of the offsets topic that `group` lives in.
+    ///
+    /// # Errors
+    /// `NotCoordinator` when the offsets topic does not exist.
+    pub fn partition_of(&self, group: &str) -> Result<i32, ErrorCode> {
+        match i32::try_from(self.shards.read().len()) {
+            Ok(0) | Err(_) => Err(ErrorCode::NotCoordinator),
+            Ok(n) => Ok(partition_for(group, n)),
+        }
+    }
+
+    fn shard_of(&self, group: &str) -> Result<Arc<Shard>, ErrorCode> {
+        let at = usize::try_from(self.partition_of(group)?).map_err(|_| ErrorCode::NotCoordinator)?;
+        self.shards.read().get(at).cloned().flatten().ok_or(ErrorCode::NotCoordinator)
+    }
+
+    fn all(&self) -> Vec<Arc<Shard>> {
+        self.shards.read().iter().flatten().cloned().collect()
+    }
+
+    /// Topics were deleted: their committed offsets go.
+    pub fn on_topics_deleted(&self, broker: &Arc<Broker>, topics: &[(String, Uuid)]) {
+        for shard in self.all() {
+            if let Some(coordinator) = shard.coordinator.lock().as_mut() {
+                let step = coordinator.on_topics_deleted(topics);
+                self.carry_out(broker, &shard, coordinator, step);
+            }
+        }
+    }
+
+    /// Appends the step's records, commits or fails it, and hands the answers out.
+    fn carry_out(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, coordinator: &mut Coordinator, step: Step) {
+        let now_ms = broker.clock.steady_wall_ms();
+        let appended = append(&shard.partition, &step.records, broker.clock.wall_ms());
+        let (answers, flush) = match appended {
+            Ok(flush) => (coordinator.commit(step, now_ms), flush),
+            Err(code) => (coordinator.fail(step, code, now_ms), Flush::No),
+        };
+        let deadline_ms = coordinator.next_deadline().unwrap_or(i64::MAX);
+        shard.deadline_ms.store(deadline_ms, Ordering::Release);
+        if deadline_ms < self.sleeping_until_ms.load(Ordering::Acquire) {
+            self.wake.notify_one();
+        }
+        match flush {
+            Flush::No => {}
+            Flush::Later => broker.replicas.flusher.flush_later(&shard.partition),
+            Flush::BeforeAnswer => {
+                let flushed = broker.replicas.flusher.flush(&shard.partition);
+                let broker = broker.clone();
+                tokio::spawn(async move {
+                    // Without the fsync nothing may be acknowledged; the broker is about to stop, and
+                    // whoever waits is told so.
+                    if flushed.await.is_ok() {
+                        broker.groups.hand_out(answers);
+                    }
+                });
+                return;
+            }
+        }
+        self.hand_out(answers);
+    }
+
+    fn hand_out(&self, answers: Vec<(Ticket, Answer)>) {
+        if answers.is_empty() {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        for (ticket, answer) in answers {
+            if let Some(sender) = waiting.remove(&ticket) {
+                // The connection may have gone; the coordinator finds out by its timers.
+                let _ = sender.send(answer);
+            }
+        }
+    }
+
+    /// Runs the timers until the broker stops.
+    pub async fn run_timers(&self, broker: &Arc<Broker>) {
+        loop {
+            let shards = self.all();
+            let due_ms = shards.iter().map(|s| s.deadline_ms.load(Ordering::Acquire)).min().unwrap_or(i64::MAX);
+            self.sleeping_until_ms.store(due_ms, Ordering::Release);
+            let wait_ms = due_ms.saturating_sub(broker.clock.steady_wall_ms());
+            // An hour at most: a later deadline is simply looked at again.
+            let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)).min(Duration::from_secs(3600));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.wake.notified() => continue,
+                _ = broker.stopping() => return,
+            }
+            let now_ms = broker.clock.steady_wall_ms();
+            for shard in shards.iter().filter(|s| s.deadline_ms.load(Ordering::Acquire) <= now_ms) {
+                if let Some(coordinator) = shard.coordinator.lock().as_mut() {
+                    let step = coordinator.tick(now_ms);
+                    self.carry_out(broker, shard, coordinator, step);
+                }
+            }
+        }
+    }
+}
+
+/// Appends records as one or more batches.
+fn append(partition: &Partition, records: &[CoordinatorRecord], now_ms: i64) -> Result<Flush, ErrorCode> {
+    let mut flush = Flush::No;
+    let mut rest = records.iter().peekable();
+    while rest.peek().is_some() {
+        let mut builder = BatchBuilder::new(0);
+        while let Some(record) = rest.next_if(|_| builder.uncompressed_len() < BATCH_BYTES) {
+            builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]).map_err(|e| {
+                tracing::error!(error = %e, "a coordinator record cannot be written");
+                ErrorCode::UnknownServerError
+            })?;
+        }
+        let batch = builder.build().map_err(|_| ErrorCode::UnknownServerError)?;
+        let append = partition.append(&batch, Origin::Coordinator, now_ms).map_err(|e| {
+            tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
+            error::of_log(&e)
+        })?;
+        if append.flush != Flush::No {
+            flush = append.flush;
+        }
+    }
+    Ok(flush)
+}
+
+/// Reads a whole partition into a new coordinator.
+fn load(partition: &Partition, config: Config) -> Result<Coordinator, String> {
+    let mut coordinator = Coordinator::new(config);
+    let mut offset = partition.offsets().log_start;
+    loop {
+        let read = partition.read(offset, LOAD_BYTES, Isolation::ReadUncommitted, true).map_err(|e| e.to_string())?;
+        let Some(range) = read.range else { return Ok(coordinator) };
+        let mut bytes = vec![0u8; range.len as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&*range.file, &mut bytes, range.position)
+            .map_err(|e| e.to_string())?;
+        for batch in RecordBatch::all(Bytes::from(bytes)) {
+            let batch = batch.map_err(|e| e.to_string())?;
+            if batch.header().is_control() {
+                continue;
+            }
+            for record in batch.records(DECOMPRESSED_BYTES_MAX) {
+                let record = record.map_err(|e| e.to_string())?;
+                let Some(key) = &record.key else { continue };
+                if let Err(error) = coordinator.replay(key, record.value.as_ref()) {
+                    tracing::warn!(partition = %partition.dir_name(), offset = record.offset, %error, "record skipped");
+                }
+            }
+        }
+        offset = read.next_offset;
+    }
+}

@@ -1,0 +1,113 @@
+//! Housekeeping of the logs, on blocking threads: retention, removal of files, fsync by `flush.ms`,
+//! checkpoints, and closing the files of partitions that nobody uses.
+//!
+//! Each round visits one partition at a time and holds its lock only for that visit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_log::LogError;
+use klamm_log::dirs::DirError;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::broker::{Broker, Stop};
+use crate::replica::partition::Partition;
+
+/// How often renamed files are looked at, and `flush.ms` is checked.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often files of idle partitions are closed.
+const CLOSE_IDLE: Duration = Duration::from_secs(30);
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0).max(100));
+    let every = |period| {
+        let mut interval = interval(period);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval.reset();
+        interval
+    };
+    let mut tick = every(TICK);
+    let mut idle = every(CLOSE_IDLE);
+    let mut retention = every(ms(broker.config.retention_check_interval_ms));
+    let mut checkpoint = every(ms(broker.config.recovery_checkpoint_interval_ms));
+    loop {
+        let round: fn(&Broker) -> Result<(), DirError> = tokio::select! {
+            _ = tick.tick() => |broker| { flush_by_time(broker); remove_files(broker) },
+            _ = retention.tick() => apply_retention,
+            _ = checkpoint.tick() => write_checkpoints,
+            _ = idle.tick() => close_idle,
+            _ = broker.stopping() => return,
+        };
+        let working = broker.clone();
+        match tokio::task::spawn_blocking(move || round(&working)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "housekeeping failed; it is tried again"),
+            Err(panic) => broker.stop(Stop::Broken(format!("housekeeping: {panic}"))),
+        }
+    }
+}
+
+/// Visits every partition; one that fails does not keep the others from their turn.
+fn each(broker: &Broker, mut visit: impl FnMut(&Arc<Partition>) -> Result<(), LogError>) -> Result<(), DirError> {
+    let mut result = Ok(());
+    for partition in broker.replicas.partitions() {
+        if let Err(error) = visit(&partition) {
+            result = result.and(Err(error.into()));
+        }
+    }
+    result
+}
+
+fn flush_by_time(broker: &Broker) {
+    let now_ms = broker.clock.wall_ms();
+    for hosted in broker.replicas.topics() {
+        if hosted.topic.config().log.flush_ms == i64::MAX {
+            continue;
+        }
+        for partition in hosted.partitions() {
+            if partition.with_log(|log| log.flush_due(now_ms)) {
+                broker.replicas.flusher.flush_later(&partition);
+            }
+        }
+    }
+}
+
+fn remove_files(broker: &Broker) -> Result<(), DirError> {
+    let now_ms = broker.clock.wall_ms();
+    let due: Vec<_> = broker.replicas.take_trashed();
+    let mut result = Ok(());
+    for partition in due {
+        let (removed, left) = partition.with_log(|log| (log.delete_expired_files(now_ms), log.next_file_deletion_ms()));
+        if left.is_some() {
+            broker.replicas.trashed(&partition);
+        }
+        result = result.and(removed.map(|_| ()));
+    }
+    Ok(result.and(broker.replicas.storage().remove_doomed(now_ms))?)
+}
+
+fn apply_retention(broker: &Broker) -> Result<(), DirError> {
+    let now_ms = broker.clock.wall_ms();
+    each(broker, |partition| {
+        let high_watermark = partition.offsets().high_watermark;
+        let removed = partition.with_log(|log| {
+            log.expire_producers(now_ms);
+            log.apply_retention(now_ms, high_watermark)
+        })?;
+        if removed > 0 {
+            tracing::info!(partition = %partition.dir_name(), segments = removed, "retention removed segments");
+            broker.replicas.trashed(partition);
+        }
+        Ok(())
+    })
+}
+
+fn write_checkpoints(broker: &Broker) -> Result<(), DirError> {
+    broker.replicas.write_checkpoints()
+}
+
+fn close_idle(broker: &Broker) -> Result<(), DirError> {
+    each(broker, |partition| partition.with_log(|log| log.close_idle_files()))
+}

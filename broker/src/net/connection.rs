@@ -1,0 +1,269 @@
+//! One client connection: frames in, answers out, in order.
+//!
+//! A connection is served by one task, one request at a time, so answers leave in request order even
+//! when a fetch is parked (Kafka mutes the channel for the same reason). One read may bring many
+//! frames; their answers leave in one write. An idle connection holds no buffer.
+//!
+//! Invariant: the read buffer grows with the bytes that really arrived, never with an announced size.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+
+use bytes::{Buf, Bytes, BytesMut};
+use klamm_protocol::ApiKey;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use crate::api::{self, Refusal};
+use crate::broker::Broker;
+use crate::net::send::SendQueue;
+
+/// Reads ask the kernel for this much when nothing says that more is coming.
+const READ_BYTES: usize = 64 * 1024;
+
+/// While a frame is incomplete the buffer at most doubles, up to steps of this size.
+const GROW_BYTES_MAX: usize = 1024 * 1024;
+
+/// Answers are written once this many bytes wait, even if more requests are at hand.
+const SEND_BYTES: usize = 256 * 1024;
+
+/// What the reaper may ask of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Command {
+    None = 0,
+    /// Give back an idle read buffer.
+    Trim = 1,
+    /// End the connection: idle for too long, or the broker stops.
+    Close = 2,
+}
+
+/// The part of a connection that the listener's reaper sees.
+#[derive(Debug)]
+pub struct Handle {
+    /// Where the client is.
+    pub peer: SocketAddr,
+    /// When bytes last moved, in milliseconds of the broker's clock.
+    last_active_ms: AtomicI64,
+    command: AtomicU8,
+    wake: Notify,
+}
+
+impl Handle {
+    /// A handle for a connection accepted at `now_ms`.
+    pub fn new(peer: SocketAddr, now_ms: i64) -> Self {
+        Self {
+            peer,
+            last_active_ms: AtomicI64::new(now_ms),
+            command: AtomicU8::new(Command::None as u8),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Milliseconds since bytes last moved.
+    pub fn idle_ms(&self, now_ms: i64) -> i64 {
+        now_ms - self.last_active_ms.load(Ordering::Relaxed)
+    }
+
+    /// Asks the connection to end after the answer that it is working on.
+    pub fn close(&self) {
+        self.command.store(Command::Close as u8, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Asks the connection to give back its read buffer if it is idle.
+    pub fn trim(&self) {
+        let from = Command::None as u8;
+        let _ = self.command.compare_exchange(from, Command::Trim as u8, Ordering::AcqRel, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    fn closing(&self) -> bool {
+        self.command.load(Ordering::Acquire) == Command::Close as u8
+    }
+}
+
+/// A connection as its request handlers see it.
+#[derive(Debug)]
+pub struct Connection {
+    /// Shared with the listener's reaper.
+    pub handle: Arc<Handle>,
+    /// Name of the listener that accepted it, upper case (`PLAINTEXT`).
+    pub listener: Arc<str>,
+    /// What ApiVersions said of the client: name and version, empty until then.
+    pub software: parking_lot::Mutex<(String, String)>,
+}
+
+/// Why a connection ended, for the log line.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The peer closed, or the socket failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What the peer sent can't be answered.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The frame's announced size is out of bounds.
+    #[error("frame of {size} bytes; socket.request.max.bytes is {max}")]
+    FrameSize {
+        /// The announced size.
+        size: i32,
+        /// The limit in force.
+        max: i32,
+    },
+    /// Idle for longer than `connections.max.idle.ms`, or the broker stops.
+    #[error("closed by the broker")]
+    Closed,
+}
+
+/// Serves `stream` until either side ends it.
+pub async fn serve(broker: Arc<Broker>, stream: TcpStream, connection: Connection) {
+    let handle = connection.handle.clone();
+    match Serving::new(&broker, &stream, &connection).run().await {
+        Ok(()) => debug!(peer = %handle.peer, "connection ended by the client"),
+        Err(Ended::Io(e)) => debug!(peer = %handle.peer, error = %e, "connection lost"),
+        Err(Ended::Closed) => debug!(peer = %handle.peer, "connection closed: idle or stopping"),
+        Err(e) => warn!(peer = %handle.peer, listener = %connection.listener, reason = %e, "connection closed"),
+    }
+}
+
+struct Serving<'a> {
+    broker: &'a Arc<Broker>,
+    stream: &'a TcpStream,
+    connection: &'a Connection,
+    input: BytesMut,
+    output: SendQueue,
+    frame_bytes_max: i32,
+}
+
+impl<'a> Serving<'a> {
+    fn new(broker: &'a Arc<Broker>, stream: &'a TcpStream, connection: &'a Connection) -> Self {
+        Self {
+            broker,
+            stream,
+            connection,
+            input: BytesMut::new(),
+            output: SendQueue::default(),
+            frame_bytes_max: i32::try_from(broker.config.request_max_bytes).unwrap_or(i32::MAX),
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Ended> {
+        loop {
+            while let Some(frame) = self.next_frame()? {
+                if let Some(answer) = api::handle(self.broker, self.connection, frame).await? {
+                    self.output.push(answer)?;
+                    if self.output.len() >= SEND_BYTES {
+                        self.flush().await?;
+                    }
+                }
+                if self.connection.handle.closing() {
+                    self.flush().await?;
+                    return Err(Ended::Closed);
+                }
+                // A request that may wait must not hold back the answers before it.
+                if self.next_may_wait() {
+                    self.flush().await?;
+                }
+            }
+            self.flush().await?;
+            if self.read().await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the next whole frame off the input, without its size prefix.
+    fn next_frame(&mut self) -> Result<Option<Bytes>, Ended> {
+        let Some(size) = self.announced()? else { return Ok(None) };
+        if self.input.len() < 4 + size {
+            return Ok(None);
+        }
+        self.input.advance(4);
+        let frame = self.input.split_to(size);
+        // Only Produce profits from sharing the read buffer. Any other request gets its own small
+        // allocation, so that what a handler keeps (member metadata, say) never pins a large buffer.
+        let produce = frame.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
+        Ok(Some(if produce { frame.freeze() } else { Bytes::copy_from_slice(&frame) }))
+    }
+
+    /// The size that the frame at the head of the input announces, once four bytes are there.
+    fn announced(&self) -> Result<Option<usize>, Ended> {
+        let Some(prefix) = self.input.first_chunk::<4>() else { return Ok(None) };
+        let size = i32::from_be_bytes(*prefix);
+        let max = self.frame_bytes_max;
+        if size < api::FRAME_BYTES_MIN || size > max {
+            return Err(Ended::FrameSize { size, max });
+        }
+        Ok(Some(usize::try_from(size).unwrap_or(usize::MAX)))
+    }
+
+    /// Whether the next frame at hand is one whose handler may park.
+    fn next_may_wait(&self) -> bool {
+        let Some(head) = self.input.get(4..6) else { return false };
+        !self.output.is_empty() && api::may_wait(i16::from_be_bytes([head[0], head[1]]))
+    }
+
+    async fn flush(&mut self) -> Result<(), Ended> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let handle = &self.connection.handle;
+        let clock = &self.broker.clock;
+        let stalled = async {
+            loop {
+                handle.wake.notified().await;
+                if handle.closing() {
+                    break;
+                }
+            }
+        };
+        let progress = || handle.last_active_ms.store(clock.now_ms(), Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            sent = self.output.flush(self.stream, progress) => Ok(sent?),
+            () = stalled => Err(Ended::Closed),
+        }
+    }
+
+    /// Waits for bytes and reads what is there; 0 when the peer closed.
+    async fn read(&mut self) -> Result<usize, Ended> {
+        let handle = &self.connection.handle;
+        loop {
+            tokio::select! {
+                biased;
+                ready = self.stream.readable() => ready?,
+                () = handle.wake.notified() => {
+                    if handle.closing() {
+                        return Err(Ended::Closed);
+                    }
+                    handle.command.store(Command::None as u8, Ordering::Release);
+                    if self.input.is_empty() {
+                        self.input = BytesMut::new();
+                    }
+                    continue;
+                }
+            }
+            self.make_room()?;
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(n) => {
+                    handle.last_active_ms.store(self.broker.clock.now_ms(), Ordering::Relaxed);
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn make_room(&mut self) -> Result<(), Ended> {
+        let have = self.input.len();
+        let missing = self.announced()?.map_or(READ_BYTES, |size| (4 + size).saturating_sub(have));
+        // At most twice what has arrived: a peer pays for each byte of memory with half a byte sent.
+        self.input.reserve(missing.min(have.clamp(READ_BYTES, GROW_BYTES_MAX)));
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! Listeners: accept, limits, the idle reaper, and the graceful stop.
+//!
+//! Each configured listener has one accept loop. A broker-wide reaper looks at every connection once
+//! a second: it ends those idle for longer than `connections.max.idle.ms` and takes the read buffer
+//! of those that merely pause.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tracing::{info, warn};
+
+use crate::broker::Broker;
+use crate::net::connection::{self, Connection, Handle};
+
+/// A connection that did not move bytes for this long gives its read buffer back.
+const TRIM_AFTER_MS: i64 = 2_000;
+
+/// How long the stop waits for requests under way.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// All open connections of the broker.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next_id: u64,
+    by_id: HashMap<u64, Arc<Handle>>,
+    per_ip: HashMap<IpAddr, usize>,
+}
+
+impl Connections {
+    /// Number of open connections.
+    pub fn len(&self) -> usize {
+        self.open.lock().by_id.len()
+    }
+
+    /// Whether no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a place for a new connection, unless a limit is reached.
+    fn admit(&self, peer: SocketAddr, now_ms: i64, limits: Limits) -> Result<(u64, Arc<Handle>), &'static str> {
+        let mut open = self.open.lock();
+        if open.by_id.len() >= limits.total {
+            return Err("max.connections is reached");
+        }
+        let here = open.per_ip.get(&peer.ip()).copied().unwrap_or(0);
+        if here >= limits.per_ip {
+            return Err("max.connections.per.ip is reached");
+        }
+        open.per_ip.insert(peer.ip(), here + 1);
+        open.next_id += 1;
+        let id = open.next_id;
+        let handle = Arc::new(Handle::new(peer, now_ms));
+        open.by_id.insert(id, handle.clone());
+        Ok((id, handle))
+    }
+
+    fn release(&self, id: u64) {
+        let mut open = self.open.lock();
+        let Some(handle) = open.by_id.remove(&id) else { return };
+        let ip = handle.peer.ip();
+        match open.per_ip.get_mut(&ip) {
+            Some(n) if *n > 1 => *n -= 1,
+            _ => {
+                open.per_ip.remove(&ip);
+            }
+        }
+    }
+
+    /// One round of the reaper.
+    pub fn reap(&self, now_ms: i64, idle_max_ms: Option<i64>) {
+        for handle in self.open.lock().by_id.values() {
+            let idle_ms = handle.idle_ms(now_ms);
+            if idle_max_ms.is_some_and(|max| idle_ms > max) {
+                handle.close();
+            } else if idle_ms > TRIM_AFTER_MS && idle_ms <= 2 * TRIM_AFTER_MS {
+                handle.trim();
+            }
+        }
+    }
+
+    /// Asks every connection to end and waits, up to a few seconds, until they have.
+    pub async fn stop(&self) {
+        for handle in self.open.lock().by_id.values() {
+            handle.close();
+        }
+        let deadline = tokio::time::Instant::now() + STOP_GRACE;
+        while !self.is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    total: usize,
+    per_ip: usize,
+}
+
+/// A bound listener, not yet accepting.
+#[derive(Debug)]
+pub struct Listener {
+    name: Arc<str>,
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Binds a port of `host` (empty for all interfaces) with room for `backlog` waiting connections.
+    ///
+    /// # Errors
+    /// The name cannot be resolved, or the port cannot be bound.
+    pub async fn bind(name: &str, host: &str, port: u16, backlog: u32) -> io::Result<Self> {
+        let host = if host.is_empty() { "0.0.0.0" } else { host };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for address in tokio::net::lookup_host((host, port)).await? {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // A restart must not wait for connections of the last run to time out.
+            socket.set_reuseaddr(true)?;
+            match socket.bind(address).and_then(|()| socket.listen(backlog)) {
+                Ok(socket) => return Ok(Self { name: name.into(), socket }),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The address that was bound; tells the port when 0 was asked for.
+    ///
+    /// # Errors
+    /// The socket's own error.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until the broker stops.
+    pub async fn accept(self, broker: Arc<Broker>) {
+        let limits = Limits { total: broker.config.max_connections, per_ip: broker.config.max_connections_per_ip };
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                _ = broker.stopping() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.start(&broker, stream, peer, limits),
+                Err(e) => {
+                    // Out of descriptors, most likely: accepting again at once would spin.
+                    warn!(listener = %self.name, error = %e, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        info!(listener = %self.name, "listener stopped");
+    }
+
+    fn start(&self, broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr, limits: Limits) {
+        let admitted = broker.connections.admit(peer, broker.clock.now_ms(), limits);
+        let (id, handle) = match admitted {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                warn!(listener = %self.name, %peer, reason, "connection refused");
+                return;
+            }
+        };
+        if let Err(e) = stream.set_nodelay(true) {
+            warn!(listener = %self.name, %peer, error = %e, "TCP_NODELAY refused");
+        }
+        let connection = Connection { handle, listener: self.name.clone(), software: Mutex::default() };
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            // Also released when the task panics: a panic closes one connection and is counted.
+            let _place = Place { broker: broker.clone(), id };
+            connection::serve(broker, stream, connection).await;
+        });
+    }
+}
+
+struct Place {
+    broker: Arc<Broker>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.broker.connections.release(self.id);
+        if std::thread::panicking() {
+            tracing::error!("a request handler panicked; its connection is closed");
+        }
+    }
+}

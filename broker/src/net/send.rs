@@ -1,0 +1,238 @@
+//! Writing answers to a socket: runs of bytes and ranges of segment files, in order.
+//!
+//! Owned by one connection. Small file ranges are copied into the byte run that precedes them (one
+//! system call instead of two), large ones go out by `sendfile`. Before a large range is sent, one
+//! byte of its last page is probed without blocking; when the page is not cached, the range is read
+//! ahead on a blocking thread, so a cold read never stalls the worker that serves other connections
+//! (Kafka stalls its network thread there, KAFKA-7504).
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use klamm_protocol::FileRange;
+use klamm_protocol::wire::{Encoded, Piece};
+use rustix::net::SendFlags;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Ranges up to this size are copied into the byte run instead of being sent by `sendfile`.
+const COPY_BYTES_MAX: u32 = 8 * 1024;
+
+/// At most this many bytes go into one `sendfile` call, so that one fast reader cannot hold a worker.
+const SENDFILE_BYTES_MAX: usize = 1024 * 1024;
+
+/// What is still to be written on a connection.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    /// Finished pieces, oldest first.
+    pieces: VecDeque<Piece>,
+    /// The byte run under construction, behind all of `pieces`.
+    tail: BytesMut,
+    /// Bytes in `pieces` and `tail` together.
+    len: usize,
+}
+
+impl SendQueue {
+    /// Bytes still to be written.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is left to write.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Queues one encoded answer.
+    ///
+    /// # Errors
+    /// A small file range is read here; the error is that of the read, or `UnexpectedEof` when the
+    /// file is shorter than the range.
+    pub fn push(&mut self, encoded: Encoded) -> io::Result<()> {
+        self.len += encoded.len();
+        for piece in encoded.pieces {
+            match piece {
+                Piece::Bytes(bytes) if bytes.len() <= COPY_BYTES_MAX as usize => {
+                    self.tail.extend_from_slice(&bytes);
+                }
+                Piece::File(range) if range.len <= COPY_BYTES_MAX => self.copy_in(&range)?,
+                large => {
+                    self.close_tail();
+                    self.pieces.push_back(large);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_in(&mut self, range: &FileRange) -> io::Result<()> {
+        let start = self.tail.len();
+        self.tail.put_bytes(0, range.len as usize);
+        std::os::unix::fs::FileExt::read_exact_at(&*range.file, &mut self.tail[start..], range.position)
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(Piece::Bytes(self.tail.split().freeze()));
+        }
+    }
+
+    /// Writes everything that is queued. `progress` is called whenever the peer took some bytes.
+    ///
+    /// # Errors
+    /// The socket's or the file's error; the connection is unusable then.
+    pub async fn flush(&mut self, stream: &TcpStream, progress: impl Fn()) -> io::Result<()> {
+        self.close_tail();
+        while let Some(piece) = self.pieces.pop_front() {
+            let more = !self.pieces.is_empty();
+            match piece {
+                Piece::Bytes(bytes) => send_bytes(stream, bytes, more, &progress).await?,
+                Piece::File(range) => send_file(stream, range, &progress).await?,
+            }
+        }
+        self.len = 0;
+        Ok(())
+    }
+}
+
+async fn send_bytes(stream: &TcpStream, mut bytes: Bytes, more: bool, progress: &impl Fn()) -> io::Result<()> {
+    // MSG_MORE keeps the header in the same segment as the file range that follows.
+    let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+    while bytes.has_remaining() {
+        let sent = stream
+            .try_io(Interest::WRITABLE, || Ok(rustix::net::send(stream.as_fd(), &bytes, flags | SendFlags::DONTWAIT)?));
+        match sent {
+            Ok(n) => {
+                bytes.advance(n);
+                progress();
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+async fn send_file(stream: &TcpStream, range: FileRange, progress: &impl Fn()) -> io::Result<()> {
+    warm(&range).await?;
+    let mut position = range.position;
+    let end = range.position + u64::from(range.len);
+    while position < end {
+        let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(SENDFILE_BYTES_MAX);
+        let sent = stream.try_io(Interest::WRITABLE, || {
+            Ok(rustix::fs::sendfile(stream.as_fd(), range.file.as_fd(), Some(&mut position), want)?)
+        });
+        match sent {
+            // The range was inside the file when the answer was made; a file that shrank under us
+            // cannot be made good on this connection, whose frame length has been announced.
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => progress(),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the range is in the page cache, off the worker when it is not.
+async fn warm(range: &FileRange) -> io::Result<()> {
+    let last = range.position + u64::from(range.len) - 1;
+    let mut byte = [0u8; 1];
+    let probe = rustix::io::preadv2(
+        range.file.as_fd(),
+        &mut [io::IoSliceMut::new(&mut byte)],
+        last,
+        rustix::io::ReadWriteFlags::NOWAIT,
+    );
+    match probe {
+        Ok(_) => return Ok(()),
+        Err(rustix::io::Errno::AGAIN) => {}
+        // Filesystems without RWF_NOWAIT: sendfile works, it may just block.
+        Err(_) => return Ok(()),
+    }
+    let range = range.clone();
+    let read = tokio::task::spawn_blocking(move || -> io::Result<()> {
+        let mut page = vec![0u8; 128 * 1024];
+        let mut position = range.position;
+        let end = range.position + u64::from(range.len);
+        while position < end {
+            let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(page.len());
+            match std::os::unix::fs::FileExt::read_at(&*range.file, &mut page[..want], position)? {
+                0 => break,
+                n => position += n as u64,
+            }
+        }
+        Ok(())
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::Arc;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    fn file_of(len: usize) -> (Arc<std::fs::File>, Vec<u8>) {
+        let content: Vec<u8> = (0..len).map(|i| (i * 31 % 251) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&content).expect("written");
+        (Arc::new(file), content)
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let client = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connected");
+        (listener.accept().await.expect("accepted").0, client)
+    }
+
+    #[tokio::test]
+    async fn bytes_and_ranges_leave_in_order_and_whole() {
+        let (file, content) = file_of(3_000_000);
+        let range = |position: u64, len: u32| Piece::File(FileRange { file: file.clone(), position, len });
+        let mut queue = SendQueue::default();
+        let big = Bytes::from(vec![7u8; 100_000]);
+        let pieces = vec![
+            Piece::Bytes(Bytes::from_static(b"head")),
+            range(5, 100),
+            Piece::Bytes(big.clone()),
+            range(1_000, 2_900_000),
+            Piece::Bytes(Bytes::from_static(b"tail")),
+        ];
+        queue.push(Encoded { pieces }).expect("pushed");
+        let mut expected = b"head".to_vec();
+        expected.extend_from_slice(&content[5..105]);
+        expected.extend_from_slice(&big);
+        expected.extend_from_slice(&content[1_000..2_901_000]);
+        expected.extend_from_slice(b"tail");
+        assert_eq!(queue.len(), expected.len());
+
+        let (server, mut client) = pair().await;
+        let reader = tokio::spawn(async move {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.map(|_| got)
+        });
+        queue.flush(&server, || {}).await.expect("sent");
+        assert!(queue.is_empty());
+        drop(server);
+        assert!(reader.await.expect("joined").expect("read") == expected);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrank_ends_the_connection() {
+        let (file, _) = file_of(20_000);
+        let mut queue = SendQueue::default();
+        let pieces = vec![Piece::File(FileRange { file: file.clone(), position: 0, len: 20_000 })];
+        queue.push(Encoded { pieces }).expect("pushed");
+        file.set_len(10_000).expect("cut");
+        let (server, _client) = pair().await;
+        let error = queue.flush(&server, || {}).await.expect_err("too short");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,320 @@
+//! All partitions on this broker, by topic name and by topic id.
+//!
+//! Follows the metadata image: the controller tells of topics made, grown, reconfigured and deleted,
+//! and the logs are opened or taken away before anyone can see the change.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use klamm_log::LogError;
+use klamm_log::dirs::DirError;
+use klamm_metadata::{Change, Image, Resource, ResourceType};
+use klamm_protocol::{ErrorCode, Uuid};
+use parking_lot::{Mutex, RwLock};
+
+use super::flush::Flusher;
+use super::partition::{Partition, Topic};
+use super::storage::Storage;
+use crate::config::BrokerConfig;
+use crate::metrics::Metrics;
+use crate::random::Random;
+
+/// Where a partition is, as far as this broker is concerned.
+type Place = Result<Arc<Partition>, ErrorCode>;
+
+/// A topic with those of its partitions that live here.
+#[derive(Debug)]
+pub struct Hosted {
+    /// What its partitions share.
+    pub topic: Arc<Topic>,
+    /// By partition number; the error says why it is not here.
+    partitions: RwLock<Vec<Place>>,
+}
+
+impl Hosted {
+    /// The partition `index`.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition` when the topic has no such partition, `NotLeaderOrFollower` when it
+    /// is elsewhere, `KafkaStorageError` when its log could not be opened.
+    pub fn partition(&self, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+        let at = usize::try_from(index).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+        self.partitions.read().get(at).cloned().unwrap_or(Err(ErrorCode::UnknownTopicOrPartition))
+    }
+
+    /// The partitions that live here.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().iter().flatten().cloned().collect()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    by_name: HashMap<Arc<str>, Arc<Hosted>>,
+    by_id: HashMap<Uuid, Arc<Hosted>>,
+}
+
+/// All partitions on this broker.
+#[derive(Debug)]
+pub struct Replicas {
+    node_id: i32,
+    tables: RwLock<Tables>,
+    storage: Storage,
+    metrics: Arc<Metrics>,
+    /// The static configuration with the dynamic changes.
+    config: RwLock<Arc<BrokerConfig>>,
+    /// Partitions with files that wait for their removal.
+    trash: Mutex<Vec<Arc<Partition>>>,
+    /// Group commit for the log directory.
+    pub flusher: Arc<Flusher>,
+}
+
+/// What a new image meant for this broker.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// Partitions that are new here.
+    pub opened: Vec<Arc<Partition>>,
+    /// Topics that are gone.
+    pub deleted: Vec<(String, Uuid)>,
+}
+
+impl Replicas {
+    /// No partitions yet.
+    pub fn new(storage: Storage, config: BrokerConfig, metrics: Arc<Metrics>) -> Self {
+        Self {
+            node_id: config.node_id,
+            tables: RwLock::default(),
+            storage,
+            metrics,
+            config: RwLock::new(Arc::new(config)),
+            trash: Mutex::default(),
+            flusher: Arc::default(),
+        }
+    }
+
+    /// The configuration in force, dynamic changes included.
+    pub fn config(&self) -> Arc<BrokerConfig> {
+        self.config.read().clone()
+    }
+
+    /// The log directory.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The topic called `name`.
+    pub fn topic(&self, name: &str) -> Option<Arc<Hosted>> {
+        self.tables.read().by_name.get(name).cloned()
+    }
+
+    /// The topic with this id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<Arc<Hosted>> {
+        self.tables.read().by_id.get(&id).cloned()
+    }
+
+    /// A partition by its topic's name.
+    ///
+    /// # Errors
+    /// `UnknownTopicOrPartition`, or that of [`Hosted::partition`].
+    pub fn by_name(&self, name: &str, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+        self.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)?.partition(index)
+    }
+
+    /// A partition by its topic's id.
+    ///
+    /// # Errors
+    /// `UnknownTopicId`, or that of [`Hosted::partition`].
+    pub fn by_id(&self, id: Uuid, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+        self.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?.partition(index)
+    }
+
+    /// All topics, in no order.
+    pub fn topics(&self) -> Vec<Arc<Hosted>> {
+        self.tables.read().by_id.values().cloned().collect()
+    }
+
+    /// All partitions, in no order.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.topics().iter().flat_map(|hosted| hosted.partitions()).collect()
+    }
+
+    /// Opens everything that `image` places here, on several threads. For the start.
+    pub fn open_all(&self, image: &Image, now_ms: i64) -> Followed {
+        self.follow_configs(image);
+        let topics: Vec<_> = image.topics().cloned().collect();
+        let threads = self.config().recovery_threads_per_dir.max(1);
+        let chunk = topics.len().div_ceil(threads).max(1);
+        let mut followed = Followed::default();
+        std::thread::scope(|scope| {
+            let open = |part: &[Arc<klamm_metadata::Topic>]| {
+                part.iter().flat_map(|topic| self.follow_topic(image, topic, now_ms)).collect::<Vec<_>>()
+            };
+            let workers: Vec<_> = topics.chunks(chunk).map(|part| scope.spawn(move || open(part))).collect();
+            for worker in workers {
+                match worker.join() {
+                    Ok(opened) => followed.opened.extend(opened),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        followed
+    }
+
+    /// Brings the partitions in line with `image`, which differs from the last one by `changes`.
+    pub fn follow(&self, image: &Image, changes: &[Change], random: &Random, now_ms: i64) -> Followed {
+        let mut followed = Followed::default();
+        let mut touched = BTreeSet::new();
+        let mut brokers_changed = false;
+        for change in changes {
+            match change {
+                Change::TopicCreated { id, .. } | Change::PartitionChanged { id, .. } => {
+                    touched.insert(*id);
+                }
+                Change::TopicDeleted(topic) => {
+                    self.delete(topic.id, random, now_ms);
+                    followed.deleted.push((topic.name.to_string(), topic.id));
+                }
+                Change::ConfigChanged { resource, .. } => match resource.kind {
+                    ResourceType::Topic => touched.extend(image.topic(&resource.name).map(|topic| topic.id)),
+                    ResourceType::Broker => brokers_changed = true,
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        if brokers_changed {
+            self.follow_configs(image);
+            touched.extend(image.topics().map(|topic| topic.id));
+        }
+        for topic in touched.into_iter().filter_map(|id| image.topic_by_id(id)) {
+            followed.opened.extend(self.follow_topic(image, topic, now_ms));
+        }
+        followed
+    }
+
+    /// Takes over dynamic configurations of this broker and of all brokers.
+    fn follow_configs(&self, image: &Image) {
+        let entries = |resource| image.config(&resource).map(|entries| (**entries).clone()).unwrap_or_default();
+        let merged =
+            self.config().with_dynamic(entries(Resource::all_brokers()), entries(Resource::broker(self.node_id)));
+        match merged {
+            Ok(config) => *self.config.write() = Arc::new(config),
+            Err(errors) => tracing::error!(%errors, "dynamic configuration not taken over"),
+        }
+    }
+
+    /// Opens those partitions of a topic that are new here and brings the rest up to date.
+    fn follow_topic(&self, image: &Image, topic: &klamm_metadata::Topic, now_ms: i64) -> Vec<Arc<Partition>> {
+        let own = image.config(&Resource::topic(&topic.name)).map(|entries| (**entries).clone()).unwrap_or_default();
+        let config = Arc::new(self.config().topic(&own));
+        let hosted = match self.topic_by_id(topic.id) {
+            Some(hosted) => {
+                if *hosted.topic.config() != *config {
+                    hosted.topic.set_config(config.clone());
+                    for partition in hosted.partitions() {
+                        partition.with_log(|log| log.set_config(config.log.clone()));
+                    }
+                }
+                hosted
+            }
+            None => {
+                let metrics = self.metrics.topic(&topic.name);
+                let shared = Arc::new(Topic::new(topic.name.clone(), topic.id, metrics, config));
+                Arc::new(Hosted { topic: shared, partitions: RwLock::default() })
+            }
+        };
+        let mut opened = Vec::new();
+        let mut places = hosted.partitions.read().clone();
+        for (index, wanted) in (0..).zip(&topic.partitions) {
+            let at = usize::try_from(index).unwrap_or(usize::MAX);
+            match places.get(at) {
+                Some(Ok(partition)) => partition.set_leader_epoch(wanted.leader_epoch),
+                Some(Err(_)) => {}
+                None => {
+                    let place = self.place(&hosted.topic, index, wanted, now_ms);
+                    opened.extend(place.iter().cloned());
+                    places.push(place);
+                }
+            }
+        }
+        *hosted.partitions.write() = places;
+        let mut tables = self.tables.write();
+        tables.by_name.insert(topic.name.clone(), hosted.clone());
+        tables.by_id.insert(topic.id, hosted);
+        opened
+    }
+
+    fn place(&self, topic: &Arc<Topic>, index: i32, wanted: &klamm_metadata::Partition, now_ms: i64) -> Place {
+        if !wanted.replicas.contains(&self.node_id) {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        match self.storage.open_partition(topic, index, wanted.leader_epoch, now_ms) {
+            Ok(partition) => Ok(Arc::new(partition)),
+            Err(error) => {
+                tracing::error!(topic = %topic.name, partition = index, %error, "partition is offline");
+                Err(ErrorCode::KafkaStorageError)
+            }
+        }
+    }
+
+    /// Takes a deleted topic away and wakes whoever waits for its partitions.
+    fn delete(&self, id: Uuid, random: &Random, now_ms: i64) {
+        let removed = {
+            let mut tables = self.tables.write();
+            let removed = tables.by_id.remove(&id);
+            if let Some(hosted) = &removed {
+                // The name may belong to a younger topic already.
+                let same = tables.by_name.get(&hosted.topic.name).is_some_and(|h| Arc::ptr_eq(h, hosted));
+                if same {
+                    tables.by_name.remove(&hosted.topic.name);
+                    self.metrics.remove_topic(&hosted.topic.name);
+                }
+            }
+            removed
+        };
+        let Some(hosted) = removed else { return };
+        let delay_ms = hosted.topic.config().log.file_delete_delay_ms;
+        for partition in hosted.partitions() {
+            partition.mark_deleted();
+            self.storage.delete_partition(&partition, random.uuid(), now_ms, delay_ms);
+        }
+    }
+
+    /// `partition` has files that wait for their removal.
+    pub fn trashed(&self, partition: &Arc<Partition>) {
+        self.trash.lock().push(partition.clone());
+    }
+
+    /// Partitions with files that wait for their removal; the list is empty afterwards.
+    pub fn take_trashed(&self) -> Vec<Arc<Partition>> {
+        std::mem::take(&mut *self.trash.lock())
+    }
+
+    /// Writes the checkpoints of the log directory.
+    ///
+    /// # Errors
+    /// A file could not be written.
+    pub fn write_checkpoints(&self) -> Result<(), DirError> {
+        self.storage.write_checkpoints(&self.partitions())
+    }
+
+    /// Flushes and closes every log and marks the directory clean, for the stop.
+    ///
+    /// # Errors
+    /// Something could not be written; the next start checks the logs.
+    pub fn close(&self) -> Result<(), DirError> {
+        let partitions = self.partitions();
+        let mut failed: Option<LogError> = None;
+        for partition in &partitions {
+            if let Err(error) = partition.close() {
+                tracing::error!(partition = %partition.dir_name(), %error, "log not closed cleanly");
+                failed.get_or_insert(error);
+            }
+        }
+        self.storage.write_checkpoints(&partitions)?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => self.storage.close_clean(),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The log directory of this broker: opening partitions, taking them away, checkpoints, the clean stop.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use klamm_log::dirs::{DirError, MetaProperties, boot_id};
+use klamm_log::{Log, LogDir, LogError, RealDisk};
+use klamm_metadata::Image;
+use klamm_protocol::Uuid;
+use parking_lot::Mutex;
+
+use super::partition::{Partition, Topic};
+
+/// Offsets by topic and partition, as checkpoints hold them.
+type Offsets = BTreeMap<(String, i32), i64>;
+
+/// The log directory.
+#[derive(Debug)]
+pub struct Storage {
+    /// `None` once it has been closed.
+    dir: Mutex<Option<LogDir>>,
+    path: PathBuf,
+    meta: MetaProperties,
+    clean: bool,
+    /// Directories of deleted topics, and when they may go.
+    doomed: Mutex<Vec<(PathBuf, i64)>>,
+}
+
+impl Storage {
+    /// Opens the directory, and formats it when it is new. `cluster_id` is the configured one;
+    /// without, a new directory gets `fresh`.
+    ///
+    /// # Errors
+    /// The directory is in use, belongs to another node or cluster, or cannot be read or written.
+    pub fn open(
+        path: PathBuf,
+        node_id: i32,
+        cluster_id: Option<&str>,
+        fresh: impl Fn() -> Uuid,
+    ) -> Result<Self, DirError> {
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent)
+                .map_err(|source| DirError::Log(LogError::Io { action: "making", path: parent.into(), source }))?;
+        }
+        let dir = LogDir::open(Arc::new(RealDisk), &path, &boot_id())?;
+        let known = dir.meta()?.map(|meta| meta.cluster_id);
+        let clean = dir.was_clean();
+        let cluster_id = cluster_id.map(str::to_owned).or(known).unwrap_or_else(|| fresh().to_string());
+        let meta = dir.check_or_format(&cluster_id, node_id, fresh())?;
+        let doomed = dir.deleted()?.into_iter().map(|path| (path, i64::MIN)).collect();
+        Ok(Self { dir: Mutex::new(Some(dir)), path, meta, clean, doomed: Mutex::new(doomed) })
+    }
+
+    /// Whether the last user of the directory stopped in order.
+    pub fn was_clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Who the directory belongs to.
+    pub fn meta(&self) -> &MetaProperties {
+        &self.meta
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// Opens one partition's log; a new one is made.
+    ///
+    /// # Errors
+    /// The log's: it is damaged, or the disk is full.
+    pub fn open_partition(
+        &self,
+        topic: &Arc<Topic>,
+        index: i32,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Partition, LogError> {
+        let (disk, path, recovery) = {
+            let dir = self.dir.lock();
+            let Some(dir) = dir.as_ref() else {
+                return Err(LogError::Offline { dir: self.path.clone(), reason: "the directory is closed".into() });
+            };
+            (dir.disk().clone(), dir.partition_path(&topic.name, index), dir.recovery(&topic.name, index))
+        };
+        let mut log = Log::open(disk, &path, topic.id, topic.config().log.clone(), recovery, now_ms)?;
+        let report = log.recovery_report();
+        if report.cut_bytes > 0 || report.lost_from.is_some() {
+            tracing::warn!(topic = %topic.name, partition = index, cut_bytes = report.cut_bytes, lost_from = report.lost_from, "log recovered");
+        }
+        log.assign_epoch(leader_epoch)?;
+        Ok(Partition::new(topic.clone(), index, log, leader_epoch))
+    }
+
+    /// Takes a deleted partition's directory out of sight; it is removed after `delay_ms`.
+    pub fn delete_partition(&self, partition: &Partition, unique: Uuid, now_ms: i64, delay_ms: i64) {
+        let dir = self.dir.lock();
+        let Some(dir) = dir.as_ref() else { return };
+        // The log's lock is held over the renaming: no file is opened under the old name meanwhile.
+        let renamed = partition.with_log(|log| {
+            let renamed = dir.mark_deleted(&partition.topic.name, partition.index, unique);
+            if let Ok(path) = &renamed {
+                log.renamed(path.clone());
+            }
+            renamed
+        });
+        match renamed {
+            Ok(path) => self.doomed.lock().push((path, now_ms.saturating_add(delay_ms))),
+            Err(error) => {
+                tracing::error!(partition = %partition.dir_name(), %error, "directory of a deleted topic stays")
+            }
+        }
+    }
+
+    /// Removes directories whose delay is over.
+    ///
+    /// # Errors
+    /// One could not be removed; it is tried again.
+    pub fn remove_doomed(&self, now_ms: i64) -> Result<(), LogError> {
+        let due: Vec<_> = self.doomed.lock().iter().filter(|(_, due)| *due <= now_ms).cloned().collect();
+        for (path, _) in due {
+            let removed = match self.dir.lock().as_ref() {
+                None => return Ok(()),
+                Some(dir) => dir.remove(&path),
+            };
+            match removed {
+                Ok(()) => self.doomed.lock().retain(|(other, _)| *other != path),
+                Err(DirError::Log(error)) => return Err(error),
+                Err(other) => tracing::error!(path = %path.display(), error = %other, "directory not removed"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets directories aside that belong to no topic of the image: a crash between a topic's deletion
+    /// and the renaming leaves them, and so does a disk from elsewhere. Nothing is removed.
+    ///
+    /// # Errors
+    /// The directory cannot be listed, or one cannot be renamed.
+    pub fn set_strays_aside(&self, image: &Image, unique: impl Fn() -> Uuid) -> Result<(), DirError> {
+        let dir = self.dir.lock();
+        let Some(dir) = dir.as_ref() else { return Ok(()) };
+        for ((topic, index), path) in dir.partitions()? {
+            let known = image.topic(&topic).filter(|t| t.partition(index).is_some());
+            let same = known.is_some_and(|t| {
+                klamm_log::metadata::read(&**dir.disk(), &path).ok().flatten().is_none_or(|id| id == t.id)
+            });
+            if same {
+                continue;
+            }
+            let name = format!("{topic}-{index}.{}-stray", unique());
+            let aside = self.path.join(&name);
+            tracing::warn!(from = %path.display(), to = name, "directory belongs to no topic of this cluster, set aside");
+            std::fs::rename(&path, &aside).map_err(|source| LogError::Io { action: "renaming", path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Writes recovery points, log starts and high watermarks.
+    ///
+    /// # Errors
+    /// A file could not be written; the old one stays.
+    pub fn write_checkpoints(&self, partitions: &[Arc<Partition>]) -> Result<(), DirError> {
+        let mut recovery = Offsets::new();
+        let mut starts = Offsets::new();
+        let mut high_watermarks = Offsets::new();
+        for partition in partitions {
+            let key = (partition.topic.name.to_string(), partition.index);
+            let offsets = partition.offsets();
+            recovery.insert(key.clone(), partition.recovery_point());
+            high_watermarks.insert(key.clone(), offsets.high_watermark);
+            if offsets.log_start > 0 {
+                starts.insert(key, offsets.log_start);
+            }
+        }
+        let dir = self.dir.lock();
+        let Some(dir) = dir.as_ref() else { return Ok(()) };
+        dir.write_recovery_points(&recovery)?;
+        dir.write_log_starts(&starts)?;
+        dir.write_high_watermarks(&high_watermarks)
+    }
+
+    /// Marks the directory as cleanly stopped and lets go of it.
+    ///
+    /// # Errors
+    /// The mark could not be written: the next start checks the logs.
+    pub fn close_clean(&self) -> Result<(), DirError> {
+        match self.dir.lock().take() {
+            Some(dir) => dir.close_clean(0),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Start and stop order of a broker.
+//!
+//! Start: log directory, metadata log, partitions, listeners. Stop, the other way round: listeners,
+//! connections, logs, metadata log; then the directory is marked clean. Requests run on one runtime;
+//! metadata, group timers and admin HTTP on a small one of their own, so that a page-cache write that
+//! stalls never delays them.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_metadata::controller::{Decision, Registration, register_broker};
+use klamm_metadata::{self as metadata, Endpoint};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::broker::{Broker, Stop};
+use crate::config::{BrokerConfig, Listener as ListenerConfig, SecurityProtocol};
+use crate::controller::Controller;
+use crate::coordinator::{Groups, OFFSETS_TOPIC};
+use crate::metrics::Metrics;
+use crate::net::listener::Listener;
+use crate::random::Random;
+use crate::replica::replicas::{Followed, Replicas};
+use crate::replica::storage::Storage;
+use crate::{admin, maintenance};
+
+/// Exit code for a configuration that cannot be used.
+pub const EXIT_CONFIG: u8 = 2;
+/// Exit code for storage that failed.
+pub const EXIT_STORAGE: u8 = 3;
+/// Exit code for a broken invariant.
+pub const EXIT_BROKEN: u8 = 70;
+
+/// Name of the metadata log's directory, below the first log directory.
+const METADATA_DIR: &str = "__cluster_metadata-0";
+
+/// Why a broker did not start: what to print, and the exit code.
+#[derive(Debug)]
+struct NoStart {
+    code: u8,
+    why: String,
+}
+
+impl NoStart {
+    fn config(why: impl ToString) -> Self {
+        Self { code: EXIT_CONFIG, why: why.to_string() }
+    }
+
+    fn storage(why: impl ToString) -> Self {
+        Self { code: EXIT_STORAGE, why: why.to_string() }
+    }
+}
+
+/// Runs a broker until it is told to stop.
+pub fn run(config: BrokerConfig) -> ExitCode {
+    let code = match start_and_wait(config) {
+        Ok(Stop::No | Stop::Asked) => return ExitCode::SUCCESS,
+        Ok(Stop::Storage(why)) => {
+            tracing::error!(why, "stopped: the storage failed");
+            EXIT_STORAGE
+        }
+        Ok(Stop::Broken(why)) => {
+            tracing::error!(why, "stopped: an invariant is broken");
+            EXIT_BROKEN
+        }
+        Err(NoStart { code, why }) => {
+            tracing::error!("not started: {why}");
+            code
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn start_and_wait(config: BrokerConfig) -> Result<Stop, NoStart> {
+    check_supported(&config)?;
+    let control = runtime("control", 1)?;
+    let requests = runtime("worker", config.worker_threads)?;
+    let (broker, listeners) = requests.block_on(open(config, &control))?;
+    let stop = requests.block_on(serve(broker, listeners, &control));
+    // What still runs is idle or blocked on a peer; nothing of it holds data.
+    requests.shutdown_timeout(Duration::from_millis(500));
+    control.shutdown_timeout(Duration::from_millis(500));
+    stop
+}
+
+fn runtime(name: &'static str, threads: usize) -> Result<Runtime, NoStart> {
+    let mut builder = Builder::new_multi_thread();
+    if threads > 0 {
+        builder.worker_threads(threads);
+    }
+    builder
+        .thread_name(name)
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()
+        .map_err(|e| NoStart { code: EXIT_BROKEN, why: format!("no threads: {e}") })
+}
+
+/// What the configuration asks for and this version cannot do.
+fn check_supported(config: &BrokerConfig) -> Result<(), NoStart> {
+    if config.log_dirs.len() > 1 {
+        return Err(NoStart::config("log.dirs: one data directory is supported so far; name one"));
+    }
+    if config.voters.iter().any(|voter| voter.id != config.node_id) {
+        return Err(NoStart::config("controller.quorum.voters: a single node is supported so far; name only this one"));
+    }
+    if let Some(other) = config.listeners.iter().find(|l| l.protocol != SecurityProtocol::Plaintext) {
+        let why = format!("listeners: {} is {}; only PLAINTEXT is supported so far", other.name, other.protocol.name());
+        return Err(NoStart::config(why));
+    }
+    Ok(())
+}
+
+/// Opens everything, up to bound listeners that do not accept yet.
+async fn open(config: BrokerConfig, control: &Runtime) -> Result<(Arc<Broker>, Vec<Listener>), NoStart> {
+    let random = Random;
+    let Some(log_dir) = config.log_dirs.first().cloned() else {
+        return Err(NoStart::config("log.dirs: at least one data directory is needed"));
+    };
+    let storage = Storage::open(log_dir, config.node_id, config.cluster_id.as_deref(), || random.uuid());
+    let storage = storage.map_err(NoStart::storage)?;
+    let clean = storage.was_clean();
+    let meta = storage.meta().clone();
+
+    let metadata_dir = config.metadata_dir.join(METADATA_DIR);
+    let opening = Controller::open(metadata_dir, config.node_id, meta.cluster_id.clone());
+    let controller = control.spawn(opening).await.map_err(NoStart::storage)?.map_err(NoStart::storage)?;
+
+    let mut listeners = Vec::new();
+    let mut endpoints = Vec::new();
+    for wanted in config.listeners.iter().filter(|l| !config.controller_listener_names.contains(&l.name)) {
+        let listener =
+            Listener::bind(&wanted.name, &wanted.address.host, wanted.address.port, config.listen_backlog).await;
+        let listener = listener.map_err(|e| NoStart::config(format!("listeners: cannot bind {wanted}: {e}")))?;
+        let bound = listener.address().map_err(NoStart::config)?.port();
+        endpoints.extend(config.advertised.iter().find(|l| l.name == wanted.name).map(|l| endpoint(l, bound)));
+        listeners.push(listener);
+    }
+
+    let metrics = Arc::new(Metrics::new());
+    let groups = Groups::new(group_config(&config));
+    let replicas = Replicas::new(storage, config.clone(), metrics.clone());
+    let broker = Arc::new(Broker::new(config, metrics, replicas, controller, groups));
+    follow_all(&broker).await?;
+    register(&broker, endpoints, meta.directory_id, clean).await?;
+    Ok((broker, listeners))
+}
+
+fn endpoint(listener: &ListenerConfig, bound_port: u16) -> Endpoint {
+    Endpoint {
+        name: listener.name.clone(),
+        host: listener.address.host.clone(),
+        port: if listener.address.port == 0 { bound_port } else { listener.address.port },
+        security_protocol: listener.protocol.id(),
+    }
+}
+
+fn group_config(config: &BrokerConfig) -> klamm_group::Config {
+    let groups = &config.groups;
+    klamm_group::Config {
+        session_timeout_ms_min: groups.min_session_timeout_ms,
+        session_timeout_ms_max: groups.max_session_timeout_ms,
+        initial_rebalance_delay_ms: groups.initial_rebalance_delay_ms,
+        group_members_max: usize::try_from(groups.max_size).unwrap_or(usize::MAX),
+        offset_metadata_max: usize::try_from(groups.offset_metadata_max_bytes).unwrap_or(0),
+        offsets_retention_ms: groups.offsets_retention_ms,
+        offsets_retention_check_interval_ms: groups.offsets_retention_check_interval_ms,
+        ..klamm_group::Config::default()
+    }
+}
+
+/// Opens the partitions of the image that the metadata log left us with, and publishes it.
+async fn follow_all(broker: &Arc<Broker>) -> Result<(), NoStart> {
+    let (image, offset, _) = broker.controller.take_changes();
+    let opening = (broker.clone(), image.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let (broker, image) = opening;
+        broker.replicas.storage().set_strays_aside(&image, || broker.random.uuid())?;
+        Ok::<_, klamm_log::dirs::DirError>(broker.replicas.open_all(&image, broker.clock.wall_ms()))
+    });
+    let followed = opened.await.map_err(NoStart::storage)?.map_err(NoStart::storage)?;
+    tell_groups(broker, followed);
+    broker.controller.publish(image, offset);
+    tokio::spawn(publish(broker.clone()));
+    Ok(())
+}
+
+/// Brings this broker in line with each committed image and publishes it, for as long as it runs.
+async fn publish(broker: Arc<Broker>) {
+    loop {
+        broker.controller.committed().await;
+        let (image, offset, changes) = broker.controller.take_changes();
+        if changes.is_empty() {
+            broker.controller.publish(image, offset);
+            continue;
+        }
+        let following = (broker.clone(), image.clone());
+        let followed = tokio::task::spawn_blocking(move || {
+            let (broker, image) = following;
+            broker.replicas.follow(&image, &changes, &broker.random, broker.clock.wall_ms())
+        });
+        match followed.await {
+            Ok(followed) => tell_groups(&broker, followed),
+            Err(panic) => broker.stop(Stop::Broken(format!("following the metadata: {panic}"))),
+        }
+        broker.controller.publish(image, offset);
+    }
+}
+
+fn tell_groups(broker: &Arc<Broker>, followed: Followed) {
+    let offsets = |partition: &Arc<_>| {
+        let partition: &crate::replica::partition::Partition = partition;
+        &*partition.topic.name == OFFSETS_TOPIC
+    };
+    let ours: Vec<_> = followed.opened.into_iter().filter(offsets).collect();
+    if !ours.is_empty() {
+        broker.groups.take_over(broker, ours);
+    }
+    if !followed.deleted.is_empty() {
+        broker.groups.on_topics_deleted(broker, &followed.deleted);
+    }
+}
+
+/// Registers this broker under a new incarnation.
+async fn register(
+    broker: &Arc<Broker>,
+    endpoints: Vec<Endpoint>,
+    directory: klamm_protocol::Uuid,
+    clean: bool,
+) -> Result<(), NoStart> {
+    let wanted = Registration {
+        cluster_id: broker.controller.cluster_id().to_string(),
+        broker: metadata::Broker {
+            id: broker.config.node_id,
+            epoch: 0,
+            incarnation: broker.random.uuid(),
+            endpoints,
+            features: Vec::new(),
+            rack: broker.config.rack.clone(),
+            fenced: false,
+            in_controlled_shutdown: false,
+            log_dirs: vec![directory],
+            cordoned_log_dirs: None,
+        },
+        clean,
+    };
+    let epoch = broker.controller.next_broker_epoch();
+    let registered = broker.controller.change(|image| match register_broker(image, &wanted, epoch) {
+        Ok(Decision { records, response }) => Decision { records, response: Ok(response) },
+        Err(error) => Decision { records: Vec::new(), response: Err(error) },
+    });
+    let registered = registered.await.map_err(|code| NoStart::storage(code.name()))?;
+    registered.map(|_| ()).map_err(NoStart::config)
+}
+
+/// Accepts until the broker is to stop, then stops it in order.
+async fn serve(broker: Arc<Broker>, listeners: Vec<Listener>, control: &Runtime) -> Result<Stop, NoStart> {
+    let admin = admin::start(&broker, control).await.map_err(NoStart::config)?;
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        accepting.push(tokio::spawn(listener.accept(broker.clone())));
+    }
+    let flusher = broker.replicas.flusher.clone();
+    let (clock, failed) = (broker.clone(), broker.clone());
+    tokio::spawn(async move { flusher.run(|| clock.clock.wall_ms(), |error| failed.log_dir_failed(error)).await });
+    let timers = broker.clone();
+    control.spawn(async move { timers.groups.run_timers(&timers).await });
+    control.spawn(reap(broker.clone()));
+    control.spawn(watch_quorum(broker.clone()));
+    tokio::spawn(maintenance::run(broker.clone()));
+    tokio::spawn(wait_for_signal(broker.clone()));
+    broker.set_ready();
+    tracing::info!(node_id = broker.config.node_id, cluster_id = %broker.controller.cluster_id(), "broker started");
+
+    let reason = broker.stopping().await;
+    for accept in accepting {
+        // It ends by itself once the broker stops.
+        let _ = accept.await;
+    }
+    broker.connections.stop().await;
+    let closing = broker.clone();
+    let closed = tokio::task::spawn_blocking(move || closing.replicas.close()).await;
+    broker.controller.quorum().shutdown().await;
+    admin.stop();
+    match closed {
+        Ok(Ok(())) => {
+            tracing::info!("broker stopped");
+            Ok(reason)
+        }
+        Ok(Err(error)) if reason == Stop::Asked => Ok(Stop::Storage(error.to_string())),
+        Ok(Err(_)) => Ok(reason),
+        Err(panic) => Ok(Stop::Broken(format!("closing the logs: {panic}"))),
+    }
+}
+
+/// Ends idle connections and takes the buffers of pausing ones.
+async fn reap(broker: Arc<Broker>) {
+    let idle_max_ms = broker.config.connections_max_idle_ms.and_then(|ms| i64::try_from(ms).ok());
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => broker.connections.reap(broker.clock.now_ms(), idle_max_ms),
+            _ = broker.stopping() => return,
+        }
+    }
+}
+
+/// Stops the broker when the metadata log fails: going on without it would accept what cannot be kept.
+async fn watch_quorum(broker: Arc<Broker>) {
+    let error = broker.controller.quorum().failed().await;
+    broker.stop(Stop::Storage(format!("the metadata log: {error}")));
+}
+
+async fn wait_for_signal(broker: Arc<Broker>) {
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        tracing::error!("signals cannot be caught: the broker will not stop in order");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    broker.stop(Stop::Asked);
+}
