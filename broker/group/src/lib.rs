@@ -17,6 +17,8 @@ mod partition;
 mod records;
 pub mod refuse;
 mod step;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod view;
 

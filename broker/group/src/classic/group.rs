@@ -354,3 +354,44 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+impl Group {
+    /// How many requests wait in the group.
+    pub fn parked(&self) -> usize {
+        self.members().map(|m| usize::from(m.join.is_some()) + usize::from(m.sync.is_some())).sum()
+    }
+
+    /// What must hold between any two calls.
+    pub fn check(&self) {
+        let id = &self.id;
+        assert_eq!(self.parked_joins, self.members().filter(|m| m.join.is_some()).count(), "{id}: parked joins");
+        let mut counts = BTreeMap::new();
+        for protocol in self.members().flat_map(|m| &m.protocols) {
+            *counts.entry(protocol.name.clone()).or_default() += 1;
+        }
+        assert_eq!(self.protocol_counts, counts, "{id}: protocol counts");
+        let statics = self.members().filter_map(|m| Some((m.instance_id.clone()?, m.id.clone())));
+        assert_eq!(self.statics, statics.collect(), "{id}: static members");
+        assert_eq!(self.leader.is_some(), !self.members.is_empty(), "{id}: a group with members has a leader");
+        assert!(self.leader.iter().all(|l| self.members.contains_key(l)), "{id}: the leader is a member");
+        assert!(self.members.values().all(|m| m.join.is_none() || m.sync.is_none()), "{id}: one request a member");
+        let no_join = self.members.values().all(|m| m.join.is_none());
+        let no_sync = self.members.values().all(|m| m.sync.is_none());
+        match self.state {
+            State::Empty => assert!(self.members.is_empty(), "{id}: empty"),
+            State::PreparingRebalance => assert!(no_sync && self.join_timer.is_some(), "{id}: preparing"),
+            State::CompletingRebalance => assert!(no_join && !self.members.is_empty(), "{id}: completing"),
+            State::Stable => assert!(no_join && no_sync && !self.members.is_empty(), "{id}: stable"),
+        }
+        if matches!(self.state, State::CompletingRebalance | State::Stable) {
+            assert!(self.members().all(|m| self.protocol_name.as_deref().is_some_and(|p| m.protocol(p).is_some())));
+        }
+        // Whoever is not waited for elsewhere has a session, or the group would wait for it forever.
+        for m in self.members() {
+            assert!(m.session_deadline_ms.is_some() || m.counts_as_alive(), "{id}: {} cannot time out", m.id);
+        }
+        assert!(self.earliest_ms().is_none_or(|at| self.wake_ms <= at), "{id}: a timer would be missed");
+        assert_eq!(self.indexed_ms, Some(self.wake_ms).filter(|&ms| ms != i64::MAX), "{id}: timer index");
+    }
+}

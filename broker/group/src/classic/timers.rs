@@ -80,6 +80,11 @@ impl Group {
         [session, pending, join, sync, rewrite].into_iter().flatten().min()
     }
 
+    #[cfg(test)]
+    pub fn earliest_ms(&self) -> Option<i64> {
+        self.earliest().map(|(at, _)| at)
+    }
+
     /// Lets everything that is due happen, in order of time, and sets `wake_ms` anew.
     pub fn fire(&mut self, now_ms: i64, config: &Config, step: &mut Step) {
         while let Some((at, timer)) = self.earliest() {
