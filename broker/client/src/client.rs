@@ -180,7 +180,7 @@ impl Client {
     /// A connection to this broker.
     pub async fn broker(&self, id: i32) -> Result<Connection> {
         let cluster = self.cluster();
-        let broker = cluster.brokers.get(&id).ok_or_else(|| ClientError::missing(format!("broker {id}")))?;
+        let broker = cluster.brokers.get(&id).ok_or(ClientError::UnknownBroker { id })?;
         self.connection(&broker.address()).await
     }
 

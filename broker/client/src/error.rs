@@ -37,6 +37,12 @@ pub enum ClientError {
         /// The last failure seen.
         last: Box<ClientError>,
     },
+    /// Metadata names no such broker, or not as a live one.
+    #[error("the cluster has no live broker with id {id}")]
+    UnknownBroker {
+        /// `node.id`.
+        id: i32,
+    },
     /// The connection ended before the answer came.
     #[error("connection to {address} lost: {reason}")]
     Disconnected {

@@ -51,16 +51,15 @@ pub(super) async fn run(global: Global, command: Groups) -> Result {
             print(global.output, &described)
         }
         Groups::Delete { names } => {
-            let mut deleted = Vec::new();
-            for name in names {
-                if let Err(error) = client.delete_group(&name).await {
-                    // What has happened must not be lost in the failure of the rest.
-                    deleted.show(&mut io::stderr().lock())?;
-                    return Err(error.into());
+            let (mut deleted, mut failed) = (Vec::new(), None);
+            for group in names {
+                match client.delete_group(&group).await {
+                    Ok(()) => deleted.push(Deleted { group, result: "deleted" }),
+                    Err(error) => failed = failed.or(Some(error)),
                 }
-                deleted.push(Deleted { group: name, result: "deleted" });
             }
-            print(global.output, &deleted)
+            print(global.output, &deleted)?;
+            failed.map_or(Ok(()), |error| Err(error.into()))
         }
         Groups::ResetOffsets(args) => print(global.output, &reset(&client, args).await?),
     }

@@ -52,7 +52,7 @@ impl TopicArg {
         for partition in &chosen {
             if topic.partition(*partition).is_none() {
                 let code = ErrorCode::UnknownTopicOrPartition.code();
-                let message = format!("it has {} partitions", topic.partitions.len());
+                let message = format!("the topic's number of partitions is {}", topic.partitions.len());
                 let what = format!("partition {partition} of topic {}", self.topic);
                 ClientError::check(what, code, Some(&message))?;
             }

@@ -42,15 +42,17 @@ struct Cli {
 
 /// Arguments that every command takes.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
 struct Global {
-    /// Brokers to ask first, as HOST:PORT[,HOST:PORT...]
+    /// Brokers to ask first: HOST:PORT[,HOST:PORT...]
     #[arg(long, short, global = true, value_name = "HOST:PORT", env = "KLAMM_BOOTSTRAP")]
     #[arg(default_value = "127.0.0.1:9092", hide_env_values = true)]
     bootstrap: String,
-    /// How results are printed
-    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
+    /// How results are printed: table, json or yaml
+    #[arg(long, short, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    #[arg(hide_possible_values = true)]
     output: Format,
-    /// Seconds after which an operation fails that brokers don't answer or complete
+    /// Time limit for an operation with all its retries
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,

@@ -12,7 +12,7 @@ use klamm_protocol::error::ErrorCode;
 use serde::Serialize;
 
 use super::input::{KeyValue, key_value};
-use super::output::{Show, Table, list, or_dash, print};
+use super::output::{Format, Show, Table, list, or_dash, print};
 use super::{CliError, Global, Result};
 
 /// `klamm topics`.
@@ -96,7 +96,7 @@ pub(super) async fn run(global: Global, command: Topics) -> Result {
         Topics::List(args) => print(global.output, &list_topics(&client, args).await?),
         Topics::Describe { names } => print(global.output, &describe(&client, &names).await?),
         Topics::Alter(args) => print(global.output, &alter(&client, args).await?),
-        Topics::Delete { names, if_exists } => print(global.output, &delete(&client, names, if_exists).await?),
+        Topics::Delete { names, if_exists } => delete(&client, names, if_exists, global.output).await,
     }
 }
 
@@ -162,22 +162,20 @@ async fn create(client: &Client, args: Create) -> Result<Done> {
     }
 }
 
-async fn delete(client: &Client, names: Vec<String>, if_exists: bool) -> Result<Vec<Done>> {
-    let mut done = Vec::new();
+/// Deletes what can be deleted, and then reports the first failure.
+async fn delete(client: &Client, names: Vec<String>, if_exists: bool, output: Format) -> Result {
+    let (mut done, mut failed) = (Vec::new(), None);
     for name in names {
         match client.delete_topic(&name).await {
             Ok(()) => done.push(Done::new(&name, "deleted", false)),
             Err(error) if if_exists && error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
                 done.push(Done::new(&name, "absent", false));
             }
-            Err(error) => {
-                // What has happened must not be lost in the failure of the rest.
-                done.show(&mut io::stderr().lock())?;
-                return Err(error.into());
-            }
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
-    Ok(done)
+    print(output, &done)?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn alter(client: &Client, args: Alter) -> Result<Done> {

@@ -194,7 +194,13 @@ impl Client {
     /// Only a broker itself knows its static configuration; everything else any broker knows.
     async fn config_broker(&self, resource: &Resource) -> Result<Connection> {
         match resource {
-            Resource::Broker(id) => self.broker(*id).await,
+            Resource::Broker(id) => {
+                if !self.refresh(Some(&[])).await?.brokers.contains_key(id) {
+                    // Not worth a second try, unlike a leader that metadata doesn't know yet.
+                    return Err(ClientError::Invalid(ClientError::UnknownBroker { id: *id }.to_string()));
+                }
+                self.broker(*id).await
+            }
             _ => self.any().await,
         }
     }
