@@ -14,13 +14,13 @@ use klamm_protocol::messages::{
 
 use crate::classic::{Client, Group, Join};
 use crate::config::Config;
-use crate::offsets::{Expiry, Offsets};
+use crate::offsets::{Expiry, Offsets, Purge};
 use crate::records::{self, Record, ReplayError};
 use crate::refuse;
-use crate::step::{Answer, Effect, Step, Ticket, append_error};
+use crate::step::{Answer, Effect, Loss, Step, Ticket, append_error};
 
-/// How long after the log refused to record that a group is empty this is tried again.
-const REWRITE_DELAY_MS: i64 = 10_000;
+/// How long after the log refused what nobody asked for (a group is empty, a topic's offsets are gone) it is tried again.
+const RETRY_DELAY_MS: i64 = 10_000;
 
 /// What a coordinator has counted since it began.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub struct Coordinator {
     pub(crate) groups: BTreeMap<Arc<str>, Group>,
     pub(crate) offsets: Offsets,
     pub(crate) expiry: Expiry,
+    pub(crate) purge: Purge,
     /// Groups by the moment before which none of their timers is due.
     wakeups: BTreeSet<(i64, Arc<str>)>,
     counters: Counters,
@@ -221,13 +222,16 @@ impl Coordinator {
             self.reindex(&id);
         }
         self.expire(now_ms, &mut step);
+        if self.purge.next_ms.is_some_and(|at| at <= now_ms) {
+            self.purge_topics(&mut step);
+        }
         step
     }
 
     /// When [`Coordinator::tick`] is needed next. It may turn out that nothing was due.
     pub fn next_deadline(&self) -> Option<i64> {
         let wakeup = self.wakeups.first().map(|(at, _)| *at);
-        [wakeup, self.expiry.next_ms].into_iter().flatten().min()
+        [wakeup, self.expiry.next_ms, self.purge.next_ms].into_iter().flatten().min()
     }
 
     /// The step's records are in the log: applies them, and gives the answers to hand out.
@@ -252,12 +256,11 @@ impl Coordinator {
                     self.counters.offset_commits += offsets.len() as u64;
                     self.put_offsets(&group, offsets);
                 }
-                Effect::Forgotten { group, offsets, expired } => {
+                Effect::Forgotten { group, offsets, loss } => {
                     let count = offsets.len() as u64;
-                    if expired {
-                        self.counters.offset_expirations += count;
-                    } else {
-                        self.counters.offset_deletions += count;
+                    match loss {
+                        Loss::Expired => self.counters.offset_expirations += count,
+                        Loss::Deleted | Loss::Topic => self.counters.offset_deletions += count,
                     }
                     for (topic, partition) in offsets {
                         self.offsets.remove(&group, &topic, partition);
@@ -285,7 +288,7 @@ impl Coordinator {
                 Effect::Created(id) => self.drop_group(&id, code, &mut out),
                 Effect::Emptied(id) => {
                     if let Some(group) = self.groups.get_mut(&id) {
-                        group.set_rewrite(now_ms.saturating_add(REWRITE_DELAY_MS));
+                        group.set_rewrite(now_ms.saturating_add(RETRY_DELAY_MS));
                     }
                     self.reindex(&id);
                 }
@@ -298,6 +301,9 @@ impl Coordinator {
                 Effect::Replaced { failed, .. } => {
                     let (ticket, response) = *failed;
                     out.join(ticket, JoinGroupResponse { error_code: code.code(), ..response });
+                }
+                Effect::Forgotten { loss: Loss::Topic, .. } => {
+                    self.purge.next_ms = Some(now_ms.saturating_add(RETRY_DELAY_MS));
                 }
                 Effect::Committed { .. } | Effect::Forgotten { .. } | Effect::Removed(_) => {}
             }

@@ -69,9 +69,20 @@ pub(crate) enum Effect {
     /// Committed offsets.
     Committed { group: Arc<str>, offsets: Vec<(Arc<str>, i32, OffsetEntry)> },
     /// Offsets that are gone.
-    Forgotten { group: Arc<str>, offsets: Vec<(Arc<str>, i32)>, expired: bool },
+    Forgotten { group: Arc<str>, offsets: Vec<(Arc<str>, i32)>, loss: Loss },
     /// A group that is gone.
     Removed(Arc<str>),
+}
+
+/// Why offsets are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// By request.
+    Deleted,
+    /// They lapsed.
+    Expired,
+    /// Their topic was deleted.
+    Topic,
 }
 
 impl Step {

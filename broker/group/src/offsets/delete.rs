@@ -14,8 +14,19 @@ use crate::classic::State;
 use crate::coordinator::Coordinator;
 use crate::records;
 use crate::refuse;
-use crate::step::{Answer, Effect, Step, Ticket};
+use crate::step::{Answer, Effect, Loss, Step, Ticket};
 use crate::topics::Topics;
+
+/// Tombstones after which a step that deletes on its own account ends, until the next tick.
+pub(crate) const TOMBSTONES_PER_STEP: usize = 5_000;
+
+/// Topics that were deleted and may still have offsets here.
+#[derive(Debug, Default)]
+pub(crate) struct Purge {
+    topics: Vec<(Arc<str>, Uuid)>,
+    /// When to look for them again.
+    pub next_ms: Option<i64>,
+}
 
 impl Coordinator {
     /// OffsetDelete, version 0. Offsets of a topic the group reads stay.
@@ -55,7 +66,7 @@ impl Coordinator {
         }
         let group = group.id.clone();
         let mut step = Step::of(ticket);
-        self.forget(group, gone, false, &mut step);
+        self.forget(group, gone, Loss::Deleted, &mut step);
         let response = OffsetDeleteResponse { topics: answers, ..Default::default() };
         step.answers.push((ticket, Answer::OffsetDelete(response)));
         step
@@ -88,32 +99,55 @@ impl Coordinator {
     pub(crate) fn delete_group(&mut self, id: &str, step: &mut Step) -> Result<(), ErrorCode> {
         let tombstone = records::group_tombstone(id).map_err(|_| ErrorCode::UnknownServerError)?;
         let group = self.shared_id(id);
-        let gone: Vec<_> = self.offsets.of_group(id).map(|(topic, p, _)| (topic.clone(), p)).collect();
-        self.forget(group.clone(), gone, false, step);
+        let gone: Vec<_> = self.offsets.of_group(id).iter().map(|(topic, p, _)| (topic.clone(), p)).collect();
+        self.forget(group.clone(), gone, Loss::Deleted, step);
         step.records.push(tombstone);
         step.effects.push(Effect::Removed(group));
         Ok(())
     }
 
-    /// Topics were deleted: their offsets go. Those of a namesake that exists by now stay.
+    /// Topics were deleted: their offsets go. Those of a namesake that exists by now stay. What is more than one step
+    /// should hold follows with the next ticks.
     pub fn on_topics_deleted(&mut self, topics: &[(String, Uuid)]) -> Step {
+        self.purge.topics.extend(topics.iter().map(|(name, id)| (Arc::from(name.as_str()), *id)));
         let mut step = Step::default();
-        for (topic, id) in topics {
-            let mut gone = Vec::new();
-            for (group, partitions) in self.offsets.of_topic(topic) {
-                let of_topic = partitions.iter().filter(|(_, entry)| entry.is_of(*id));
-                let those: Vec<_> = of_topic.map(|(p, _)| (Arc::from(topic.as_str()), *p)).collect();
-                gone.push((group.clone(), those));
-            }
-            for (group, those) in gone {
-                self.forget(group, those, false, &mut step);
-            }
-        }
+        self.purge_topics(&mut step);
         step
     }
 
+    /// Stages the next portion of offsets whose topics are gone. A topic leaves the list once none of its offsets is
+    /// left, so that what the log refuses is tried again.
+    pub(crate) fn purge_topics(&mut self, step: &mut Step) {
+        let mut topics = std::mem::take(&mut self.purge.topics);
+        let mut staged = 0;
+        topics.retain(|(topic, id)| {
+            let mut those = Vec::new();
+            let mut left = false;
+            for (group, offsets) in self.offsets.of_topic(topic) {
+                if staged >= TOMBSTONES_PER_STEP {
+                    left = true;
+                    break;
+                }
+                let gone = offsets.iter().filter(|(_, entry)| entry.is_of(*id)).map(|(p, _)| (topic.clone(), p));
+                let gone: Vec<_> = gone.collect();
+                if !gone.is_empty() {
+                    staged += gone.len();
+                    those.push((group.clone(), gone));
+                }
+            }
+            left |= !those.is_empty();
+            for (group, gone) in those {
+                self.forget(group, gone, Loss::Topic, step);
+            }
+            left
+        });
+        // Due at once, or as soon as a failed step is to be tried again.
+        self.purge.next_ms = (!topics.is_empty()).then_some(i64::MIN);
+        self.purge.topics = topics;
+    }
+
     /// Stages tombstones for those of `offsets` that exist.
-    pub(crate) fn forget(&self, group: Arc<str>, offsets: Vec<(Arc<str>, i32)>, expired: bool, step: &mut Step) {
+    pub(crate) fn forget(&self, group: Arc<str>, offsets: Vec<(Arc<str>, i32)>, loss: Loss, step: &mut Step) {
         let mut gone = Vec::with_capacity(offsets.len());
         for (topic, partition) in offsets {
             if self.offsets.get(&group, &topic, partition).is_none() {
@@ -125,7 +159,7 @@ impl Coordinator {
             }
         }
         if !gone.is_empty() {
-            step.effects.push(Effect::Forgotten { group, offsets: gone, expired });
+            step.effects.push(Effect::Forgotten { group, offsets: gone, loss });
         }
     }
 }

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use crate::classic::{Group, State};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
-use crate::step::Step;
+use crate::step::{Loss, Step};
 
+use super::delete::TOMBSTONES_PER_STEP;
 use super::store::OffsetEntry;
-
-/// Tombstones after which a round pauses until the next tick.
-const TOMBSTONES_PER_TICK: usize = 5_000;
 
 /// Where the search for lapsed offsets stands.
 #[derive(Debug, Default)]
@@ -43,7 +41,7 @@ impl Coordinator {
             };
             self.expire_group(&id, now_ms, step);
             self.expiry.cursor = Some(id);
-            if step.records.len() - before >= TOMBSTONES_PER_TICK {
+            if step.records.len() - before >= TOMBSTONES_PER_STEP {
                 return;
             }
         }
@@ -53,7 +51,7 @@ impl Coordinator {
         let Some(group) = self.groups.get(id) else { return };
         let mut gone = Vec::new();
         let mut all = true;
-        for (topic, partition, entry) in self.offsets.of_group(id) {
+        for (topic, partition, entry) in self.offsets.of_group(id).iter() {
             if lapsed(group, topic, entry, now_ms, &self.config) {
                 gone.push((topic.clone(), partition));
             } else {
@@ -62,7 +60,7 @@ impl Coordinator {
         }
         let group_ends = all && group.is(State::Empty) && group.pending.is_empty();
         let group = group.id.clone();
-        self.forget(group, gone, true, step);
+        self.forget(group, gone, Loss::Expired, step);
         if group_ends {
             // Its offsets are staged already, and staging them again would only repeat their tombstones.
             self.remove_group_only(id, step);

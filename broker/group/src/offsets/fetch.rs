@@ -39,10 +39,10 @@ impl Coordinator {
         version: i16,
         topics: &dyn Topics,
     ) -> OffsetFetchResponseTopics {
-        let resolved = resolve(asked, version, topics);
+        let resolved = resolve(asked, version, topics).map(|(name, id)| (self.offsets.of_group(group).find(&name), id));
         let partitions = asked.partition_indexes.iter().map(|&index| match &resolved {
             Err(code) => refuse::offset_fetch_partition(index, *code),
-            Ok((name, id)) => match self.offsets.get(group, name, index).filter(|e| e.is_of(*id)) {
+            Ok((offsets, id)) => match offsets.and_then(|o| o.get(index)).filter(|e| e.is_of(*id)) {
                 Some(entry) => answer(index, entry),
                 None => refuse::offset_fetch_partition(index, ErrorCode::None),
             },
@@ -56,7 +56,8 @@ impl Coordinator {
 
     fn fetch_all(&self, group: &str, version: i16, topics: &dyn Topics) -> Vec<OffsetFetchResponseTopics> {
         let mut answers = Vec::new();
-        for (name, partitions) in self.offsets.topics(group) {
+        for of_topic in self.offsets.of_group(group).topics() {
+            let name = &of_topic.topic;
             if !topics.authorized(name) {
                 continue;
             }
@@ -65,8 +66,8 @@ impl Coordinator {
                 // There is no way to name it.
                 continue;
             }
-            let current = partitions.iter().filter(|(_, entry)| entry.is_of(topic_id));
-            let partitions: Vec<_> = current.map(|(&index, entry)| answer(index, entry)).collect();
+            let current = of_topic.iter().filter(|(_, entry)| entry.is_of(topic_id));
+            let partitions: Vec<_> = current.map(|(index, entry)| answer(index, entry)).collect();
             if !partitions.is_empty() {
                 answers.push(OffsetFetchResponseTopics { name: name.to_string(), topic_id, partitions });
             }

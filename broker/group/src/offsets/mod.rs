@@ -6,6 +6,7 @@ mod expire;
 mod fetch;
 mod store;
 
+pub(crate) use delete::Purge;
 pub(crate) use expire::Expiry;
 pub use fetch::{offset_fetch_groups, offset_fetch_response};
 pub use store::OffsetEntry;

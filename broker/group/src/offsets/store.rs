@@ -58,13 +58,37 @@ impl From<&OffsetEntry> for OffsetCommitValue {
     }
 }
 
-type Partitions = BTreeMap<i32, OffsetEntry>;
-type Topics = BTreeMap<Arc<str>, Partitions>;
+/// The offsets of one topic, by partition. Sorted vectors, because most groups have committed a few partitions of a
+/// topic or two: a tree's nodes would be mostly empty.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicOffsets {
+    pub topic: Arc<str>,
+    partitions: Vec<(i32, OffsetEntry)>,
+}
+
+impl TopicOffsets {
+    pub fn get(&self, partition: i32) -> Option<&OffsetEntry> {
+        let at = self.find(partition).ok()?;
+        self.partitions.get(at).map(|(_, entry)| entry)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (i32, &OffsetEntry)> {
+        self.partitions.iter().map(|(p, entry)| (*p, entry))
+    }
+
+    fn find(&self, partition: i32) -> Result<usize, usize> {
+        self.partitions.binary_search_by_key(&partition, |(p, _)| *p)
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
-    groups: BTreeMap<Arc<str>, Topics>,
+    groups: BTreeMap<Arc<str>, Vec<TopicOffsets>>,
     len: usize,
+}
+
+fn find(topics: &[TopicOffsets], topic: &str) -> Result<usize, usize> {
+    topics.binary_search_by(|t| (*t.topic).cmp(topic))
 }
 
 impl Offsets {
@@ -73,7 +97,7 @@ impl Offsets {
     }
 
     pub fn get(&self, group: &str, topic: &str, partition: i32) -> Option<&OffsetEntry> {
-        self.groups.get(group)?.get(topic)?.get(&partition)
+        self.of_group(group).find(topic)?.get(partition)
     }
 
     pub fn has_group(&self, group: &str) -> bool {
@@ -85,48 +109,72 @@ impl Offsets {
             Some(topics) => topics,
             None => self.groups.entry(group.clone()).or_default(),
         };
-        let partitions = match topics.get_mut(topic) {
-            Some(partitions) => partitions,
-            None => topics.entry(topic.clone()).or_default(),
-        };
-        if partitions.insert(partition, entry).is_none() {
-            self.len += 1;
+        match find(topics, topic) {
+            Ok(at) => {
+                let partitions = &mut topics[at].partitions;
+                match partitions.binary_search_by_key(&partition, |(p, _)| *p) {
+                    Ok(at) => {
+                        partitions[at].1 = entry;
+                        return;
+                    }
+                    Err(at) => partitions.insert(at, (partition, entry)),
+                }
+            }
+            Err(at) => {
+                topics.reserve_exact(1);
+                topics.insert(at, TopicOffsets { topic: topic.clone(), partitions: vec![(partition, entry)] });
+            }
         }
+        self.len += 1;
     }
 
     pub fn remove(&mut self, group: &str, topic: &str, partition: i32) {
         let Some(topics) = self.groups.get_mut(group) else { return };
-        let Some(partitions) = topics.get_mut(topic) else { return };
-        if partitions.remove(&partition).is_some() {
-            self.len -= 1;
-        }
-        if partitions.is_empty() {
-            topics.remove(topic);
+        let Ok(at) = find(topics, topic) else { return };
+        let of_topic = &mut topics[at];
+        let Ok(index) = of_topic.find(partition) else { return };
+        of_topic.partitions.remove(index);
+        self.len -= 1;
+        if of_topic.partitions.is_empty() {
+            topics.remove(at);
         }
         if topics.is_empty() {
             self.groups.remove(group);
         }
     }
 
-    pub fn topics(&self, group: &str) -> impl Iterator<Item = (&Arc<str>, &Partitions)> {
-        self.groups.get(group).into_iter().flatten()
+    /// What a group has committed.
+    pub fn of_group(&self, group: &str) -> GroupOffsets<'_> {
+        GroupOffsets(self.groups.get(group).map(Vec::as_slice).unwrap_or_default())
     }
 
-    pub fn of_group(&self, group: &str) -> impl Iterator<Item = (&Arc<str>, i32, &OffsetEntry)> {
-        self.topics(group).flat_map(|(topic, partitions)| partitions.iter().map(move |(p, e)| (topic, *p, e)))
-    }
-
-    /// The partitions of one topic that any group has committed.
-    pub fn of_topic<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (&'a Arc<str>, &'a Partitions)> {
-        self.groups.iter().filter_map(move |(group, topics)| Some((group, topics.get(topic)?)))
+    /// The offsets of one topic in every group that has some.
+    pub fn of_topic<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (&'a Arc<str>, &'a TopicOffsets)> {
+        self.groups.iter().filter_map(move |(group, topics)| Some((group, topics.get(find(topics, topic).ok()?)?)))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, i32, &OffsetEntry)> {
         self.groups.iter().flat_map(|(group, topics)| {
-            topics.iter().flat_map(move |(topic, partitions)| {
-                partitions.iter().map(move |(p, entry)| (&**group, &**topic, *p, entry))
-            })
+            topics.iter().flat_map(move |t| t.iter().map(move |(p, entry)| (&**group, &*t.topic, p, entry)))
         })
+    }
+}
+
+/// The offsets of one group, by topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupOffsets<'a>(&'a [TopicOffsets]);
+
+impl<'a> GroupOffsets<'a> {
+    pub fn topics(self) -> impl Iterator<Item = &'a TopicOffsets> {
+        self.0.iter()
+    }
+
+    pub fn find(self, topic: &str) -> Option<&'a TopicOffsets> {
+        self.0.get(find(self.0, topic).ok()?)
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = (&'a Arc<str>, i32, &'a OffsetEntry)> {
+        self.0.iter().flat_map(|t| t.iter().map(move |(p, entry)| (&t.topic, p, entry)))
     }
 }
 
@@ -143,6 +191,7 @@ mod tests {
             offsets.put(&g, &t, p, entry.clone());
         }
         assert_eq!(offsets.len(), 2);
+        assert_eq!(offsets.iter().map(|(_, _, p, _)| p).collect::<Vec<_>>(), [0, 1]);
         offsets.remove("g", "t", 7);
         offsets.remove("g", "t", 0);
         offsets.remove("g", "t", 1);

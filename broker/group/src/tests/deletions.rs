@@ -126,3 +126,24 @@ fn a_deleted_topic_takes_its_offsets_along() {
         assert_eq!(c.committed().map(|(g, t, p, e)| (g, t, p, e.offset)).collect::<Vec<_>>(), [("g", "u", 0, 6)]);
     }
 }
+
+#[test]
+fn a_deleted_topic_of_many_groups_goes_in_portions_and_despite_a_log_that_refuses_for_a_while() {
+    let mut desk = Desk::quick();
+    desk.topics.set("wide", 5, 1_000);
+    for group in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        for p in 0..1_000 {
+            desk.commit(group, "", -1, "wide", (p, 1));
+        }
+    }
+    desk.refuse_appends = Some(ErrorCode::KafkaStorageError);
+    let step = desk.c.on_topics_deleted(&[("wide".into(), topic_id(5))]);
+    assert!(step.records.len() <= 6_000, "{}", step.records.len());
+    desk.settle(step);
+    assert_eq!(desk.c.committed_len(), 8_000);
+    assert!(desk.c.next_deadline().unwrap() > desk.now, "not tried again at once");
+    desk.refuse_appends = None;
+    desk.pass(10_000);
+    assert_eq!((desk.c.committed_len(), desk.replayed().committed_len()), (0, 0));
+    assert!(desk.c.next_deadline().unwrap() > desk.now, "and that is the end of it");
+}

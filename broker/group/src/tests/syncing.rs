@@ -109,7 +109,7 @@ fn members_that_send_no_sync_are_out_after_the_rebalance_timeout() {
     assert_eq!(desk.synced(parked), None);
     desk.pass(1);
     assert_eq!(desk.synced(parked).unwrap().error_code, ErrorCode::RebalanceInProgress.code());
-    assert_eq!(desk.members("g"), [follower.clone()]);
+    assert_eq!(desk.members("g"), std::slice::from_ref(&follower));
     assert_eq!(desk.heartbeat("g", &leader, 1), ErrorCode::UnknownMemberId);
     let alone = desk.join_now(&joiner.id(&follower));
     assert_eq!((alone.leader, alone.generation_id), (follower, 2));

@@ -96,3 +96,11 @@ fn what_metrics_read() {
     assert_eq!((counters.completed_rebalances, counters.offset_commits), (1, 1));
     assert_eq!(State::ALL.map(State::name), ["Empty", "PreparingRebalance", "CompletingRebalance", "Stable"]);
 }
+
+#[test]
+fn idle_groups_are_small() {
+    // A group that only holds offsets, as most do on a broker with many: itself, its keys, one partition.
+    let group = size_of::<crate::classic::Group>();
+    let offset = size_of::<(i32, OffsetEntry)>();
+    assert!(group <= 512 && offset <= 80, "group {group}, offset {offset}");
+}
