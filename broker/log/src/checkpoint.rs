@@ -47,6 +47,10 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Offsets>, LogError> {
     let Some(bytes) = disk.read_file(path).map_err(|e| LogError::io("reading", path, e))? else {
         return Ok(None);
     };
+    if bytes.is_empty() {
+        // Apache makes its cleaner checkpoint empty until there is something to say.
+        return Ok(None);
+    }
     let offsets = parse(&bytes);
     if offsets.is_none() {
         tracing::warn!(file = %path.display(), "checkpoint is garbled, going on without it");

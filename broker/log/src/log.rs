@@ -317,6 +317,9 @@ impl Log {
             handle.sync()?;
             self.recovery_point = handle.up_to();
         }
+        for at in 0..self.segments.len() {
+            self.with_segment(at, |s, place| s.close(place))?;
+        }
         Ok(())
     }
 

@@ -63,7 +63,7 @@ fn limits_of_a_read() {
 fn an_idle_partition_costs_one_small_file_and_no_handle() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t-0");
-    let log = open(&path, LogConfig::default());
+    let mut log = open(&path, LogConfig::default());
     assert_eq!(files(&path), ["partition.metadata"]);
     assert_eq!(log.open_segments(), 0);
     log.close(true).unwrap();
