@@ -102,7 +102,7 @@ fn the_formatters_show_commits_and_group_metadata() {
     eventually("the commit at offset 3 in the offsets topic", 30, || {
         let text = formatted("OffsetsMessageFormatter");
         let wanted = format!(r#""group":"{group}","topic":"{topic}","partition":0"#);
-        let line = text.lines().filter(|l| l.contains(&wanted)).next_back()?;
+        let line = text.lines().rfind(|l| l.contains(&wanted))?;
         line.contains(r#""offset":3"#).then_some(())
     });
     let text = formatted("GroupMetadataMessageFormatter");

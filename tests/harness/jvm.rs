@@ -37,14 +37,13 @@ fn driver() -> &'static Driver {
         let jars = std::fs::read_dir(&lib).expect("the jars").flatten().map(|e| e.path().display().to_string());
         let mut path = vec![classes.display().to_string()];
         path.extend(jars.filter(|j| j.ends_with(".jar")));
-        let child = Tool::new("java")
+        let (commands, output) = Tool::new("java")
             .args(["-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg(format!("-Dlog4j2.configurationFile={}", log4j.display()))
             .args(["-cp", &path.join(":"), "Driver"])
             .converse();
         let runs = Runs::default();
         let sink = runs.clone();
-        let output = child.stdout.expect("the driver's output");
         let name = String::from("java-answers");
         let reader = std::thread::Builder::new().name(name).spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -52,7 +51,7 @@ fn driver() -> &'static Driver {
             }
         });
         assert!(reader.is_ok(), "no thread for the driver's answers");
-        Driver { commands: Mutex::new(child.stdin.expect("the driver's input")), runs, next: AtomicU64::new(1) }
+        Driver { commands: Mutex::new(commands), runs, next: AtomicU64::new(1) }
     })
 }
 

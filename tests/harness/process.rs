@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -127,11 +127,16 @@ impl Tool {
 
     /// Starts the program with pipes as standard input and output, for a conversation.
     #[track_caller]
-    pub fn converse(self) -> Child {
+    pub fn converse(self) -> (ChildStdin, ChildStdout) {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).args(&self.args).envs(self.env);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        spawn(command).unwrap_or_else(|e| panic!("cannot start {:?}: {e}", self.program))
+        let mut child = spawn(command).unwrap_or_else(|e| panic!("cannot start {:?}: {e}", self.program));
+        let input = child.stdin.take().expect("a pipe to it");
+        let output = child.stdout.take().expect("a pipe from it");
+        // It ends when its input does; somebody must take note.
+        std::thread::spawn(move || child.wait());
+        (input, output)
     }
 
     /// Runs the program to its end, whatever its exit code.

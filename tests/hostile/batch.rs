@@ -112,8 +112,7 @@ pub fn produce(target: &Target, topic: &str, batch: &Batch) -> Option<i16> {
 
 /// The same with bytes that need not be a batch.
 pub fn produce_bytes(target: &Target, topic: &str, records: Vec<u8>) -> Option<i16> {
-    let partition =
-        PartitionProduceData { index: 0, records: Some(Records::Bytes(Bytes::from(records))), ..Default::default() };
+    let partition = PartitionProduceData { index: 0, records: Some(Records::Bytes(Bytes::from(records))) };
     let topic = TopicProduceData { name: topic.into(), partition_data: vec![partition], ..Default::default() };
     let request = ProduceRequest { acks: -1, timeout_ms: 20_000, topic_data: vec![topic], ..Default::default() };
     let frame = klamm_protocol::frame::encode_request(3, Some("hostile"), &request, 9).ok()?.into_bytes().ok()?;

@@ -43,13 +43,11 @@ impl Peer {
             let jars = std::fs::read_dir(paths::cached("kafka-44", "kafka-44.sh")).expect("the jars").flatten();
             let mut path = vec![paths::cached("wire-peer", "kafka-44.sh").display().to_string()];
             path.extend(jars.map(|e| e.path().display().to_string()));
-            let child = Tool::new("java")
+            let (questions, answers) = Tool::new("java")
                 .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8"])
                 .args(["-cp", &path.join(":"), "Peer"])
                 .converse();
-            let questions = BufWriter::new(child.stdin.expect("the peer's input"));
-            let answers = BufReader::new(child.stdout.expect("the peer's output"));
-            Peer { pipes: Mutex::new((questions, answers)) }
+            Peer { pipes: Mutex::new((BufWriter::new(questions), BufReader::new(answers))) }
         })
     }
 
