@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufReader, BufWriter, Read, Write},
-    process::{Child, ChildStdin, ChildStdout},
+    process::{ChildStdin, ChildStdout},
     sync::{Mutex, OnceLock},
 };
 
@@ -13,8 +13,6 @@ use klamm_tests::{Tool, paths};
 /// The running JVM.
 pub struct Peer {
     pipes: Mutex<(BufWriter<ChildStdin>, BufReader<ChildStdout>)>,
-    /// Dies with this program; kept so that it isn't forgotten.
-    _jvm: Child,
 }
 
 /// A message as Apache sees it.
