@@ -438,3 +438,7 @@ async fn read_answers<R: AsyncRead + Unpin>(
         let _ = waiter.answer.send(frame);
     }
 }
+
+#[cfg(test)]
+#[path = "connection_test.rs"]
+mod tests;
