@@ -6,6 +6,10 @@
 //! leaves durable state as the log has it and turns the answer into an error. One step at a time: between a call and
 //! its `commit` or `fail` nothing else may be asked of the coordinator (hold its lock over the append).
 //!
+//! "In the log" means the leader's own log, in order. Where answers have to wait for more (replicas, fsync), commit at
+//! once and hold the answers back. Should the broker lose the partition meanwhile, it drops the coordinator: the next
+//! one knows what the surviving log says.
+//!
 //! A coordinator that takes over a partition reads it through [`Coordinator::replay`] and starts with
 //! [`Coordinator::loaded`].
 

@@ -3,10 +3,10 @@
 //!
 //! Types this coordinator does not know (groups of newer protocols) are skipped, not refused.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use klamm_protocol::Message;
 use klamm_protocol::messages::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
-use klamm_protocol::wire::{DecodeError, EncodeError};
+use klamm_protocol::wire::{DecodeError, EncodeError, Writer};
 
 use crate::offsets::OffsetEntry;
 use crate::step::CoordinatorRecord;
@@ -100,11 +100,10 @@ fn split(bytes: &Bytes) -> Result<(i16, Bytes), ReplayError> {
 }
 
 fn join(head: i16, message: &impl Message, version: i16) -> Result<Bytes, EncodeError> {
-    let body = message.to_bytes(version)?;
-    let mut out = BytesMut::with_capacity(2 + body.len());
-    out.put_i16(head);
-    out.extend_from_slice(&body);
-    Ok(out.freeze())
+    let mut w = Writer::new();
+    w.i16(head);
+    message.encode(&mut w, version)?;
+    w.finish().into_bytes()
 }
 
 fn offset_key(group: &str, topic: &str, partition: i32) -> Result<Bytes, EncodeError> {

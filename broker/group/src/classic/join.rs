@@ -216,6 +216,7 @@ impl Group {
         after.refresh_subscriptions();
         match records::group(&self.id, &after.to_value(|m| m.assignment.clone())) {
             Ok(record) => {
+                tracing::info!(group = &*self.id, old = old_id, new = new_id, "static member came back");
                 step.records.push(record);
                 let failed = Box::new((ticket, refuse::joining(version, "", ErrorCode::UnknownServerError)));
                 step.effects.push(Effect::Replaced { group: Box::new(after), answers: then.answers, failed });

@@ -50,7 +50,7 @@ impl Group {
             who.member_id.clone()
         };
         let reason = who.reason.as_deref().unwrap_or("not given");
-        tracing::info!(group = %self.id, member = id, reason, "member leaves");
+        tracing::info!(group = &*self.id, member = id, reason, "member leaves");
         self.remove(&id, step);
         Ok(())
     }

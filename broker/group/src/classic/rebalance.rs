@@ -30,6 +30,8 @@ impl Group {
         self.members_mut().for_each(|m| m.owes_sync = false);
         self.sync_deadline_ms = None;
         self.rewrite_ms = None;
+        let (generation, members) = (self.generation, self.members().len());
+        tracing::info!(group = &*self.id, generation, members, "rebalance begins");
 
         if !self.is(State::Empty) {
             self.enter(State::PreparingRebalance, now_ms);
@@ -116,6 +118,7 @@ impl Group {
         self.protocol_name = None;
         self.refresh_subscriptions();
         self.enter(State::Empty, now_ms);
+        tracing::info!(group = &*self.id, generation = self.generation, "no members left");
         self.write_empty(step);
     }
 
@@ -133,6 +136,8 @@ impl Group {
         self.protocol_name = self.vote();
         self.refresh_subscriptions();
         self.enter(State::CompletingRebalance, now_ms);
+        let (generation, members) = (self.generation, self.members().len());
+        tracing::info!(group = &*self.id, generation, members, "everybody joined; the leader assigns");
         for id in self.member_ids(|_| true) {
             self.answer_join(&id, step, |group, version| group.joined(&id, version));
             self.refresh_session(&id, now_ms);
@@ -156,7 +161,12 @@ impl Group {
         for id in &late {
             self.remove(id, step);
         }
-        tracing::debug!(group = %self.id, generation = self.generation, late = late.len(), "removed members that sent no SyncGroup");
+        tracing::debug!(
+            group = &*self.id,
+            generation = self.generation,
+            late = late.len(),
+            "removed members that sent no SyncGroup"
+        );
         self.prepare_rebalance(now_ms, config, step);
     }
 

@@ -123,7 +123,7 @@ impl Group {
             // Its session starts anew with the answer it waits for.
             return;
         }
-        tracing::info!(group = %self.id, member = id, "member removed: its session timed out");
+        tracing::info!(group = &*self.id, member = id, "member removed: its session timed out");
         self.remove(id, step);
         self.after_removal(now_ms, config, step);
     }

@@ -11,7 +11,6 @@ use klamm_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use super::store::OffsetEntry;
 use crate::coordinator::Coordinator;
 use crate::records;
-use crate::refuse;
 use crate::step::{Answer, Effect, Step, Ticket};
 use crate::topics::{TopicFacts, Topics};
 
@@ -97,11 +96,6 @@ impl Coordinator {
     fn is_metadata_too_large(&self, partition: &OffsetCommitRequestPartition) -> bool {
         let max = self.config.offset_metadata_max;
         partition.committed_metadata.as_ref().is_some_and(|m| m.len() > max && m.encode_utf16().count() > max)
-    }
-
-    /// Refuses a whole commit, for callers that know better than the coordinator.
-    pub fn refuse_commit(ticket: Ticket, request: &OffsetCommitRequest, code: ErrorCode) -> (Ticket, Answer) {
-        (ticket, Answer::OffsetCommit(refuse::offset_commit(request, code)))
     }
 }
 
