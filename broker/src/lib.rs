@@ -15,3 +15,6 @@ pub mod net;
 pub mod random;
 pub mod replica;
 pub mod server;
+
+#[cfg(test)]
+mod docs;

@@ -1,19 +1,54 @@
-//! Log lines on standard error: text for people, or JSON by `klamm.log.format`.
+//! Log lines on standard error, as text or JSON. Called once, by the command that runs a broker.
+
+use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::BrokerConfig;
 
-/// Sets logging up for the process. `KLAMM_LOG` wins over `klamm.log.level`; both take a level or
-/// directives such as `info,klamm::net=debug`. A second call changes nothing.
+/// Sets logging up as configured: `klamm.log.format`, and the level from `KLAMM_LOG`, else `RUST_LOG`, else
+/// `klamm.log.level`. What cannot be understood is said on standard error and replaced by `info`: logging must not keep
+/// a broker from starting.
 pub fn init(config: &BrokerConfig) {
-    let wanted = std::env::var("KLAMM_LOG").unwrap_or_else(|_| config.log_level.clone());
-    // openraft speaks of every step at info.
-    let filter =
-        EnvFilter::try_new(format!("{wanted},openraft=warn")).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let done = if config.log_json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
-    if let Err(error) = done {
-        eprintln!("logging was set up before: {error}");
+    init_with(config.log_json, &filter_text(|name| std::env::var(name).ok(), &config.log_level));
+}
+
+/// Sets logging up with a filter such as `info` or `info,klamm::net=debug`.
+pub fn init_with(json: bool, filter: &str) {
+    // openraft speaks of every step at info; whoever wants that names it.
+    let filter = EnvFilter::try_new(format!("openraft=warn,{filter}")).unwrap_or_else(|error| {
+        eprintln!("klamm: log filter {filter:?}: {error}; taking info");
+        EnvFilter::new("openraft=warn,info")
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE)
+        .with_ansi(std::io::stderr().is_terminal());
+    let set = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+    if let Err(error) = set {
+        eprintln!("klamm: logging is set up already: {error}");
+    }
+}
+
+/// The filter that counts: the first of the two variables that is set, else the configured one.
+fn filter_text(variable: impl Fn(&str) -> Option<String>, configured: &str) -> String {
+    let set = ["KLAMM_LOG", "RUST_LOG"].iter().filter_map(|name| variable(name)).find(|text| !text.trim().is_empty());
+    set.unwrap_or_else(|| configured.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_win_over_the_configuration() {
+        let vars = |set: &'static [(&str, &str)]| {
+            move |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+        };
+        assert_eq!(filter_text(vars(&[]), "warn"), "warn");
+        assert_eq!(filter_text(vars(&[("RUST_LOG", "debug"), ("KLAMM_LOG", " ")]), "warn"), "debug");
+        assert_eq!(filter_text(vars(&[("RUST_LOG", "debug"), ("KLAMM_LOG", "trace")]), "warn"), "trace");
     }
 }

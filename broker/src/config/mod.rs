@@ -21,6 +21,8 @@ mod broker_test;
 #[cfg(test)]
 mod describe_test;
 #[cfg(test)]
+mod docs_test;
+#[cfg(test)]
 mod rules_test;
 
 pub use broker::{BrokerConfig, GroupSettings, InternalReplicas, Loaded};

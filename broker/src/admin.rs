@@ -1,0 +1,308 @@
+//! The admin HTTP server (`klamm.admin.listener`): `/livez`, `/readyz`, `/metrics`, `/v1/status`. Read-only.
+//!
+//! It lives on the small runtime, so that it answers while requests stall; what takes time (a page of metrics) runs on a
+//! blocking thread. Connections, header bytes and idle times are bounded: nobody has to authenticate here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::broker::Broker;
+use crate::metrics::{MetricsSource, Snapshot};
+
+/// Connections at the same time; further ones wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// Bytes of a request's head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Time for a request's head to arrive, the wait for the next request on a connection included.
+const HEAD_TIME: Duration = Duration::from_secs(90);
+
+/// What the server tells.
+pub trait AdminSource: Send + Sync + 'static {
+    /// Why this broker is not ready, if it isn't.
+    fn not_ready(&self) -> Option<&'static str>;
+    /// The text of `/metrics`.
+    fn metrics(&self) -> String;
+    /// The body of `/v1/status`.
+    fn status(&self) -> Value;
+}
+
+/// A running admin server.
+#[derive(Debug)]
+pub struct Admin {
+    running: Option<(SocketAddr, JoinHandle<()>)>,
+}
+
+impl Admin {
+    /// Where it listens; `None` when it is off.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.running.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Stops accepting. Connections end with their runtime.
+    pub fn stop(self) {
+        if let Some((_, task)) = self.running {
+            task.abort();
+        }
+    }
+}
+
+/// Starts the server on `control`. Call it on the runtime that serves requests: `/metrics` tells how busy that one is.
+///
+/// # Errors
+/// The address cannot be bound.
+pub async fn start(broker: &Arc<Broker>, control: &Runtime) -> io::Result<Admin> {
+    let Some(wanted) = broker.config.admin_listener.clone() else { return Ok(Admin { running: None }) };
+    let source = Arc::new(BrokerView { broker: broker.clone(), requests: Handle::current(), busy: Mutex::default() });
+    let host = if wanted.host.is_empty() { "0.0.0.0".to_owned() } else { wanted.host.clone() };
+    let bind = control.spawn(async move { TcpListener::bind((host, wanted.port)).await });
+    let listener = bind.await.map_err(io::Error::other)?;
+    let wanted = broker.config.admin_listener.as_ref().map(ToString::to_string).unwrap_or_default();
+    let listener =
+        listener.map_err(|e| io::Error::new(e.kind(), format!("klamm.admin.listener: cannot bind {wanted}: {e}")))?;
+    let address = listener.local_addr()?;
+    let task = control.spawn(serve(listener, source));
+    tracing::info!(%address, "admin HTTP listens");
+    Ok(Admin { running: Some((address, task)) })
+}
+
+/// Accepts until aborted.
+async fn serve(listener: TcpListener, source: Arc<dyn AdminSource>) {
+    let router = router(source);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    connection(stream, router).await;
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: accepting again at once would spin.
+                tracing::warn!(%error, "admin HTTP: accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "admin HTTP: connection ended");
+    }
+}
+
+type Source = State<Arc<dyn AdminSource>>;
+
+fn router(source: Arc<dyn AdminSource>) -> Router {
+    let wrong_path = "not found; there are /livez /readyz /metrics /v1/status\n";
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status))
+        .fallback(async move || (StatusCode::NOT_FOUND, wrong_path))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n"))
+        .with_state(source)
+}
+
+async fn readyz(State(source): Source) -> Response {
+    match source.not_ready() {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(source): Source) -> Response {
+    const TEXT: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    match tokio::task::spawn_blocking(move || source.metrics()).await {
+        Ok(text) => (TEXT, text).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn status(State(source): Source) -> Response {
+    match tokio::task::spawn_blocking(move || source.status()).await {
+        Ok(status) => axum::Json(status).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &tokio::task::JoinError) -> Response {
+    tracing::error!(%error, "admin HTTP: no answer");
+    (StatusCode::INTERNAL_SERVER_ERROR, "failed; the log says why\n").into_response()
+}
+
+/// A broker as the admin server sees it.
+struct BrokerView {
+    broker: Arc<Broker>,
+    /// The runtime that serves requests.
+    requests: Handle,
+    /// When its workers were last looked at, and how long they had been busy by then.
+    busy: Mutex<Option<(Instant, Duration)>>,
+}
+
+impl BrokerView {
+    /// Share of time the workers were idle since the last call.
+    fn idle(&self) -> Option<f64> {
+        let metrics = self.requests.metrics();
+        let workers = metrics.num_workers();
+        let busy: Duration = (0..workers).map(|worker| metrics.worker_total_busy_duration(worker)).sum();
+        let now = Instant::now();
+        let (then, busy_then) = self.busy.lock().replace((now, busy))?;
+        let whole = now.duration_since(then).as_secs_f64() * workers as f64;
+        let share = busy.saturating_sub(busy_then).as_secs_f64() / whole;
+        (whole > 0.0).then_some(1.0 - share.min(1.0))
+    }
+}
+
+impl MetricsSource for BrokerView {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { idle: self.idle(), ..self.broker.snapshot() }
+    }
+}
+
+impl AdminSource for BrokerView {
+    fn not_ready(&self) -> Option<&'static str> {
+        (!self.broker.is_ready()).then_some("the broker is starting or stopping")
+    }
+
+    fn metrics(&self) -> String {
+        self.broker.metrics.render(self, self.broker.clock.now_ms())
+    }
+
+    fn status(&self) -> Value {
+        let listeners = |listeners: &[crate::config::Listener]| -> Vec<Value> {
+            let one = |l: &crate::config::Listener| json!({"name": l.name, "address": l.address.to_string(), "protocol": l.protocol.name()});
+            listeners.iter().map(one).collect()
+        };
+        let config = &self.broker.config;
+        let mut status = status_of(&self.broker.snapshot());
+        status["listeners"] = listeners(&config.listeners).into();
+        status["advertised"] = listeners(&config.advertised).into();
+        status
+    }
+}
+
+/// What a snapshot gives for `/v1/status`.
+fn status_of(s: &Snapshot) -> Value {
+    let held = s.topics.iter().flat_map(|topic| &topic.partitions);
+    let in_state = |state: &str| s.groups.iter().filter(|group| group.state == state).count();
+    let dirs =
+        s.log_dirs.iter().map(|(path, total, free)| json!({"path": path, "total_bytes": total, "free_bytes": free}));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "node_id": s.node_id,
+        "cluster_id": s.cluster_id,
+        "state": if s.ready { "running" } else { "starting or stopping" },
+        "ready": s.ready,
+        "uptime_seconds": s.uptime_s,
+        "topics": s.topics.len(),
+        "partitions": {
+            "cluster": held.clone().count(),
+            "here": held.clone().filter(|p| p.log.is_some()).count(),
+            "led": held.clone().filter(|p| p.log.is_some() && p.leader == s.node_id).count(),
+            "offline": held.clone().filter(|p| p.leader < 0).count(),
+            "under_replicated": held.filter(|p| p.in_sync < p.replicas).count(),
+        },
+        "groups": {
+            "total": s.groups.len(),
+            "stable": in_state("Stable"),
+            "empty": in_state("Empty"),
+            "rebalancing": in_state("PreparingRebalance") + in_state("CompletingRebalance"),
+        },
+        "connections": s.connections,
+        "brokers": s.brokers.iter().map(|b| json!({"id": b.id, "address": b.address, "fenced": b.fenced})).collect::<Vec<_>>(),
+        "quorum": {"leader": s.controller.leader, "epoch": s.controller.epoch, "applied": s.controller.applied},
+        "log_dirs": dirs.collect::<Vec<_>>(),
+        "failed_log_dirs": s.failed_log_dirs,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Fake(AtomicBool);
+
+    impl AdminSource for Fake {
+        fn not_ready(&self) -> Option<&'static str> {
+            (!self.0.load(Ordering::Relaxed)).then_some("the dog ate it")
+        }
+
+        fn metrics(&self) -> String {
+            "m 1\n".to_owned()
+        }
+
+        fn status(&self) -> Value {
+            status_of(&Snapshot::default())
+        }
+    }
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers() {
+        let source = Arc::new(Fake(AtomicBool::new(false)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, source.clone()));
+        let get = async |path: &str| {
+            ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+        };
+
+        assert!(get("/livez").await.starts_with("HTTP/1.1 200 "));
+        let not_ready = get("/readyz").await;
+        assert!(not_ready.starts_with("HTTP/1.1 503 ") && not_ready.ends_with("not ready: the dog ate it\n"));
+        source.0.store(true, Ordering::Relaxed);
+        assert!(get("/readyz").await.starts_with("HTTP/1.1 200 "));
+        let metrics = get("/metrics").await;
+        assert!(metrics.contains("text/plain; version=0.0.4") && metrics.ends_with("m 1\n"));
+        let status = get("/v1/status").await;
+        let body: Value = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(body["topics"], 0);
+        assert!(get("/nope").await.starts_with("HTTP/1.1 404 "));
+        let post =
+            ask(address, "POST /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(post.starts_with("HTTP/1.1 405 ") && post.ends_with("only GET is allowed\n"));
+        let big = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(HEAD_BYTES));
+        assert!(!ask(address, &big).await.starts_with("HTTP/1.1 200 "));
+        assert!(!ask(address, "\x16\x03\x01\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
+        server.abort();
+    }
+}

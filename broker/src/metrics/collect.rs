@@ -1,0 +1,134 @@
+//! Takes the snapshot of a running broker. Looks at atomics and published state only; no partition's lock is taken, and
+//! each coordinator's for the time it takes to copy its offsets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use klamm_metadata::Image;
+
+use super::snapshot::{
+    BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, Snapshot, TopicFacts,
+};
+use crate::broker::Broker;
+
+impl MetricsSource for Broker {
+    fn snapshot(&self) -> Snapshot {
+        let image = self.controller.image();
+        let quorum = self.controller.quorum().metrics();
+        let ready = self.is_ready();
+        let (groups, rebalances) = groups(self);
+        Snapshot {
+            node_id: self.config.node_id,
+            cluster_id: image.cluster_id().to_owned(),
+            ready,
+            state: if ready { 3 } else { 1 },
+            uptime_s: self.clock.now_ms() as f64 / 1000.0,
+            connections: self.connections.len(),
+            fetch_sessions: self.sessions.len(),
+            idle: None,
+            controller: ControllerFacts {
+                active: quorum.leader == Some(self.config.node_id),
+                leader: quorum.leader,
+                epoch: quorum.term,
+                applied: quorum.applied_offset.unwrap_or(0),
+                last: quorum.last_offset.unwrap_or(0),
+            },
+            brokers: brokers(&image, &self.config.inter_broker_listener),
+            topics: topics(self, &image),
+            groups,
+            rebalances,
+            log_dirs: self.config.log_dirs.iter().filter_map(|dir| space(dir)).collect(),
+            failed_log_dirs: Vec::new(),
+        }
+    }
+}
+
+/// Size and free bytes of a directory's file system.
+fn space(dir: &std::path::Path) -> Option<(String, u64, u64)> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Some((dir.display().to_string(), bytes(stat.f_blocks), bytes(stat.f_bavail)))
+}
+
+fn brokers(image: &Image, listener: &str) -> Vec<BrokerFacts> {
+    let address = |broker: &klamm_metadata::Broker| {
+        let endpoint = broker.endpoints.iter().find(|e| e.name == listener).or(broker.endpoints.first());
+        endpoint
+            .map_or_else(String::new, |e| crate::config::HostPort { host: e.host.clone(), port: e.port }.to_string())
+    };
+    let facts = |broker: &klamm_metadata::Broker| BrokerFacts {
+        id: broker.id,
+        address: address(broker),
+        fenced: broker.fenced,
+    };
+    image.brokers().map(|broker| facts(broker)).collect()
+}
+
+fn topics(broker: &Broker, image: &Image) -> Vec<TopicFacts> {
+    let topic = |topic: &Arc<klamm_metadata::Topic>| {
+        let hosted = broker.replicas.topic_by_id(topic.id);
+        let min_in_sync = hosted.as_ref().map_or(1, |hosted| hosted.topic.config().min_insync_replicas);
+        let log = |index: usize| {
+            let partition = hosted.as_ref()?.partition(i32::try_from(index).ok()?).ok()?;
+            let offsets = partition.offsets();
+            Some(LogFacts {
+                start: offsets.log_start,
+                last_stable: offsets.last_stable,
+                high_watermark: offsets.high_watermark,
+                end: offsets.log_end,
+                size: partition.size_bytes(),
+            })
+        };
+        let partitions = topic.partitions.iter().enumerate().map(|(index, p)| PartitionFacts {
+            leader: p.leader,
+            preferred: p.replicas.first() == Some(&p.leader),
+            replicas: p.replicas.len(),
+            in_sync: p.isr.len(),
+            min_in_sync: usize::try_from(min_in_sync).unwrap_or(0),
+            reassigning: !p.adding_replicas.is_empty() || !p.removing_replicas.is_empty(),
+            log: log(index),
+        });
+        TopicFacts { name: topic.name.clone(), partitions: partitions.collect() }
+    };
+    image.topics().map(topic).collect()
+}
+
+fn groups(broker: &Broker) -> (Vec<GroupFacts>, u64) {
+    let mut groups = Vec::new();
+    let mut rebalances = 0;
+    // Topic names repeat in every group; one copy of each is enough.
+    let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
+    let collected = broker.groups.each(|coordinator| {
+        let mut here: BTreeMap<&str, GroupFacts> = BTreeMap::new();
+        for group in coordinator.groups() {
+            let facts = GroupFacts {
+                id: group.id().to_owned(),
+                state: group.state().name(),
+                members: group.members().len(),
+                offsets: Vec::new(),
+            };
+            here.insert(group.id(), facts);
+        }
+        for (group, topic, partition, committed) in coordinator.committed() {
+            let Some(facts) = here.get_mut(group) else { continue };
+            let topic = match names.get(topic) {
+                Some(name) => name.clone(),
+                None => {
+                    let name: Arc<str> = topic.into();
+                    names.insert(name.clone());
+                    name
+                }
+            };
+            facts.offsets.push((topic, partition, committed.offset));
+        }
+        groups.extend(here.into_values().map(|mut facts| {
+            facts.offsets.sort_unstable();
+            facts
+        }));
+        rebalances += coordinator.counters().completed_rebalances;
+    });
+    if collected.is_err() {
+        tracing::debug!("metrics without the groups that are still being loaded");
+    }
+    (groups, rebalances)
+}

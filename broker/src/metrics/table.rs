@@ -1,0 +1,151 @@
+//! Every metric once: name, kind, labels, help. `/metrics`, `docs/metrics.md` and the code take them from here. Names
+//! beginning with `kafka_` are those the JMX exporter and kafka_exporter give, so that dashboards and alerts made for
+//! Apache Kafka work; labels are theirs, too.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, until a restart.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Quantiles with a count.
+    Summary,
+    /// Buckets with a sum and a count.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the exposition format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Summary => "summary",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric's declaration.
+#[derive(Debug)]
+pub struct Def {
+    /// Name.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($ident:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(pub(super) const $ident: Def =
+            Def { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)+
+        /// All metrics, in the order of the documentation.
+        pub const ALL: &[Def] = &[$($ident),+];
+    };
+}
+
+metrics! {
+    // Traffic by topic.
+    BYTES_IN = Counter "kafka_server_brokertopicmetrics_bytesin_total" ["topic"] "Bytes produced; the series without a topic is the sum.";
+    BYTES_OUT = Counter "kafka_server_brokertopicmetrics_bytesout_total" ["topic"] "Bytes consumed; the series without a topic is the sum.";
+    BYTES_REJECTED = Counter "kafka_server_brokertopicmetrics_bytesrejected_total" ["topic"] "Bytes of refused batches; the series without a topic is the sum.";
+    MESSAGES_IN = Counter "kafka_server_brokertopicmetrics_messagesin_total" ["topic"] "Records produced; the series without a topic is the sum.";
+    PRODUCE_REQUESTS = Counter "kafka_server_brokertopicmetrics_totalproducerequests_total" ["topic"] "Produce requests that named the topic.";
+    FETCH_REQUESTS = Counter "kafka_server_brokertopicmetrics_totalfetchrequests_total" ["topic"] "Fetch requests that named the topic.";
+    FAILED_PRODUCE = Counter "kafka_server_brokertopicmetrics_failedproducerequests_total" ["topic"] "Produce requests refused for the topic.";
+    FAILED_FETCH = Counter "kafka_server_brokertopicmetrics_failedfetchrequests_total" ["topic"] "Fetch requests refused for the topic.";
+
+    // Requests.
+    REQUESTS = Counter "kafka_network_requestmetrics_requests_total" ["request", "version"] "Requests answered.";
+    REQUEST_ERRORS = Counter "kafka_network_requestmetrics_errors_total" ["request", "error"] "Error codes in answers; NONE counts answers without.";
+    REQUEST_TIME_MS = Summary "kafka_network_requestmetrics_totaltimems" ["request"] "Milliseconds from the end of a request's frame to its answer, over the last five to ten minutes.";
+    REQUEST_SECONDS = Histogram "klamm_request_duration_seconds" ["request"] "Seconds from the end of a request's frame to its answer.";
+
+    // Connections.
+    CONNECTIONS = Gauge "kafka_server_socket_server_metrics_connection_count" [] "Open connections.";
+    CONNECTIONS_CREATED = Counter "kafka_server_socket_server_metrics_connection_creation_total" [] "Connections accepted.";
+    CONNECTIONS_REFUSED = Counter "klamm_connections_refused_total" [] "Connections closed at once because a limit was reached.";
+    CONNECTIONS_EXPIRED = Counter "kafka_network_socketserver_expiredconnectionskilledcount" [] "Connections closed because they were idle.";
+    PANICS = Counter "klamm_panics_total" [] "Panics caught; each closed one connection.";
+    FETCH_SESSIONS = Gauge "kafka_server_fetchsessioncache_numincrementalfetchsessions" [] "Fetch sessions kept.";
+    REQUEST_IDLE = Gauge "kafka_server_kafkarequesthandlerpool_requesthandleravgidle_percent" [] "Share of time the worker threads were idle since the last scrape, 0 to 1.";
+    NETWORK_IDLE = Gauge "kafka_network_socketserver_networkprocessoravgidle_percent" [] "The same; network and requests share their threads.";
+
+    // This broker's replicas.
+    PARTITIONS = Gauge "kafka_server_replicamanager_partitioncount" [] "Partitions this broker holds a replica of.";
+    LEADERS = Gauge "kafka_server_replicamanager_leadercount" [] "Partitions this broker leads.";
+    UNDER_REPLICATED = Gauge "kafka_server_replicamanager_underreplicatedpartitions" [] "Led partitions with a replica out of sync.";
+    UNDER_MIN_ISR = Gauge "kafka_server_replicamanager_underminisrpartitioncount" [] "Led partitions with fewer replicas in sync than min.insync.replicas.";
+    AT_MIN_ISR = Gauge "kafka_server_replicamanager_atminisrpartitioncount" [] "Led partitions with exactly min.insync.replicas in sync.";
+    REASSIGNING = Gauge "kafka_server_replicamanager_reassigningpartitions" [] "Led partitions that are being reassigned.";
+    P_UNDER_REPLICATED = Gauge "kafka_cluster_partition_underreplicated" ["topic", "partition"] "1 when a replica is out of sync.";
+    P_UNDER_MIN_ISR = Gauge "kafka_cluster_partition_underminisr" ["topic", "partition"] "1 with fewer replicas in sync than min.insync.replicas.";
+    P_AT_MIN_ISR = Gauge "kafka_cluster_partition_atminisr" ["topic", "partition"] "1 with exactly min.insync.replicas in sync.";
+    P_REPLICAS = Gauge "kafka_cluster_partition_replicascount" ["topic", "partition"] "Replicas.";
+    P_IN_SYNC = Gauge "kafka_cluster_partition_insyncreplicascount" ["topic", "partition"] "Replicas in sync.";
+    P_LSO_LAG = Gauge "kafka_cluster_partition_laststableoffsetlag" ["topic", "partition"] "Records behind the high watermark that open transactions hold back.";
+
+    // Logs.
+    LOG_SIZE = Gauge "kafka_log_log_size" ["topic", "partition"] "Bytes of the partition's segments.";
+    LOG_START = Gauge "kafka_log_log_logstartoffset" ["topic", "partition"] "First offset kept.";
+    LOG_END = Gauge "kafka_log_log_logendoffset" ["topic", "partition"] "Next offset to be written.";
+    OFFLINE_DIRS = Gauge "kafka_log_logmanager_offlinelogdirectorycount" [] "Log directories that failed.";
+    FLUSHES_MS = Summary "kafka_log_logflushstats_logflushrateandtimems" [] "Milliseconds of a flush to disk, over the last five to ten minutes.";
+    FLUSH_SECONDS = Histogram "klamm_log_flush_duration_seconds" [] "Seconds of a flush to disk.";
+    DIR_TOTAL = Gauge "klamm_log_dir_total_bytes" ["dir"] "Size of the file system of a log directory.";
+    DIR_FREE = Gauge "klamm_log_dir_free_bytes" ["dir"] "Free bytes of the file system of a log directory.";
+
+    // Groups.
+    GROUPS = Gauge "kafka_coordinator_group_groupmetadatamanager_numgroups" [] "Groups coordinated here.";
+    GROUP_OFFSETS = Gauge "kafka_coordinator_group_groupmetadatamanager_numoffsets" [] "Committed offsets kept here.";
+    GROUPS_STABLE = Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupsstable" [] "Groups in state Stable.";
+    GROUPS_PREPARING = Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupspreparingrebalance" [] "Groups in state PreparingRebalance.";
+    GROUPS_COMPLETING = Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupscompletingrebalance" [] "Groups in state CompletingRebalance.";
+    GROUPS_EMPTY = Gauge "kafka_coordinator_group_groupmetadatamanager_numgroupsempty" [] "Groups in state Empty.";
+    GROUP_COUNT = Gauge "kafka_server_group_coordinator_metrics_group_count" ["protocol"] "Groups by protocol.";
+    REBALANCES = Counter "kafka_server_group_coordinator_metrics_group_completed_rebalance_total" [] "Rebalances completed.";
+
+    // Cluster, as the controller sees it.
+    ACTIVE_CONTROLLER = Gauge "kafka_controller_kafkacontroller_activecontrollercount" [] "1 on the active controller; the sum over brokers must be 1.";
+    OFFLINE_PARTITIONS = Gauge "kafka_controller_kafkacontroller_offlinepartitionscount" [] "Partitions without a leader.";
+    GLOBAL_TOPICS = Gauge "kafka_controller_kafkacontroller_globaltopiccount" [] "Topics of the cluster.";
+    GLOBAL_PARTITIONS = Gauge "kafka_controller_kafkacontroller_globalpartitioncount" [] "Partitions of the cluster.";
+    ACTIVE_BROKERS = Gauge "kafka_controller_kafkacontroller_activebrokercount" [] "Brokers that are registered and not fenced.";
+    FENCED_BROKERS = Gauge "kafka_controller_kafkacontroller_fencedbrokercount" [] "Brokers that are registered and fenced.";
+    IMBALANCE = Gauge "kafka_controller_kafkacontroller_preferredreplicaimbalancecount" [] "Partitions not led by their preferred replica.";
+
+    // Broker and metadata quorum.
+    BROKER_STATE = Gauge "kafka_server_kafkaserver_brokerstate" [] "0 not running, 1 starting, 2 recovering, 3 running, 6 shutting down.";
+    DISK_READ = Counter "kafka_server_kafkaserver_linux_disk_read_bytes" [] "Bytes the process had read from disks.";
+    DISK_WRITE = Counter "kafka_server_kafkaserver_linux_disk_write_bytes" [] "Bytes the process had written to disks.";
+    RAFT_LEADER = Gauge "kafka_server_raftmetrics_current_leader" [] "Node that leads the metadata quorum, -1 for none.";
+    RAFT_EPOCH = Gauge "kafka_server_raftmetrics_current_epoch" [] "Epoch of the metadata quorum.";
+    RAFT_HW = Gauge "kafka_server_raftmetrics_high_watermark" [] "Committed end of the metadata log.";
+    RAFT_END = Gauge "kafka_server_raftmetrics_log_end_offset" [] "End of this node's metadata log.";
+    METADATA_APPLIED = Gauge "kafka_server_broker_metadata_metrics_last_applied_record_offset" [] "Last record of the metadata log this broker acts on.";
+    BUILD_INFO = Gauge "klamm_build_info" ["version"] "Always 1; the version is the label.";
+    READY = Gauge "klamm_ready" [] "1 when /readyz says so.";
+    UPTIME = Gauge "klamm_uptime_seconds" [] "Seconds since the start.";
+
+    // What kafka_exporter would tell, as far as this broker leads and coordinates.
+    X_BROKERS = Gauge "kafka_brokers" [] "Brokers of the cluster.";
+    X_BROKER_INFO = Gauge "kafka_broker_info" ["id", "address"] "Always 1 for each broker.";
+    X_PARTITIONS = Gauge "kafka_topic_partitions" ["topic"] "Partitions of a topic.";
+    X_CURRENT = Gauge "kafka_topic_partition_current_offset" ["topic", "partition"] "Offset consumers can read up to.";
+    X_OLDEST = Gauge "kafka_topic_partition_oldest_offset" ["topic", "partition"] "First offset kept.";
+    X_IN_SYNC = Gauge "kafka_topic_partition_in_sync_replica" ["topic", "partition"] "Replicas in sync.";
+    X_LEADER = Gauge "kafka_topic_partition_leader" ["topic", "partition"] "Broker that leads.";
+    X_PREFERRED = Gauge "kafka_topic_partition_leader_is_preferred" ["topic", "partition"] "1 when the preferred replica leads.";
+    X_REPLICAS = Gauge "kafka_topic_partition_replicas" ["topic", "partition"] "Replicas.";
+    X_UNDER_REPLICATED = Gauge "kafka_topic_partition_under_replicated_partition" ["topic", "partition"] "1 when a replica is out of sync.";
+    X_GROUP_OFFSET = Gauge "kafka_consumergroup_current_offset" ["consumergroup", "topic", "partition"] "Offset the group committed.";
+    X_GROUP_LAG = Gauge "kafka_consumergroup_lag" ["consumergroup", "topic", "partition"] "Records between the committed offset and the end of the partition.";
+    X_GROUP_OFFSET_SUM = Gauge "kafka_consumergroup_current_offset_sum" ["consumergroup", "topic"] "Committed offsets, summed over partitions.";
+    X_GROUP_LAG_SUM = Gauge "kafka_consumergroup_lag_sum" ["consumergroup", "topic"] "Lag, summed over partitions.";
+    X_GROUP_MEMBERS = Gauge "kafka_consumergroup_members" ["consumergroup"] "Members of the group.";
+}
