@@ -27,6 +27,8 @@ use crate::types::{Entry, LogId, Membership, Vote, log_id, term_of};
 const SUFFIX: &str = ".journal";
 /// How much is allocated ahead of the write position, so that a full disk shows before anything is written.
 const RESERVE_AHEAD: u64 = 128 << 10;
+/// What is kept free of proposals in what is allocated, for the small frames that Raft writes by itself.
+const RESERVE_SPARE: u64 = 4 << 10;
 /// Entries kept decoded in memory, so that applying what was just appended reads nothing.
 const RECENT_BYTES_MAX: usize = 256 << 10;
 const READ_SPAN_MAX: u64 = 1 << 20;
@@ -318,7 +320,7 @@ impl Journal {
         }
         let dir = self.dir.clone();
         let segment = self.active()?;
-        let wanted = segment.len + bytes;
+        let wanted = segment.len + bytes + RESERVE_SPARE;
         if wanted <= segment.allocated {
             return Ok(());
         }
@@ -379,9 +381,8 @@ impl Journal {
     pub fn purge(&mut self, upto: LogId) -> Result<(), QuorumError> {
         let sync = self.write_frame(Kind::Purge, |out| codec::put_log_id(out, &upto))?;
         self.set_purged(upto);
-        if self.active()?.len >= self.segment_bytes / 4 {
-            self.roll()?;
-        } else {
+        let rolled = self.active()?.len >= self.segment_bytes / 4 && self.roll_if_room()?;
+        if !rolled {
             sync.run().map_err(|e| self.fail("syncing", e))?;
             self.synced(&sync);
         }
@@ -521,6 +522,14 @@ impl Journal {
         }
         segment.len += bytes.len() as u64;
         Ok(Sync { file: segment.file.clone(), seq: segment.seq, upto: segment.len })
+    }
+
+    fn roll_if_room(&mut self) -> Result<bool, QuorumError> {
+        match self.roll() {
+            Ok(()) => Ok(true),
+            Err(QuorumError::NoSpace { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Starts a new file. A full disk leaves everything as it was.

@@ -3,6 +3,7 @@
 //! The machine lives in memory; on disk it exists as the newest snapshot plus the journal behind it. A machine
 //! that refuses a committed record stops the quorum, since going on would let this node's state differ.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -186,10 +187,19 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let (snapshots, kept) = (self.snapshots.clone(), meta.clone());
         let file = self.failure.blocking(move || {
             let file = snapshots::encode(&kept, &freeze());
-            snapshots.lock().install(kept, &file)?;
-            Ok(Bytes::from(file))
+            match snapshots.lock().install(kept, &file) {
+                Err(QuorumError::Io { source, path, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(path = %path.display(), "no space for a snapshot of the metadata; the log stays");
+                    Ok(None)
+                }
+                other => other.map(|()| Some(Bytes::from(file))),
+            }
         });
-        let file = file.await?;
+        let Some(file) = file.await? else {
+            // openraft ignores a snapshot that is no newer than the one it has, and an empty one never is.
+            self.trigger.taken();
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Box::default() });
+        };
         self.trigger.taken();
         Ok(Snapshot { meta, snapshot: Box::new(SnapshotFile(file)) })
     }

@@ -32,6 +32,9 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 /// A single proposal may have this many bytes: far more than the largest allowed request makes.
 const PROPOSAL_BYTES_MAX: usize = 16 << 20;
 
+/// How often a quorum of one wakes up for nothing.
+const HEARTBEAT_ALONE: Duration = Duration::from_secs(10);
+
 /// Where and as whom to run.
 #[derive(Clone, Debug)]
 pub struct QuorumConfig {
@@ -47,6 +50,8 @@ pub struct QuorumConfig {
     pub snapshot_bytes: u64,
     /// A snapshot is taken after this many records.
     pub snapshot_records: u64,
+    /// Entries that stay in the journal after a snapshot, so that peers a little behind need no snapshot.
+    pub entries_kept: u64,
     /// A journal file is closed at this size.
     pub segment_bytes: u64,
     /// Time between a leader's heartbeats. Election windows start at four times of it.
@@ -63,6 +68,7 @@ impl QuorumConfig {
             me: Voter::default(),
             snapshot_bytes: 8 << 20,
             snapshot_records: 50_000,
+            entries_kept: 1_000,
             segment_bytes: 4 << 20,
             heartbeat: Duration::from_millis(100),
         }
@@ -74,8 +80,11 @@ impl QuorumConfig {
 
     /// openraft draws its election timeout once per process, so two survivors could draw the same and split
     /// votes for ever. Each voter therefore gets a window of its own, by its rank among the voters.
-    fn raft(&self, rank: u64) -> Config {
-        let heartbeat = self.heartbeat.as_millis().max(1) as u64;
+    ///
+    /// A quorum of one has nobody to send heartbeats to; openraft's timer runs all the same, so it gets a long one.
+    fn raft(&self, rank: u64, alone: bool) -> Config {
+        let heartbeat = if alone { HEARTBEAT_ALONE } else { self.heartbeat };
+        let heartbeat = heartbeat.as_millis().max(1) as u64;
         let window = heartbeat * 2;
         Config {
             cluster_name: self.cluster_id.clone(),
@@ -84,7 +93,7 @@ impl QuorumConfig {
             election_timeout_max: heartbeat * 4 + rank * window + window,
             install_snapshot_timeout: 10_000,
             snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 1_000,
+            max_in_snapshot_log_to_keep: self.entries_kept,
             ..Config::default()
         }
     }
@@ -171,7 +180,7 @@ impl Quorum {
         let last = journal.last().map(|id| id.index);
         let journal = Arc::new(Mutex::new(journal));
         let store = LogStore { journal: journal.clone(), failure: failure.clone() };
-        let raft = openraft::Raft::new(config.node_id, Arc::new(config.raft(0)), NoPeers, store, machine).await;
+        let raft = openraft::Raft::new(config.node_id, Arc::new(config.raft(0, alone)), NoPeers, store, machine).await;
         let raft = raft.map_err(|e| stopped(&failure, e))?;
         let (proposals, queue) = mpsc::channel(QUEUE_MAX);
         let tasks = vec![
@@ -189,7 +198,7 @@ impl Quorum {
     /// Makes a quorum of one its own leader without waiting for any timer, and waits until all is applied.
     async fn lead(&self, node_id: i32, last: Option<u64>) -> Result<(), QuorumError> {
         let raft = &self.inner.raft;
-        // Nothing to send heartbeats to and nobody to elect: without ticks an idle quorum costs nothing.
+        // Nothing to send heartbeats to and nobody to elect.
         raft.runtime_config().tick(false);
         let failure = &self.inner.failure;
         let leads = raft.with_raft_state(|s| s.vote_ref().is_committed()).await;

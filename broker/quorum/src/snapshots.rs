@@ -44,12 +44,13 @@ impl Snapshots {
         paths.sort();
         let mut snapshots = Self { dir: dir.to_path_buf(), newest: None };
         let Some(path) = paths.pop() else { return Ok((snapshots, None)) };
-        for old in paths {
-            fs::remove_file(&old).map_err(|e| QuorumError::io("removing", &old, e))?;
-        }
         let bytes = Bytes::from(fs::read(&path).map_err(|e| QuorumError::io("reading", &path, e))?);
         let contents = decode(&bytes).map_err(|e| damaged(&path, &e))?;
         snapshots.newest = Some((contents.meta.clone(), path));
+        // A crash between writing the newest and removing the one before left it here.
+        for old in paths {
+            fs::remove_file(&old).map_err(|e| QuorumError::io("removing", &old, e))?;
+        }
         Ok((snapshots, Some(contents)))
     }
 
@@ -122,4 +123,42 @@ pub fn decode(file: &Bytes) -> Result<Contents, Malformed> {
 
 fn checksum(body: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, body) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::types::{StoredMembership, log_id};
+
+    fn meta(index: u64) -> SnapshotMeta {
+        let last_log_id = Some(log_id(2, index));
+        SnapshotMeta { last_log_id, last_membership: StoredMembership::default(), snapshot_id: format!("2-{index}") }
+    }
+
+    #[test]
+    fn the_newest_snapshot_stays_and_damage_is_noticed() {
+        let dir = TempDir::new().unwrap();
+        let (mut snapshots, none) = Snapshots::open(dir.path()).unwrap();
+        assert!(none.is_none());
+        for index in [5, 9, 7] {
+            let file = encode(&meta(index), &[Bytes::from(vec![index as u8; 10])]);
+            snapshots.install(meta(index), &file).unwrap();
+        }
+        let (snapshots, contents) = Snapshots::open(dir.path()).unwrap();
+        let contents = contents.unwrap();
+        assert_eq!((contents.meta, &contents.records[0][..]), (meta(9), &[9; 10][..]));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let whole = snapshots.newest().unwrap().unwrap().1;
+        let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        for at in 0..whole.len() {
+            let mut bad = whole.to_vec();
+            bad[at] ^= 4;
+            fs::write(&path, &bad).unwrap();
+            assert!(matches!(Snapshots::open(dir.path()), Err(QuorumError::Damaged { .. })), "byte {at}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(Snapshots::open(dir.path()).is_err(), "cut at {at}");
+        }
+    }
 }
