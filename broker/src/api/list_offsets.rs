@@ -43,7 +43,10 @@ fn one(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, isolation: I
         Ok((offset, timestamp, leader_epoch)) => {
             answer.offset = offset;
             answer.timestamp = timestamp;
-            answer.leader_epoch = leader_epoch;
+            // Older versions have no place for it.
+            if cx.version >= 4 {
+                answer.leader_epoch = leader_epoch;
+            }
         }
         Err(code) => answer.error_code = code.code(),
     }
