@@ -308,6 +308,20 @@ impl Producers {
         *self = Producers::default();
     }
 
+    /// Takes over the batches of producers that `recent`, made from the end of the same log, knows more of.
+    pub(crate) fn recall(&mut self, recent: &Producers) {
+        for (id, known) in &mut self.producers {
+            if let Some(found) = recent.producers.get(id)
+                && found.epoch == known.epoch
+                && found.count > known.count
+                && found.last_batch().map(|b| b.last_offset) == known.last_batch().map(|b| b.last_offset)
+            {
+                known.batches = found.batches;
+                known.count = found.count;
+            }
+        }
+    }
+
     /// Takes in a producer from a snapshot.
     pub(crate) fn restore(&mut self, entry: &crate::snapshot::SnapshotEntry) {
         let mut producer = Producer::new(entry.epoch);

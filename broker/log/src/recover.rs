@@ -42,6 +42,9 @@ pub struct Recovery {
     pub cut_damage: bool,
 }
 
+/// How much of the log's end is looked at for the last batches of producers.
+const RECALL_BYTES: u32 = 1 << 20;
+
 /// Files found in a partition's directory.
 #[derive(Default)]
 struct Found {
@@ -111,7 +114,7 @@ impl Log {
             let size = u32::try_from(meta.len)
                 .ok()
                 .filter(|n| *n <= i32::MAX as u32)
-                .ok_or_else(|| LogError::io("opening", &path, io::ErrorKind::FileTooLarge.into()))?;
+                .ok_or_else(|| LogError::io("opening", &path, io::ErrorKind::InvalidData.into()))?;
             let mut segment = Segment::found(base, size, meta.modified_ms);
             segment.has_aborts = found.side.contains(&(base, "txnindex"));
             self.segments.push(segment);
@@ -174,6 +177,8 @@ impl Log {
         }
         if quick.is_some() {
             self.reload_producers()?;
+        } else {
+            self.recall_batches()?;
         }
         self.epochs.truncate_end(self.log_end);
         self.epochs.truncate_start(self.log_start);
@@ -408,6 +413,39 @@ impl Log {
     pub(crate) fn reload_producers(&mut self) -> Result<(), LogError> {
         self.producers = self.producers_at(self.log_end)?;
         self.producers.on_high_watermark(self.log_start);
+        self.recall_batches()
+    }
+
+    /// Fills up what is remembered of each producer's last batches from the end of the log: a snapshot holds only one,
+    /// but a producer may have five in flight when the broker stops, and will send them all again.
+    fn recall_batches(&mut self) -> Result<(), LogError> {
+        if self.producers.is_empty() {
+            return Ok(());
+        }
+        let mut budget = RECALL_BYTES;
+        let mut starts = Vec::new();
+        for at in (0..self.segments.len()).rev() {
+            let size = self.segments[at].size;
+            let from = size.saturating_sub(budget);
+            budget -= size - from;
+            let start = self.with_segment(at, |s, place| s.batch_at_or_before(place, from))?;
+            starts.push((at, start));
+            if budget == 0 {
+                break;
+            }
+        }
+        let mut recent = Producers::default();
+        for (at, start) in starts.into_iter().rev() {
+            if self.segments[at].size == 0 {
+                continue;
+            }
+            let file = self.with_segment(at, |s, place| s.log_file(place))?;
+            let mut walk = Walk::new(&*file, start, self.segments[at].size);
+            while let Some((_, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
+                recent.note(&header);
+            }
+        }
+        self.producers.recall(&recent);
         Ok(())
     }
 

@@ -413,6 +413,11 @@ impl Segment {
         }
     }
 
+    /// The position of an indexed batch at or before a position; 0 when none is.
+    pub fn batch_at_or_before(&mut self, place: Place<'_>, position: u32) -> Result<u32, LogError> {
+        self.index_floor(place, |e| e.position <= position)
+    }
+
     /// The offset after the last batch. `Corrupt` when the file doesn't end where a batch does.
     pub fn end_offset(&mut self, place: Place<'_>) -> Result<i64, LogError> {
         let start = self.index_floor(place, |_| true)?;

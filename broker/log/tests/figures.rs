@@ -56,12 +56,12 @@ fn append_and_read() {
         }
         let end = log.log_end_offset();
         let mut offset = 0;
-        measure(&format!("read on, 1 MiB of {name} batches"), 200, |_| {
+        measure(&format!("read on, 1 MiB of {name} batches"), 20_000, |_| {
             let result = log.read(offset, 1 << 20, end, true).unwrap();
             offset = if result.next_offset >= end { 0 } else { result.next_offset };
         });
         let mut at = 7;
-        measure(&format!("read at a random offset of {name} batches"), 2_000, |_| {
+        measure(&format!("read at a random offset of {name} batches"), 20_000, |_| {
             at = (at * 1_103_515_245 + 12_345) % end;
             log.read(at, 1 << 20, end, true).unwrap();
         });

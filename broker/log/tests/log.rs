@@ -358,6 +358,31 @@ fn duplicates_get_their_first_offsets_and_gaps_are_refused() {
 }
 
 #[test]
+fn all_five_batches_in_flight_are_known_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t-0");
+    let mut log = open(&path, small());
+    for i in 0..100i32 {
+        log.append_as_leader(&batch_of(i64::from(i % 4), 0, i / 4 * 2, 2, 0), 0, 0).unwrap();
+        if i == 95 {
+            // The snapshot made here has one batch of each producer.
+            log.roll(0).unwrap();
+        }
+    }
+    log.close(true).unwrap();
+    for clean in [true, false] {
+        let recovery = Recovery { clean, recovery_point: 200, ..Recovery::default() };
+        let mut log = open_with(RealDisk::shared(), &path, small(), recovery).unwrap();
+        for i in 80..100i32 {
+            let again = log.append_as_leader(&batch_of(i64::from(i % 4), 0, i / 4 * 2, 2, 0), 0, 0).unwrap();
+            assert_eq!((again.duplicate, again.base_offset), (true, i64::from(i) * 2), "clean {clean}");
+        }
+        assert_eq!(log.log_end_offset(), 200);
+        log.close(true).unwrap();
+    }
+}
+
+#[test]
 fn transactions_bound_the_stable_offset_and_aborts_are_listed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t-0");
