@@ -207,7 +207,7 @@ impl Metrics {
             text.value(def, &[], counter.get());
         }
         snapshot.render(&mut text);
-        render_disk_io(&mut text);
+        render_process(&mut text);
         let mut out = text.finish();
         out.push_str(&process_metrics());
         out
@@ -229,18 +229,29 @@ fn micros(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// CPU, memory, open files of the process, in the names every Prometheus client uses.
+/// Memory, open files and so on of the process, in the names every Prometheus client uses.
 fn process_metrics() -> String {
     let registry = Registry::new();
     if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
         tracing::debug!(%error, "no process metrics");
     }
-    TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default()
+    let mut families = registry.gather();
+    // The crate counts whole seconds only; see below.
+    families.retain(|family| family.name() != table::PROCESS_CPU.name);
+    TextEncoder::new().encode_to_string(&families).unwrap_or_default()
 }
 
-/// What the kernel counts as real disk traffic of the process.
-fn render_disk_io(text: &mut Text) {
-    let Ok(io) = std::fs::read_to_string("/proc/self/io") else { return };
+/// CPU time, and what the kernel counts as real disk traffic of the process.
+fn render_process(text: &mut Text) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Fields 14 and 15, user and system time in hundredths of a second; the second field may hold blanks, and ends
+    // with the last parenthesis.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    if let [user, system] = ticks[..] {
+        text.value(&table::PROCESS_CPU, &[], (user + system) as f64 / 100.0);
+    }
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     let field = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
     for (def, name) in [(&table::DISK_READ, "read_bytes:"), (&table::DISK_WRITE, "write_bytes:")] {
         if let Some(bytes) = field(name) {
@@ -310,6 +321,6 @@ mod tests {
         );
         let error = "kafka_network_requestmetrics_errors_total{request=\"Fetch\",error=\"OFFSET_OUT_OF_RANGE\"} 1";
         assert!(has(&text, error));
-        assert!(text.contains("process_resident_memory_bytes"));
+        assert!(text.contains("process_resident_memory_bytes") && text.contains("\nprocess_cpu_seconds_total "));
     }
 }

@@ -42,8 +42,6 @@ pub struct GroupSettings {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`.
     pub offsets_retention_check_interval_ms: i64,
-    /// `offsets.commit.timeout.ms`.
-    pub commit_timeout_ms: i32,
     /// `offsets.topic.num.partitions`.
     pub offsets_partitions: i32,
     /// `offsets.topic.replication.factor`.
@@ -95,8 +93,6 @@ pub struct BrokerConfig {
     pub retention_check_interval_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`.
     pub recovery_checkpoint_interval_ms: i64,
-    /// `log.flush.start.offset.checkpoint.interval.ms`.
-    pub start_offset_checkpoint_interval_ms: i64,
 
     /// `num.partitions`.
     pub num_partitions: i32,
@@ -109,10 +105,6 @@ pub struct BrokerConfig {
 
     /// `socket.request.max.bytes`.
     pub request_max_bytes: usize,
-    /// `socket.send.buffer.bytes`; `None` leaves it to the kernel.
-    pub send_buffer_bytes: Option<u32>,
-    /// `socket.receive.buffer.bytes`; `None` leaves it to the kernel.
-    pub receive_buffer_bytes: Option<u32>,
     /// `socket.listen.backlog.size`.
     pub listen_backlog: u32,
     /// `connections.max.idle.ms`; `None` for never.
@@ -121,16 +113,12 @@ pub struct BrokerConfig {
     pub max_connections: usize,
     /// `max.connections.per.ip`.
     pub max_connections_per_ip: usize,
-    /// `max.connections.per.ip.overrides`.
-    pub max_connections_per_ip_overrides: BTreeMap<String, u32>,
     /// `fetch.max.bytes`.
     pub fetch_max_bytes: i32,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_session_slots: usize,
     /// `max.request.partition.size.limit`.
     pub max_partitions_per_answer: i32,
-    /// `message.max.bytes`.
-    pub message_max_bytes: i32,
 
     /// Groups and offsets.
     pub groups: GroupSettings,
@@ -202,7 +190,6 @@ impl BrokerConfig {
             None | Some("off") => None,
             Some(text) => Some(listener::address(text).map_err(|reason| error("klamm.admin.listener", reason))?),
         };
-        let buffer = |name: &str| u32::try_from(layers.number::<i64>(name)).ok().filter(|n| *n > 0);
         let config = BrokerConfig {
             node_id: net.node_id,
             cluster_id: layers.text("cluster.id"),
@@ -227,26 +214,18 @@ impl BrokerConfig {
             recovery_threads_per_dir: layers.number("num.recovery.threads.per.data.dir"),
             retention_check_interval_ms: layers.number("log.retention.check.interval.ms"),
             recovery_checkpoint_interval_ms: layers.number("log.flush.offset.checkpoint.interval.ms"),
-            start_offset_checkpoint_interval_ms: layers.number("log.flush.start.offset.checkpoint.interval.ms"),
             num_partitions: layers.number("num.partitions"),
             default_replication_factor: layers.number("default.replication.factor"),
             auto_create_topics: layers.flag("auto.create.topics.enable"),
             delete_topics: layers.flag("delete.topic.enable"),
             request_max_bytes: layers.number("socket.request.max.bytes"),
-            send_buffer_bytes: buffer("socket.send.buffer.bytes"),
-            receive_buffer_bytes: buffer("socket.receive.buffer.bytes"),
             listen_backlog: layers.number("socket.listen.backlog.size"),
             connections_max_idle_ms: u64::try_from(layers.number::<i64>("connections.max.idle.ms")).ok(),
             max_connections: layers.number("max.connections"),
             max_connections_per_ip: layers.number("max.connections.per.ip"),
-            max_connections_per_ip_overrides: layers
-                .text("max.connections.per.ip.overrides")
-                .and_then(|text| listener::host_counts(&text).ok())
-                .unwrap_or_default(),
             fetch_max_bytes: layers.number("fetch.max.bytes"),
             fetch_session_slots: layers.number("max.incremental.fetch.session.cache.slots"),
             max_partitions_per_answer: layers.number("max.request.partition.size.limit"),
-            message_max_bytes: layers.number("message.max.bytes"),
             groups: GroupSettings {
                 min_session_timeout_ms: layers.number("group.min.session.timeout.ms"),
                 max_session_timeout_ms: layers.number("group.max.session.timeout.ms"),
@@ -255,7 +234,6 @@ impl BrokerConfig {
                 offset_metadata_max_bytes: layers.number("offset.metadata.max.bytes"),
                 offsets_retention_ms: layers.number::<i64>("offsets.retention.minutes") * 60_000,
                 offsets_retention_check_interval_ms: layers.number("offsets.retention.check.interval.ms"),
-                commit_timeout_ms: layers.number("offsets.commit.timeout.ms"),
                 offsets_partitions: layers.number("offsets.topic.num.partitions"),
                 offsets_replicas: InternalReplicas {
                     wanted: layers.number("offsets.topic.replication.factor"),
@@ -288,7 +266,7 @@ impl BrokerConfig {
                 "must not be larger than log.cleaner.max.compaction.lag.ms",
             );
         }
-        if self.max_connections_per_ip == 0 && self.max_connections_per_ip_overrides.is_empty() {
+        if self.max_connections_per_ip == 0 && self.layers.text("max.connections.per.ip.overrides").is_none() {
             return refuse("max.connections.per.ip", "can only be 0 with max.connections.per.ip.overrides");
         }
         if self.groups.min_session_timeout_ms > self.groups.max_session_timeout_ms {
@@ -296,6 +274,11 @@ impl BrokerConfig {
         }
         if self.default_replication_factor < 1 {
             return refuse("default.replication.factor", "must be at least 1");
+        }
+        let cordoned = self.layers.list("cordoned.log.dirs");
+        let known = |dir: &String| dir == "*" || self.log_dirs.iter().any(|known| known.as_os_str() == dir.as_str());
+        if let Some(dir) = cordoned.iter().find(|dir| !known(dir)) {
+            return Err(error("cordoned.log.dirs", format!("{dir} is none of the data directories")).into());
         }
         if self.log_dirs.iter().any(|dir| dir.as_os_str().is_empty()) {
             return refuse("log.dirs", "a directory must not be empty");
@@ -329,11 +312,11 @@ impl Network {
             return Err(error("broker.id", format!("must be the same as node.id, which is {node_id}")).into());
         }
         let roles = layers.list("process.roles");
-        if !roles.iter().any(|role| role == "broker") {
-            let reason = "a node that is a controller only is not available; use broker,controller";
+        let controller = roles.iter().any(|role| role == "controller");
+        if !controller || !roles.iter().any(|role| role == "broker") {
+            let reason = "nodes of a single role are not available yet; use broker,controller";
             return Err(error("process.roles", reason.to_owned()).into());
         }
-        let controller = roles.iter().any(|role| role == "controller");
         let controller_names: Vec<String> =
             layers.list("controller.listener.names").iter().map(|name| name.to_ascii_uppercase()).collect();
         let protocols = protocols(layers, &controller_names, error)?;
@@ -349,6 +332,15 @@ impl Network {
         let has = |name: &String| listeners.iter().any(|l| l.name == *name);
         if let Some(name) = controller_names.iter().find(|name| controller && !has(name)) {
             return Err(error("controller.listener.names", format!("{name} is not among the listeners")).into());
+        }
+        let servers = layers.list("controller.quorum.bootstrap.servers");
+        let here = |server: &HostPort| listeners.iter().any(|l| l.address.port == server.port || l.address.port == 0);
+        let mut others =
+            servers.iter().filter_map(|s| listener::host_port(s).ok()).filter(|s| servers.len() > 1 || !here(s));
+        if let Some(other) = others.next_back() {
+            // Starting anyway would make several clusters out of what its owner believes to be one.
+            let reason = format!("{other} is not this node, and joining other nodes is not available yet");
+            return Err(error("controller.quorum.bootstrap.servers", reason).into());
         }
         let inter_broker = inter_broker(layers, &listeners, &controller_names, error)?;
         let is_client = |l: &Listener| !controller_names.contains(&l.name) || l.name == inter_broker;

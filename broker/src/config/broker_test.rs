@@ -81,6 +81,8 @@ fn a_file_of_an_apache_combined_node_starts() {
         "num.network.threads",
         "share.coordinator.state.topic.min.isr",
         "share.coordinator.state.topic.replication.factor",
+        "socket.receive.buffer.bytes",
+        "socket.send.buffer.bytes",
         "transaction.state.log.min.isr",
         "transaction.state.log.replication.factor",
     ];
@@ -112,7 +114,11 @@ fn wildcards_are_advertised_under_the_machines_name() {
 fn what_does_not_fit_together_is_refused() {
     refused("node.id=1\nbroker.id=2", "broker.id=2 (f:2): must be the same as node.id, which is 1");
     refused("node.id=-1", "must be at least 0");
-    refused("process.roles=controller", "controller only");
+    refused("process.roles=controller", "single role");
+    refused("process.roles=broker", "single role");
+    refused("controller.quorum.bootstrap.servers=127.0.0.1:9093", "127.0.0.1:9093 is not this node");
+    refused("controller.quorum.bootstrap.servers=a:9092,b:9092", "b:9092 is not this node");
+    refused("cordoned.log.dirs=/x", "/x is none of the data directories");
     refused("listeners=SSL://:9093", "SSL is not available yet");
     refused("listeners=X://:9093", "names no protocol for X");
     refused("listeners=PLAINTEXT://h:1,PLAINTEXT://h:2", "different name");
@@ -141,8 +147,8 @@ fn the_admin_server_can_be_off_and_limits_are_read() {
          connections.max.idle.ms=-1\nsocket.send.buffer.bytes=-1\nlog.dirs=/a, /b\nmetadata.log.dir=/m",
     );
     assert_eq!(config.admin_listener, None);
-    assert_eq!(config.max_connections_per_ip_overrides.get("10.0.0.1"), Some(&5));
-    assert_eq!((config.connections_max_idle_ms, config.send_buffer_bytes), (None, None));
+    assert_eq!(config.max_connections_per_ip, 0);
+    assert_eq!(config.connections_max_idle_ms, None);
     assert_eq!(config.log_dirs.len(), 2);
     assert_eq!(config.metadata_dir, std::path::PathBuf::from("/m"));
 }

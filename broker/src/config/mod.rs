@@ -28,5 +28,5 @@ mod rules_test;
 pub use broker::{BrokerConfig, GroupSettings, InternalReplicas, Loaded};
 pub use layers::{Layers, Source, synonyms};
 pub use listener::{HostPort, Listener, SecurityProtocol, Voter};
-pub use settings::{ConfigError, ConfigErrors, Entries, Origin, Setting, Settings};
+pub use settings::{ConfigError, ConfigErrors, Entries, Origin, Setting, Settings, environment};
 pub use topic::{TopicCompression, TopicConfig};

@@ -15,9 +15,8 @@ impl ConfigRules for BrokerConfig {
             ResourceType::Topic => check_topic(&self.layers, configs),
             ResourceType::Group => check_group(&self.layers, &resource.name, configs),
             ResourceType::Broker => check_broker(self, &resource.name, configs),
-            ResourceType::BrokerLogger | ResourceType::ClientMetrics => {
-                Err(format!("Unknown resource type {:?}", resource.kind))
-            }
+            ResourceType::ClientMetrics => Err("client telemetry is not available".to_owned()),
+            ResourceType::BrokerLogger => Err("log levels are not stored".to_owned()),
         }
     }
 

@@ -93,6 +93,11 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
+/// The variables of this process, without those that are not Unicode: no key or value of ours can be.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// A configured value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {

@@ -123,6 +123,7 @@ metrics! {
     BROKER_STATE = Gauge "kafka_server_kafkaserver_brokerstate" [] "0 not running, 1 starting, 2 recovering, 3 running, 6 shutting down.";
     DISK_READ = Counter "kafka_server_kafkaserver_linux_disk_read_bytes" [] "Bytes the process had read from disks.";
     DISK_WRITE = Counter "kafka_server_kafkaserver_linux_disk_write_bytes" [] "Bytes the process had written to disks.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" [] "CPU time of the process, user and system.";
     RAFT_LEADER = Gauge "kafka_server_raftmetrics_current_leader" [] "Node that leads the metadata quorum, -1 for none.";
     RAFT_EPOCH = Gauge "kafka_server_raftmetrics_current_epoch" [] "Epoch of the metadata quorum.";
     RAFT_HW = Gauge "kafka_server_raftmetrics_high_watermark" [] "Committed end of the metadata log.";

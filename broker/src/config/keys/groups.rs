@@ -66,7 +66,7 @@ pub(super) const GROUPS: &[Key] = &[
     int("group.streams.num.standby.replicas").or("0").at_least("0"),
     int("group.streams.session.timeout.ms").or("45000").at_least("1"),
     int("offset.metadata.max.bytes").or("4096").acts("Largest text stored with a committed offset."),
-    int("offsets.commit.timeout.ms").or("5000").at_least("1").acts("Longest wait for a commit to be replicated."),
+    int("offsets.commit.timeout.ms").or("5000").at_least("1"),
     int("offsets.load.buffer.size").or("5242880").at_least("1"),
     long("offsets.retention.check.interval.ms").or("600000").at_least("1").acts("How often expired offsets are looked for."),
     int("offsets.retention.minutes").or("10080").at_least("1").acts("How long offsets of an empty group are kept."),

@@ -17,7 +17,7 @@ pub(super) const NET: &[Key] = &[
     int("max.connection.creation.rate").or("2147483647").at_least("0").cluster_wide(),
     int("max.connections").or("2147483647").at_least("0").cluster_wide().acts("Connections of all listeners together."),
     int("max.connections.per.ip").or("2147483647").at_least("0").cluster_wide().acts("Connections of one client address."),
-    string("max.connections.per.ip.overrides").or("").custom(Custom::HostCounts).cluster_wide().acts("Other limits for some addresses, as HOST:COUNT, comma separated."),
+    string("max.connections.per.ip.overrides").or("").custom(Custom::HostCounts).cluster_wide(),
     int("max.incremental.fetch.session.cache.slots").or("1000").at_least("0").acts("Fetch sessions kept at the same time."),
     int("max.request.partition.size.limit").or("2000").at_least("1").acts("Partitions one answer to a topic description carries."),
     int("num.io.threads").or("8").at_least("1").cluster_wide(),
@@ -29,7 +29,7 @@ pub(super) const NET: &[Key] = &[
     long("socket.connection.setup.timeout.max.ms").or("30000"),
     long("socket.connection.setup.timeout.ms").or("10000"),
     int("socket.listen.backlog.size").or("50").at_least("1").acts("Connections the kernel may queue before they are accepted."),
-    int("socket.receive.buffer.bytes").or("102400").acts("Socket receive buffer; -1 leaves it to the kernel."),
+    int("socket.receive.buffer.bytes").or("102400"),
     int("socket.request.max.bytes").or("104857600").at_least("1").acts("Largest request frame that is read; a bigger one closes the connection."),
-    int("socket.send.buffer.bytes").or("102400").acts("Socket send buffer; -1 leaves it to the kernel."),
+    int("socket.send.buffer.bytes").or("102400"),
 ];

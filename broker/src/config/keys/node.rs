@@ -17,7 +17,7 @@ pub(super) const NODE: &[Key] = &[
     long("controller.performance.sample.period.ms").or("60000").at_least("100").internal(),
     int("controller.quorum.append.linger.ms").or("25").at_least("0"),
     boolean("controller.quorum.auto.join.enable").or("false"),
-    list("controller.quorum.bootstrap.servers").or("").custom(Custom::HostPorts).acts("Voters a joining node asks first, as HOST:PORT."),
+    list("controller.quorum.bootstrap.servers").or("").custom(Custom::HostPorts).acts("Voters a joining node asks first, as HOST:PORT; joining is not available yet, so it may only name this node."),
     int("controller.quorum.election.backoff.max.ms").or("1000").at_least("0"),
     int("controller.quorum.election.timeout.ms").or("1000").at_least("0"),
     int("controller.quorum.fetch.max.bytes").or("1048576").at_least("1"),
