@@ -196,7 +196,7 @@ impl Key {
         self.newer = true;
         self
     }
-    pub(super) const fn from_broker(mut self, keys: &'static [(&'static str, i64)]) -> Key {
+    pub(super) const fn inherits(mut self, keys: &'static [(&'static str, i64)]) -> Key {
         self.from_broker = keys;
         self
     }
