@@ -10,6 +10,9 @@
 //! once and hold the answers back. Should the broker lose the partition meanwhile, it drops the coordinator: the next
 //! one knows what the surviving log says.
 //!
+//! What a commit does to durable state is what [`Coordinator::replay`] of the same records would do; the tests hold the
+//! two against each other. Who waits for what, sessions and timers are not durable and change at once.
+//!
 //! A coordinator that takes over a partition reads it through [`Coordinator::replay`] and starts with
 //! [`Coordinator::loaded`].
 

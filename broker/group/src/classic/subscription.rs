@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use klamm_protocol::Message;
 use klamm_protocol::messages::ConsumerProtocolSubscription;
+use klamm_protocol::wire::Reader;
 
 use super::group::Group;
 
@@ -37,13 +38,20 @@ impl Group {
     }
 }
 
+/// Memory that one member's subscription may take while it is read: enough for 100,000 topics. A member with more counts
+/// as one that may be reading anything.
+const SUBSCRIPTION_BYTES_MAX: usize = 16 << 20;
+
 /// Every version of a subscription begins like version 0, so this reads versions yet to come too.
 fn topics_of(metadata: &Bytes) -> Option<Vec<String>> {
     let version = i16::from_be_bytes(*metadata.first_chunk::<2>()?);
     if version < 0 {
         return None;
     }
-    ConsumerProtocolSubscription::from_bytes(metadata.slice(2..), 0).ok().map(|s| s.topics)
+    let body = metadata.slice(2..);
+    // A topic takes a string's 24 bytes; honest names are long enough for this factor.
+    let budget = body.len().saturating_mul(16).min(SUBSCRIPTION_BYTES_MAX);
+    ConsumerProtocolSubscription::decode(&mut Reader::with_budget(body, budget), 0).ok().map(|s| s.topics)
 }
 
 #[cfg(test)]
@@ -59,5 +67,19 @@ mod tests {
         for garbage in [&b""[..], b"\x00", b"\x00\x00", b"\xff\xff\0\0\0\0\xff\xff\xff\xff", b"\0\0\x7f\xff\xff\xff"] {
             assert_eq!(topics_of(&Bytes::from_static(garbage)), None, "{garbage:?}");
         }
+    }
+    #[test]
+    fn a_subscription_made_to_eat_memory_is_not_read() {
+        let many = |n: u32| {
+            let mut bytes = vec![0, 0];
+            bytes.extend_from_slice(&n.to_be_bytes());
+            for i in 0..n {
+                bytes.extend_from_slice(&[0, 3, i as u8 & 0x7f, (i >> 7) as u8 & 0x7f, (i >> 14) as u8 & 0x7f]);
+            }
+            bytes.extend_from_slice(&[0xff; 4]);
+            Bytes::from(bytes)
+        };
+        assert_eq!(topics_of(&many(100)).map(|t| t.len()), Some(100));
+        assert_eq!(topics_of(&many(2_000_000)), None);
     }
 }
