@@ -108,8 +108,8 @@ pub struct Pending<R: Request> {
 
 struct Outgoing {
     frame: Vec<Bytes>,
-    /// Absent for requests that have no answer (Produce with acks=0).
-    waiter: Option<Waiter>,
+    /// Who waits for the answer or, where none comes (Produce with acks=0), for the frame to be written.
+    waiter: Result<Waiter, oneshot::Sender<()>>,
 }
 
 struct Waiter {
@@ -227,15 +227,17 @@ impl Connection {
         let permit = permit.map_err(|_| self.shared.lost())?;
         let (sender, answer) = oneshot::channel();
         let waiter = Waiter { correlation_id, answer: sender, _permit: permit };
-        self.shared.send(Outgoing { frame, waiter: Some(waiter) }).await?;
+        self.shared.send(Outgoing { frame, waiter: Ok(waiter) }).await?;
         let shared = Arc::clone(&self.shared);
         Ok(Pending { shared, answer, version, timeout: limit, request: PhantomData })
     }
 
-    /// Sends a request that has no answer: Produce with acks=0.
+    /// Sends a request that has no answer: Produce with acks=0. Returns when the operating system has it.
     pub async fn send_unanswered<R: Request>(&self, request: &R, version: i16) -> Result<()> {
         let (_, frame) = self.shared.frame(request, version)?;
-        self.shared.send(Outgoing { frame, waiter: None }).await
+        let (sender, written) = oneshot::channel();
+        self.shared.send(Outgoing { frame, waiter: Err(sender) }).await?;
+        written.await.map_err(|_| self.shared.lost())
     }
 
     /// Asks for the version table. A broker that doesn't know our version answers in version 0 and
@@ -378,11 +380,13 @@ async fn write_requests<W: AsyncWrite + Unpin>(
     waiting: &Mutex<VecDeque<Waiter>>,
 ) -> String {
     let mut stream = BufWriter::with_capacity(16 << 10, stream);
+    let mut written = Vec::new();
     while let Some(mut next) = outgoing.recv().await {
         // Whatever else is queued goes out with the same flush.
         loop {
-            if let Some(waiter) = next.waiter {
-                waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiter);
+            match next.waiter {
+                Ok(waiter) => waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiter),
+                Err(unanswered) => written.push(unanswered),
             }
             for piece in next.frame {
                 if let Err(error) = stream.write_all(&piece).await {
@@ -396,6 +400,10 @@ async fn write_requests<W: AsyncWrite + Unpin>(
         }
         if let Err(error) = stream.flush().await {
             return error.to_string();
+        }
+        for unanswered in written.drain(..) {
+            // The caller may have given up.
+            let _ = unanswered.send(());
         }
     }
     "no longer used".to_owned()

@@ -147,6 +147,7 @@ async fn an_answer_to_another_request_ends_the_connection() {
 async fn an_unasked_answer_ends_the_connection() {
     let (connection, mut broker) = pair().await;
     broker.send(&[0, 0, 0, 4, 0, 0, 0, 9]).await;
+    assert_eq!(broker.0.read(&mut [0; 1]).await.ok(), Some(0));
     let result = connection.call(&HeartbeatRequest::default()).await;
     assert!(reason(result).contains("no request"));
 }
@@ -200,6 +201,14 @@ async fn a_late_answer_is_a_timeout_and_ends_the_connection() {
     assert!(matches!(result, Err(ClientError::Timeout { .. })));
     assert!(connection.is_closed());
     assert!(reason(connection.call(&request).await).contains("in time"));
+}
+
+#[tokio::test]
+async fn a_request_without_an_answer_is_written_before_the_call_returns() {
+    let (connection, mut broker) = pair().await;
+    connection.send_unanswered(&HeartbeatRequest::default(), 4).await.expect("is written");
+    drop(connection);
+    assert_eq!(broker.heartbeat().await.api_version, 4);
 }
 
 #[tokio::test]

@@ -110,6 +110,10 @@ pub(super) async fn run(global: Global, command: Configs) -> Result {
             let shown = |config: &ConfigEntry| config.source != ConfigSource::Default;
             configs.retain(|config| args.all || keys.is_some() || shown(config));
             configs.sort_by(|a, b| a.name.cmp(&b.name));
+            if keys.is_none() {
+                // Texts of a page each would bury the values.
+                configs.iter_mut().for_each(|config| config.documentation = None);
+            }
             print(global.output, &configs.into_iter().map(Described::of).collect::<Vec<_>>())
         }
         Configs::Alter(args) => {

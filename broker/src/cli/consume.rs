@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use klamm_client::admin::offsets::OffsetSpec;
@@ -177,7 +178,9 @@ async fn read_as_member(
     for topic in &args.topics {
         client.topic(topic).await?;
     }
-    let group_options = GroupOptions { start: start(args), ..Default::default() };
+    // Somebody watches: new partitions should show up soon.
+    let metadata_age_max = Duration::from_secs(5);
+    let group_options = GroupOptions { start: start(args), metadata_age_max, ..Default::default() };
     let mut member = GroupConsumer::new(client, group, args.topics.clone(), group_options, options(args));
     let result = read_until_done(client, args, &mut member, printer, stop).await;
     // What could not be printed must not be committed; the group is left in any case, so that others

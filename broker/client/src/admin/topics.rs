@@ -15,9 +15,14 @@ use klamm_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
 };
 
+use tokio::time::{Instant, sleep};
+
 use crate::client::Client;
 use crate::cluster::Topic;
 use crate::error::{ClientError, Result};
+
+/// How long to wait for metadata to show a change.
+const METADATA_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A topic to be created.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +53,7 @@ pub struct CreatedTopic {
 }
 
 impl Client {
-    /// Creates one topic.
+    /// Creates one topic; returns when the broker asked for metadata knows it with all its leaders.
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic> {
         let assignments = (0..).zip(&topic.assignments).map(|(partition_index, brokers)| CreatableReplicaAssignment {
             partition_index,
@@ -69,7 +74,7 @@ impl Client {
             timeout_ms: self.timeout_ms(),
             validate_only: topic.validate_only,
         };
-        self.retry(|| async {
+        let created = self.retry(|| async {
             let answer = self.controller().await?.call(&request).await?;
             let what = format!("topic {}", topic.name);
             let created = answer.topics.into_iter().find(|t| t.name == topic.name);
@@ -80,8 +85,13 @@ impl Client {
                 partitions: created.num_partitions,
                 replication_factor: created.replication_factor,
             })
-        })
-        .await
+        });
+        let created = created.await?;
+        if !topic.validate_only {
+            let led = |known: &Topic| !known.partitions.is_empty() && known.partitions.iter().all(|p| p.leader >= 0);
+            self.until_known(&topic.name, |known| known.is_some_and(led)).await;
+        }
+        Ok(created)
     }
 
     /// Deletes one topic. The broker removes its data some time later.
@@ -91,14 +101,16 @@ impl Client {
             topic_names: vec![name.to_owned()],
             timeout_ms: self.timeout_ms(),
         };
-        self.retry(|| async {
+        let deleted = self.retry(|| async {
             let answer = self.controller().await?.call(&request).await?;
             let what = format!("topic {name}");
             let result = answer.responses.into_iter().next();
             let result = result.ok_or_else(|| ClientError::missing(&what))?;
             once(ClientError::check(what, result.error_code, result.error_message.as_deref()))
-        })
-        .await?
+        });
+        deleted.await??;
+        self.until_known(name, |known| known.is_none()).await;
+        Ok(())
     }
 
     /// Raises a topic's number of partitions to `count`.
@@ -108,14 +120,39 @@ impl Client {
             timeout_ms: self.timeout_ms(),
             validate_only,
         };
-        self.retry(|| async {
+        let grown = self.retry(|| async {
             let answer = self.controller().await?.call(&request).await?;
             let what = format!("topic {topic}");
             let result = answer.results.into_iter().next();
             let result = result.ok_or_else(|| ClientError::missing(&what))?;
             once(ClientError::check(what, result.error_code, result.error_message.as_deref()))
-        })
-        .await?
+        });
+        grown.await??;
+        if !validate_only {
+            let enough = |known: &Topic| i32::try_from(known.partitions.len()).is_ok_and(|n| n >= count);
+            self.until_known(topic, |known| known.is_some_and(enough)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits a moment for metadata to catch up with a change that the controller has made, so that
+    /// the next call sees it. Not an error when it takes longer: the change is made.
+    async fn until_known(&self, topic: &str, seen: impl Fn(Option<&Topic>) -> bool) {
+        let deadline = Instant::now() + METADATA_PATIENCE;
+        let mut pause = self.backoff();
+        loop {
+            if let Ok(cluster) = self.refresh(Some(&[topic])).await {
+                let known = cluster.topics.get(topic).filter(|t| t.error != ErrorCode::UnknownTopicOrPartition);
+                if seen(known) {
+                    return;
+                }
+            }
+            let wait = pause.next_pause();
+            if Instant::now() + wait > deadline {
+                return;
+            }
+            sleep(wait).await;
+        }
     }
 
     /// All topics of the cluster, internal ones included, by name.
