@@ -97,14 +97,27 @@ impl Tool {
         self
     }
 
+    fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).args(&self.args);
+        // Klamm takes its configuration from such variables; those that steer the tests are none.
+        for (key, _) in std::env::vars_os() {
+            let text = key.to_string_lossy();
+            if text.starts_with("KLAMM_") && (text != "KLAMM_CACHE" || Path::new(&self.program).ends_with("klamm")) {
+                command.env_remove(&key);
+            }
+        }
+        command.envs(self.env.iter().map(|(k, v)| (k, v)));
+        command
+    }
+
     /// Starts the program.
     #[track_caller]
     pub fn start(self) -> Process {
         let name = Path::new(&self.program).file_name().unwrap_or(&self.program).to_string_lossy().into_owned();
         let base = paths::scratch().join(crate::unique(&name));
         let (out, err) = (base.with_extension("out"), base.with_extension("err"));
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).args(&self.args).envs(self.env);
+        let mut command = self.command();
         command.stdout(File::create(&out).expect("a file for output"));
         command.stderr(File::create(&err).expect("a file for errors"));
         if let Some(dir) = &self.dir {
@@ -128,8 +141,7 @@ impl Tool {
     /// Starts the program with pipes as standard input and output, for a conversation.
     #[track_caller]
     pub fn converse(self) -> (ChildStdin, ChildStdout) {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).args(&self.args).envs(self.env);
+        let mut command = self.command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = spawn(command).unwrap_or_else(|e| panic!("cannot start {:?}: {e}", self.program));
         let input = child.stdin.take().expect("a pipe to it");
