@@ -263,7 +263,7 @@ async fn serve(broker: Arc<Broker>, listeners: Vec<Listener>, control: &Runtime)
     }
     let flusher = broker.replicas.flusher.clone();
     let (clock, failed) = (broker.clone(), broker.clone());
-    tokio::spawn(async move { flusher.run(|| clock.clock.wall_ms(), |error| failed.log_dir_failed(error)).await });
+    tokio::spawn(async move { flusher.run(&clock.clock, &clock.metrics, |error| failed.log_dir_failed(error)).await });
     let timers = broker.clone();
     control.spawn(async move { timers.groups.run_timers(&timers).await });
     control.spawn(reap(broker.clone()));
@@ -300,7 +300,11 @@ async fn reap(broker: Arc<Broker>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            _ = tick.tick() => broker.connections.reap(broker.clock.now_ms(), idle_max_ms),
+            _ = tick.tick() => {
+                for _ in 0..broker.connections.reap(broker.clock.now_ms(), idle_max_ms) {
+                    broker.metrics.connection_expired();
+                }
+            }
             _ = broker.stopping() => return,
         }
     }

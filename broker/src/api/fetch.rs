@@ -70,6 +70,7 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
 /// Reads until the answer is due.
 async fn long_poll(cx: &Context<'_>, session: &Mutex<Session>, limits: &Limits, max_wait: Duration) -> Read {
     let mut read = read_all(cx, &mut session.lock(), limits);
+    count(&session.lock());
     if is_due(&read, limits) || max_wait.is_zero() {
         return read;
     }
@@ -91,6 +92,15 @@ async fn long_poll(cx: &Context<'_>, session: &Mutex<Session>, limits: &Limits, 
         read = read_all(cx, &mut session.lock(), limits);
         if is_due(&read, limits) {
             return read;
+        }
+    }
+}
+
+/// Counts the fetch, once for each partition, as Kafka does.
+fn count(session: &Session) {
+    for wanted in session.rotation().filter_map(|slot| session.get(slot)) {
+        if let Some(partition) = &wanted.partition {
+            partition.topic.metrics.fetch_requests.inc();
         }
     }
 }
@@ -182,6 +192,7 @@ fn read_one(partition: &Partition, wanted: &Wanted, limits: &Limits, left: i64, 
             data
         }
         Err(e) => {
+            partition.topic.metrics.failed_fetch_requests.inc();
             if !matches!(e, LogError::OffsetOutOfRange { .. }) {
                 tracing::error!(partition = %partition.dir_name(), error = %e, "read failed");
             }

@@ -195,3 +195,6 @@ where
     let header_version = R::KEY.response_header_version(cx.version);
     Ok(Some(frame::encode_response(header_version, correlation_id, &response, cx.version)?))
 }
+
+#[cfg(test)]
+mod docs_test;

@@ -16,7 +16,7 @@ pub(super) struct BrokerArgs {
 }
 
 pub(super) fn run(args: BrokerArgs) -> ExitCode {
-    match crate::config::BrokerConfig::load(args.config.as_deref(), std::env::vars(), &args.set) {
+    match crate::config::BrokerConfig::load(args.config.as_deref(), crate::config::environment(), &args.set) {
         Ok(loaded) => {
             crate::logging::init(&loaded.config);
             for warning in &loaded.warnings {

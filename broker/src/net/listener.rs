@@ -77,16 +77,19 @@ impl Connections {
         }
     }
 
-    /// One round of the reaper.
-    pub fn reap(&self, now_ms: i64, idle_max_ms: Option<i64>) {
+    /// One round of the reaper; the number of connections that it ended.
+    pub fn reap(&self, now_ms: i64, idle_max_ms: Option<i64>) -> usize {
+        let mut expired = 0;
         for handle in self.open.lock().by_id.values() {
             let idle_ms = handle.idle_ms(now_ms);
             if idle_max_ms.is_some_and(|max| idle_ms > max) {
                 handle.close();
+                expired += 1;
             } else if idle_ms > TRIM_AFTER_MS && idle_ms <= 2 * TRIM_AFTER_MS {
                 handle.trim();
             }
         }
+        expired
     }
 
     /// Asks every connection to end and waits, up to a few seconds, until they have.
@@ -144,14 +147,13 @@ impl Listener {
 
     /// Accepts until the broker stops.
     pub async fn accept(self, broker: Arc<Broker>) {
-        let limits = Limits { total: broker.config.max_connections, per_ip: broker.config.max_connections_per_ip };
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 _ = broker.stopping() => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.start(&broker, stream, peer, limits),
+                Ok((stream, peer)) => self.start(&broker, stream, peer),
                 Err(e) => {
                     // Out of descriptors, most likely: accepting again at once would spin.
                     warn!(listener = %self.name, error = %e, "accept failed");
@@ -162,15 +164,20 @@ impl Listener {
         info!(listener = %self.name, "listener stopped");
     }
 
-    fn start(&self, broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr, limits: Limits) {
+    fn start(&self, broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
+        // Both limits can be changed while the broker runs.
+        let config = broker.replicas.config();
+        let limits = Limits { total: config.max_connections, per_ip: config.max_connections_per_ip };
         let admitted = broker.connections.admit(peer, broker.clock.now_ms(), limits);
         let (id, handle) = match admitted {
             Ok(admitted) => admitted,
             Err(reason) => {
+                broker.metrics.connection_refused();
                 warn!(listener = %self.name, %peer, reason, "connection refused");
                 return;
             }
         };
+        broker.metrics.connection_created();
         if let Err(e) = stream.set_nodelay(true) {
             warn!(listener = %self.name, %peer, error = %e, "TCP_NODELAY refused");
         }
@@ -193,6 +200,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.broker.connections.release(self.id);
         if std::thread::panicking() {
+            self.broker.metrics.panic();
             tracing::error!("a request handler panicked; its connection is closed");
         }
     }

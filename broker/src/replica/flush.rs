@@ -6,12 +6,15 @@
 //! retried: the log that failed is offline, and so is the directory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use klamm_log::LogError;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::partition::Partition;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 type Done = oneshot::Sender<Result<(), Arc<LogError>>>;
 
@@ -49,7 +52,7 @@ impl Flusher {
     }
 
     /// Carries out rounds for as long as the broker runs. `offline` is told of each failure.
-    pub async fn run(self: Arc<Self>, now_ms: impl Fn() -> i64, offline: impl Fn(&LogError)) {
+    pub async fn run(self: Arc<Self>, clock: &Clock, metrics: &Metrics, offline: impl Fn(&LogError)) {
         loop {
             self.wake.notified().await;
             loop {
@@ -57,9 +60,11 @@ impl Flusher {
                 if round.is_empty() {
                     break;
                 }
-                if let Some(error) = carry_out(round, now_ms()).await {
+                let began_ms = clock.now_ms();
+                if let Some(error) = carry_out(round, clock.wall_ms()).await {
                     offline(&error);
                 }
+                metrics.flush(Duration::from_millis(u64::try_from(clock.now_ms() - began_ms).unwrap_or(0)));
             }
         }
     }
