@@ -236,7 +236,12 @@ impl Log {
         let waited =
             if first >= 0 { max_timestamp.saturating_sub(first) } else { now_ms.saturating_sub(segment.created_ms) };
         let jitter = self.config.jitter_ms(self.salt, segment.base);
-        Ok(waited > self.config.segment_ms.saturating_sub(jitter))
+        let mut most = self.config.segment_ms;
+        if self.config.compact {
+            // Only closed segments are compacted.
+            most = most.min(self.config.max_compaction_lag_ms);
+        }
+        Ok(waited > most.saturating_sub(jitter))
     }
 
     /// Writes at the end of the active segment, all or nothing.

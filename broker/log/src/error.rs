@@ -146,9 +146,8 @@ impl std::fmt::Display for Damage {
             self.offset,
             self.what
         )?;
-        match self.next_sound {
-            Some(next) => write!(f, "; sound batches follow from byte {next}")?,
-            None => write!(f, "; later data follows")?,
+        if let Some(next) = self.next_sound {
+            write!(f, "; sound batches follow from byte {next}")?;
         }
         write!(
             f,

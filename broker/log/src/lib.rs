@@ -7,6 +7,7 @@
 pub mod aborted;
 pub mod append;
 pub mod checkpoint;
+mod compact;
 pub mod config;
 pub mod dirs;
 pub mod disk;
@@ -15,6 +16,7 @@ mod error;
 pub mod faulty;
 mod flush;
 mod index;
+mod listing;
 mod log;
 mod lookup;
 pub mod metadata;
@@ -29,6 +31,7 @@ mod walk;
 
 pub use aborted::AbortedTxn;
 pub use append::Appended;
+pub use compact::{Compacted, Compaction, CompactionLimits};
 pub use config::LogConfig;
 pub use dirs::LogDir;
 pub use disk::{Disk, DiskFile, RealDisk};

@@ -52,6 +52,8 @@ pub struct Log {
     /// Raised by every truncation, so that a flush begun before it doesn't count.
     pub(crate) generation: u32,
     pub(crate) last_flush_ms: i64,
+    /// Everything below has been compacted.
+    pub(crate) cleaned_to: i64,
     /// Differs from partition to partition.
     pub(crate) salt: u64,
     pub(crate) report: RecoveryReport,

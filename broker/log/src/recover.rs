@@ -4,7 +4,7 @@
 //! docs/decisions/005-recovery.md says what happens at a bad one: a torn tail is cut; anything sound behind a bad place is
 //! never dropped silently. Indexes, snapshots and the epoch file are only caches and are made again when they are missing or wrong.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use crate::config::{LogConfig, mix};
 use crate::disk::{Disk, Open};
 use crate::epochs::{EPOCH_FILE, Epochs};
 use crate::error::{Damage, LogError};
+use crate::listing::{Found, list};
 use crate::log::{Log, RecoveryReport};
 use crate::metadata;
 use crate::producers::{Producers, marker_of};
@@ -44,23 +45,6 @@ pub struct Recovery {
 
 /// How much of the log's end is looked at for the last batches of producers.
 const RECALL_BYTES: u32 = 1 << 20;
-
-/// Files found in a partition's directory.
-#[derive(Default)]
-struct Found {
-    logs: Vec<i64>,
-    side: HashSet<(i64, &'static str)>,
-    snapshots: Vec<i64>,
-}
-
-/// `00000000000000000042.log` -> 42 and `log`.
-fn split_name(name: &str) -> Option<(i64, &str)> {
-    let (digits, suffix) = name.split_once('.')?;
-    if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    Some((digits.parse().ok()?, suffix))
-}
 
 impl Log {
     /// Opens the log in `dir`, which is made when it isn't there.
@@ -96,6 +80,7 @@ impl Log {
             parent_dirty: is_new,
             generation: 0,
             last_flush_ms: now_ms,
+            cleaned_to: 0,
             report: RecoveryReport::default(),
         };
         log.load_segments(&found, &recovery, now_ms)?;
@@ -280,7 +265,7 @@ impl Log {
         Ok(bad)
     }
 
-    fn replace_aborted(&mut self, at: usize, entries: &[AbortedTxn]) -> Result<(), LogError> {
+    pub(crate) fn replace_aborted(&mut self, at: usize, entries: &[AbortedTxn]) -> Result<(), LogError> {
         let place = self.place().at(self.segments[at].base, "txnindex");
         aborted::replace(place, entries).map_err(|e| LogError::io("writing", &place.path(), e))?;
         self.segments[at].has_aborts = !entries.is_empty();
@@ -481,50 +466,6 @@ fn note_producer(
             last_stable_offset,
         });
     }
-}
-
-/// Lists a partition's directory, which is made when missing, and removes leftovers.
-fn list(disk: &dyn Disk, dir: &Path) -> Result<(Found, bool), LogError> {
-    let entries = match disk.read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            disk.create_dir(dir).map_err(|e| LogError::io("making", dir, e))?;
-            return Ok((Found::default(), true));
-        }
-        Err(e) => return Err(LogError::io("listing", dir, e)),
-    };
-    let mut found = Found::default();
-    let mut leftovers = Vec::new();
-    for entry in entries.into_iter().filter(|e| !e.is_dir) {
-        let name = entry.name;
-        let leftover = [".deleted", ".cleaned", ".tmp"];
-        if leftover.iter().any(|suffix| name.ends_with(suffix)) {
-            leftovers.push(name);
-            continue;
-        }
-        match split_name(&name) {
-            Some((base, "log")) => found.logs.push(base),
-            Some((base, "snapshot")) => found.snapshots.push(base),
-            Some((base, suffix)) => {
-                if let Some(known) = SIDE_FILES.into_iter().find(|s| *s == suffix) {
-                    found.side.insert((base, known));
-                }
-            }
-            None => {}
-        }
-    }
-    found.logs.sort_unstable();
-    found.snapshots.sort_unstable();
-    let orphans = found
-        .side
-        .iter()
-        .filter(|(base, _)| found.logs.binary_search(base).is_err())
-        .map(|(base, suffix)| format!("{base:020}.{suffix}"));
-    for name in leftovers.into_iter().chain(orphans) {
-        let path = dir.join(name);
-        disk.remove_file(&path).map_err(|e| LogError::io("removing", &path, e))?;
-    }
-    Ok((found, false))
 }
 
 fn copy_tail(disk: &dyn Disk, from: &dyn crate::disk::DiskFile, position: u32, end: u32, to: &Path) -> io::Result<()> {

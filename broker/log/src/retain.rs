@@ -66,7 +66,8 @@ impl Log {
 
     /// Whether all of a segment is replicated and may go.
     fn may_go(&self, at: usize, high_watermark: i64) -> bool {
-        self.segments[at].size > 0 && self.end_of(at) <= high_watermark
+        // A sealed segment may be empty after compaction; an empty active one is what an empty log has.
+        (self.segments[at].size > 0 || at < self.active()) && self.end_of(at) <= high_watermark
     }
 
     fn below_log_start(&self) -> usize {
@@ -152,7 +153,7 @@ impl Log {
     }
 
     /// Renames a segment's files for removal; the caller then takes it out of the list.
-    fn discard(&mut self, at: usize, now_ms: i64) -> Result<(), LogError> {
+    pub(crate) fn discard(&mut self, at: usize, now_ms: i64) -> Result<(), LogError> {
         self.segments[at].abandon();
         let due = now_ms.saturating_add(self.config.file_delete_delay_ms.max(0));
         let base = self.segments[at].base;
