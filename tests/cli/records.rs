@@ -103,6 +103,22 @@ fn acks_decide_what_is_waited_for() {
 }
 
 #[test]
+fn batches_fit_what_the_topic_takes() {
+    let name = topic("cli-small", 1);
+    klamm(&["configs", "alter", "topic", &name, "--set", "max.message.bytes=2000"]).ok();
+    let lines: String = (0..500).map(|i| format!("line number {i}\n")).collect();
+    eventually("the config is in force", 10, || {
+        let configs = json(&["configs", "describe", "topic", &name, "--key", "max.message.bytes"]);
+        (configs[0]["value"] == json!("2000")).then_some(())
+    });
+    produce(&name, &lines, &[]);
+    assert!(consume(&name, &["--from-beginning"]) == lines);
+    let long = klamm(&["produce", &name]).stdin("x".repeat(3000)).run();
+    refused(&long, 1, "MESSAGE_TOO_LARGE");
+    refused(&long, 1, "max.message.bytes");
+}
+
+#[test]
 fn a_bad_line_stops_behind_what_came_before() {
     let name = topic("cli-bad-line", 1);
     let output = klamm(&["produce", &name, "-K", ":"]).stdin("a:1\nb\nc:3\n").run();

@@ -261,6 +261,12 @@ impl Client {
         self.refresh(Some(&names)).await
     }
 
+    /// The pause before the next try at something that has been failing for `failing`.
+    pub(crate) fn pause_after(&self, failing: Duration) -> Duration {
+        let options = &self.shared.options;
+        (failing / 4).clamp(options.backoff.min(options.backoff_max), options.backoff_max)
+    }
+
     /// Pauses for one chain of retries.
     pub(crate) fn backoff(&self) -> Backoff {
         let options = &self.shared.options;

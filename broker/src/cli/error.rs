@@ -99,6 +99,9 @@ fn code_hint(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::NonEmptyGroup | ErrorCode::UnknownMemberId => {
             "stop the group's members first; `klamm groups describe GROUP` shows them"
         }
+        ErrorCode::InconsistentGroupProtocol => {
+            "the group's members use another protocol or assignor than range; `klamm groups describe GROUP` shows it"
+        }
         ErrorCode::GroupSubscribedToTopic => "a member still subscribes to the topic",
         ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge => {
             "the topic's max.message.bytes says how much it takes: `klamm topics alter TOPIC --config max.message.bytes=N`"

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use klamm_client::{Acks, Delivery, Producer, ProducerOptions, ProducerRecord};
+use klamm_client::admin::configs::Resource;
+use klamm_client::{Acks, Client, Delivery, Producer, ProducerOptions, ProducerRecord};
 use klamm_protocol::compress::Compression;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -100,13 +101,15 @@ pub(super) async fn run(global: Global, args: ProduceArgs) -> Result {
     }
     let client = global.connect().await?;
     client.topic_or_create(&args.topic).await?;
+    let defaults = ProducerOptions::default();
     let options = ProducerOptions {
         acks,
         compression: args.compression,
         linger: Duration::from_millis(args.linger),
         idempotent,
         delivery_timeout: client.options().api_timeout,
-        ..Default::default()
+        batch_bytes: defaults.batch_bytes.min(batch_bytes_max(&client, &args.topic).await),
+        ..defaults
     };
     let producer = Producer::start(&client, options)?;
     let mut lines = read_lines();
@@ -146,6 +149,15 @@ pub(super) async fn run(global: Global, args: ProduceArgs) -> Result {
         Format::Table => Ok(produced.show(&mut io::sink())?),
         format => print(format, &produced),
     }
+}
+
+/// What the topic takes as one batch, less the batch's header. Where the broker doesn't tell, it refuses
+/// what is too large.
+async fn batch_bytes_max(client: &Client, topic: &str) -> usize {
+    let (resource, keys) = (Resource::Topic(topic.to_owned()), ["max.message.bytes".to_owned()]);
+    let configs = client.describe_configs(&resource, Some(&keys)).await.unwrap_or_default();
+    let value = configs.into_iter().next().and_then(|config| config.value?.parse::<usize>().ok());
+    value.map_or(usize::MAX, |bytes| bytes.saturating_sub(100))
 }
 
 /// Reads stdin on a thread of its own, since a read from it can't be cancelled.

@@ -268,7 +268,7 @@ impl Consumer {
                     let since = *position.failing_since.get_or_insert(now);
                     let patience = self.client.options().api_timeout;
                     if error.is_retriable() && now.duration_since(since) < patience {
-                        position.not_before = now + self.client.backoff().next_pause();
+                        position.not_before = now + self.client.pause_after(now.duration_since(since));
                     } else {
                         failed = Err(error);
                     }

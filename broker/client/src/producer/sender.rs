@@ -83,7 +83,7 @@ fn finish(client: &Client, shared: &Shared, answered: Answered) {
         .as_ref()
         .is_err_and(|error| error.is_retriable() && batch.created.elapsed() < shared.options.delivery_timeout);
     if retry {
-        let not_before = Instant::now() + client.backoff().next_pause();
+        let not_before = Instant::now() + client.pause_after(batch.created.elapsed());
         shared.accumulator().give_back(&at, batch, not_before);
     } else {
         shared.accumulator().settled(&at, result.is_err());
