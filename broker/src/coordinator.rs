@@ -283,28 +283,33 @@ impl Groups {
     }
 }
 
-/// Appends records as one or more batches.
+/// Appends records as one or more batches: all of them, or none.
 fn append(partition: &Partition, records: &[CoordinatorRecord], now_ms: i64) -> Result<Flush, ErrorCode> {
-    let mut flush = Flush::No;
+    if records.is_empty() {
+        return Ok(Flush::No);
+    }
+    let unwritable = |error| {
+        tracing::error!(%error, "a coordinator record cannot be written");
+        ErrorCode::UnknownServerError
+    };
+    let mut batches = Vec::new();
     let mut rest = records.iter().peekable();
     while rest.peek().is_some() {
         let mut builder = BatchBuilder::new(0);
         while let Some(record) = rest.next_if(|_| builder.uncompressed_len() < BATCH_BYTES) {
-            builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]).map_err(|e| {
-                tracing::error!(error = %e, "a coordinator record cannot be written");
-                ErrorCode::UnknownServerError
-            })?;
+            builder.push(now_ms, Some(&record.key), record.value.as_deref(), &[]).map_err(unwritable)?;
         }
-        let batch = builder.build().map_err(|_| ErrorCode::UnknownServerError)?;
-        let append = partition.append(&batch, Origin::Coordinator, now_ms).map_err(|e| {
-            tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
-            error::of_log(&e)
-        })?;
-        if append.flush != Flush::No {
-            flush = append.flush;
-        }
+        batches.push(builder.build().map_err(unwritable)?);
     }
-    Ok(flush)
+    let bytes = match <[Bytes; 1]>::try_from(batches) {
+        Ok([only]) => only,
+        Err(many) => many.concat().into(),
+    };
+    let append = partition.append(&bytes, Origin::Coordinator, now_ms).map_err(|e| {
+        tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
+        error::of_log(&e)
+    })?;
+    Ok(append.flush)
 }
 
 /// Reads a whole partition into a new coordinator.

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod broker;
+pub mod cleaner;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -23,7 +23,7 @@ use crate::net::listener::Listener;
 use crate::random::Random;
 use crate::replica::replicas::{Followed, Replicas};
 use crate::replica::storage::Storage;
-use crate::{admin, maintenance};
+use crate::{admin, cleaner, maintenance};
 
 /// Exit code for a configuration that cannot be used.
 pub const EXIT_CONFIG: u8 = 2;
@@ -269,6 +269,7 @@ async fn serve(broker: Arc<Broker>, listeners: Vec<Listener>, control: &Runtime)
     control.spawn(reap(broker.clone()));
     control.spawn(watch_quorum(broker.clone()));
     tokio::spawn(maintenance::run(broker.clone()));
+    tokio::spawn(cleaner::run(broker.clone()));
     tokio::spawn(wait_for_signal(broker.clone()));
     broker.set_ready();
     tracing::info!(node_id = broker.config.node_id, cluster_id = %broker.controller.cluster_id(), "broker started");

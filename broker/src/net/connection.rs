@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 use klamm_protocol::ApiKey;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
@@ -37,8 +38,10 @@ enum Command {
     None = 0,
     /// Give back an idle read buffer.
     Trim = 1,
-    /// End the connection: idle for too long, or the broker stops.
+    /// End the connection once the request under way is answered: the broker stops.
     Close = 2,
+    /// End the connection now: no byte has moved for too long.
+    Expire = 3,
 }
 
 /// The part of a connection that the listener's reaper sees.
@@ -74,6 +77,12 @@ impl Handle {
         self.wake.notify_one();
     }
 
+    /// Ends the connection, whatever it is waiting for.
+    pub fn expire(&self) {
+        self.command.store(Command::Expire as u8, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     /// Asks the connection to give back its read buffer if it is idle.
     pub fn trim(&self) {
         let from = Command::None as u8;
@@ -82,7 +91,11 @@ impl Handle {
     }
 
     fn closing(&self) -> bool {
-        self.command.load(Ordering::Acquire) == Command::Close as u8
+        self.command.load(Ordering::Acquire) >= Command::Close as u8
+    }
+
+    fn expired(&self) -> bool {
+        self.command.load(Ordering::Acquire) == Command::Expire as u8
     }
 }
 
@@ -154,7 +167,12 @@ impl<'a> Serving<'a> {
     async fn run(mut self) -> Result<(), Ended> {
         loop {
             while let Some(frame) = self.next_frame()? {
-                if let Some(answer) = api::handle(self.broker, self.connection, frame).await? {
+                let answer = tokio::select! {
+                    biased;
+                    answer = api::handle(self.broker, self.connection, frame) => answer?,
+                    () = self.gone() => return Err(Ended::Closed),
+                };
+                if let Some(answer) = answer {
                     self.output.push(answer)?;
                     if self.output.len() >= SEND_BYTES {
                         self.flush().await?;
@@ -172,6 +190,25 @@ impl<'a> Serving<'a> {
             self.flush().await?;
             if self.read().await? == 0 {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Resolves when a request that is parked has nobody left to be answered: the client has closed its
+    /// side, or the reaper ends the connection.
+    async fn gone(&self) {
+        let mut watching = true;
+        loop {
+            tokio::select! {
+                ready = self.stream.ready(Interest::READABLE), if watching => match ready {
+                    Ok(ready) if !ready.is_read_closed() => watching = false,
+                    _ => return,
+                },
+                () = self.connection.handle.wake.notified() => {
+                    if self.connection.handle.expired() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -214,11 +251,8 @@ impl<'a> Serving<'a> {
         let handle = &self.connection.handle;
         let clock = &self.broker.clock;
         let stalled = async {
-            loop {
+            while !handle.expired() {
                 handle.wake.notified().await;
-                if handle.closing() {
-                    break;
-                }
             }
         };
         let progress = || handle.last_active_ms.store(clock.now_ms(), Ordering::Relaxed);
@@ -233,14 +267,15 @@ impl<'a> Serving<'a> {
     async fn read(&mut self) -> Result<usize, Ended> {
         let handle = &self.connection.handle;
         loop {
+            if handle.closing() {
+                return Err(Ended::Closed);
+            }
             tokio::select! {
                 biased;
                 ready = self.stream.readable() => ready?,
                 () = handle.wake.notified() => {
-                    if handle.closing() {
-                        return Err(Ended::Closed);
-                    }
-                    handle.command.store(Command::None as u8, Ordering::Release);
+                    let trim = Command::Trim as u8;
+                    let _ = handle.command.compare_exchange(trim, Command::None as u8, Ordering::AcqRel, Ordering::Relaxed);
                     if self.input.is_empty() {
                         self.input = BytesMut::new();
                     }

@@ -83,7 +83,7 @@ impl Connections {
         for handle in self.open.lock().by_id.values() {
             let idle_ms = handle.idle_ms(now_ms);
             if idle_max_ms.is_some_and(|max| idle_ms > max) {
-                handle.close();
+                handle.expire();
                 expired += 1;
             } else if idle_ms > TRIM_AFTER_MS && idle_ms <= 2 * TRIM_AFTER_MS {
                 handle.trim();
@@ -100,6 +100,9 @@ impl Connections {
         let deadline = tokio::time::Instant::now() + STOP_GRACE;
         while !self.is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for handle in self.open.lock().by_id.values() {
+            handle.expire();
         }
     }
 }

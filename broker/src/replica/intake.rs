@@ -90,10 +90,9 @@ fn look_inside(records: Bytes, header: &BatchHeader, topic: &TopicConfig, now_ms
     let bounded_below = topic.timestamp_before_max_ms < now_ms;
     // What the header alone can't prove: that no timestamp is too small, or which ones are too large.
     let doubtful = !topic.log_append_time
-        && (header.max_timestamp < header.base_timestamp
-            || !timestamps.contains(&header.max_timestamp)
-            || (bounded_below && !timestamps.contains(&header.base_timestamp))
-            || bounded_below);
+        && (bounded_below
+            || header.max_timestamp < header.base_timestamp
+            || !timestamps.contains(&header.max_timestamp));
     let codec = header.compression().map_err(batch::BatchError::from)?;
     let (wanted, level) = target(topic.compression, codec);
     if !topic.log.compact && !doubtful && wanted == codec {

@@ -289,8 +289,14 @@ impl Partition {
     pub fn flush(&self, now_ms: i64) -> Result<(), LogError> {
         let Some(handle) = self.log.lock().flush_handle() else { return Ok(()) };
         handle.sync()?;
-        self.log.lock().flushed(&handle, now_ms);
-        if self.high_watermark.fetch_max(handle.up_to(), Ordering::AcqRel) < handle.up_to() {
+        let mut log = self.log.lock();
+        log.flushed(&handle, now_ms);
+        // Unless another append waits for its own fsync, everything appended meanwhile may be seen too.
+        let waiting = log.unflushed() >= log.config().flush_messages;
+        let visible = if waiting { handle.up_to() } else { log.log_end_offset() };
+        let before = self.high_watermark.fetch_max(visible, Ordering::AcqRel);
+        drop(log);
+        if before < visible {
             self.waiters.wake_all();
         }
         Ok(())

@@ -298,6 +298,15 @@ impl Replicas {
         self.storage.write_checkpoints(&self.partitions())
     }
 
+    /// Writes how far each log has been compacted.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn write_cleaner_checkpoint(&self) -> Result<(), DirError> {
+        let compacted = self.partitions();
+        self.storage.write_cleaner_checkpoint(compacted.iter().filter(|p| p.topic.config().log.compact))
+    }
+
     /// Flushes and closes every log and marks the directory clean, for the stop.
     ///
     /// # Errors

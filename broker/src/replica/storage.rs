@@ -23,6 +23,8 @@ pub struct Storage {
     path: PathBuf,
     meta: MetaProperties,
     clean: bool,
+    /// How far logs had been compacted at the start.
+    cleaned: Offsets,
     /// Directories of deleted topics, and when they may go.
     doomed: Mutex<Vec<(PathBuf, i64)>>,
 }
@@ -46,10 +48,11 @@ impl Storage {
         let dir = LogDir::open(Arc::new(RealDisk), &path, &boot_id())?;
         let known = dir.meta()?.map(|meta| meta.cluster_id);
         let clean = dir.was_clean();
+        let cleaned = dir.cleaner_offsets()?;
         let cluster_id = cluster_id.map(str::to_owned).or(known).unwrap_or_else(|| fresh().to_string());
         let meta = dir.check_or_format(&cluster_id, node_id, fresh())?;
         let doomed = dir.deleted()?.into_iter().map(|path| (path, i64::MIN)).collect();
-        Ok(Self { dir: Mutex::new(Some(dir)), path, meta, clean, doomed: Mutex::new(doomed) })
+        Ok(Self { dir: Mutex::new(Some(dir)), path, meta, clean, cleaned, doomed: Mutex::new(doomed) })
     }
 
     /// Whether the last user of the directory stopped in order.
@@ -91,6 +94,9 @@ impl Storage {
             tracing::warn!(topic = %topic.name, partition = index, cut_bytes = report.cut_bytes, lost_from = report.lost_from, "log recovered");
         }
         log.assign_epoch(leader_epoch)?;
+        if let Some(offset) = self.cleaned.get(&(topic.name.to_string(), index)) {
+            log.set_cleaned_to(*offset);
+        }
         Ok(Partition::new(topic.clone(), index, log, leader_epoch))
     }
 
@@ -180,6 +186,22 @@ impl Storage {
         dir.write_recovery_points(&recovery)?;
         dir.write_log_starts(&starts)?;
         dir.write_high_watermarks(&high_watermarks)
+    }
+
+    /// Writes how far these partitions have been compacted.
+    ///
+    /// # Errors
+    /// The file could not be written; the old one stays.
+    pub fn write_cleaner_checkpoint<'p>(
+        &self,
+        partitions: impl Iterator<Item = &'p Arc<Partition>>,
+    ) -> Result<(), DirError> {
+        let offsets = partitions.map(|p| ((p.topic.name.to_string(), p.index), p.with_log(|log| log.cleaned_to())));
+        let offsets: Offsets = offsets.collect();
+        match self.dir.lock().as_ref() {
+            Some(dir) => dir.write_cleaner_offsets(&offsets),
+            None => Ok(()),
+        }
     }
 
     /// Marks the directory as cleanly stopped and lets go of it.

@@ -1,0 +1,67 @@
+//! Log compaction in the background: one partition at a time, on a blocking thread.
+//!
+//! The log decides whether compacting it is worth it and swaps the result in, both under its lock; the
+//! work between holds none, so appends and reads go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_log::{CompactionLimits, LogError};
+
+use crate::broker::{Broker, Stop};
+use crate::replica::partition::Partition;
+
+/// Pause between rounds: the default of Kafka's `log.cleaner.backoff.ms`.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// What one run may hold in memory: about 16 MB of keys, and one decompressed batch.
+const LIMITS: CompactionLimits = CompactionLimits { keys: 400_000, max_decompressed: 64 << 20 };
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            _ = broker.stopping() => return,
+        }
+        let working = broker.clone();
+        if let Err(panic) = tokio::task::spawn_blocking(move || round(&working)).await {
+            broker.stop(Stop::Broken(format!("compaction: {panic}")));
+        }
+    }
+}
+
+/// Looks at every compacted partition once.
+fn round(broker: &Broker) {
+    let mut cleaned = false;
+    for hosted in broker.replicas.topics() {
+        if !hosted.topic.config().log.compact {
+            continue;
+        }
+        for partition in hosted.partitions() {
+            match compact(broker, &partition) {
+                Ok(compacted) => cleaned |= compacted,
+                Err(error) => tracing::error!(partition = %partition.dir_name(), %error, "not compacted"),
+            }
+        }
+    }
+    if cleaned && let Err(error) = broker.replicas.write_cleaner_checkpoint() {
+        tracing::error!(%error, "how far logs are compacted could not be written");
+    }
+}
+
+fn compact(broker: &Broker, partition: &Arc<Partition>) -> Result<bool, LogError> {
+    if partition.is_deleted() {
+        return Ok(false);
+    }
+    let now_ms = broker.clock.wall_ms();
+    let high_watermark = partition.offsets().high_watermark;
+    let Some(begun) = partition.with_log(|log| log.begin_compaction(high_watermark, now_ms))? else { return Ok(false) };
+    let (from, to) = begun.range();
+    let done = begun.run(LIMITS)?;
+    let (read, written) = done.bytes;
+    let segments = partition.with_log(|log| log.finish_compaction(done, broker.clock.wall_ms()))?;
+    broker.replicas.trashed(partition);
+    tracing::info!(partition = %partition.dir_name(), from, to, read, written, segments, "compacted");
+    Ok(true)
+}
