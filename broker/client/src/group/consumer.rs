@@ -143,7 +143,7 @@ impl GroupConsumer {
             None => {}
             Some(Some(ErrorCode::RebalanceInProgress)) => {
                 // The last chance for this generation; a failure means others read again from before.
-                if let Err(error) = self.commit().await {
+                if let Err(error) = self.commit_in_time().await {
                     tracing::warn!(%error, "offsets not committed before the rebalance");
                 }
                 self.give_up();
@@ -159,7 +159,9 @@ impl GroupConsumer {
             && now >= self.commit_due
         {
             self.commit_due = now + interval;
-            self.commit().await?;
+            if !self.commit_in_time().await? {
+                return Ok(());
+            }
         }
         if let Some(counts) = &self.partition_counts
             && now >= self.metadata_due
@@ -167,12 +169,32 @@ impl GroupConsumer {
             self.metadata_due = now + self.member.options.metadata_age_max;
             let topics = counts.keys().chain(&self.member.topics).cloned().collect();
             if partition_counts(&self.member.client, &topics).await? != *counts {
-                self.commit().await?;
+                self.commit_in_time().await?;
                 self.give_up();
                 return self.join().await;
             }
         }
         Ok(())
+    }
+
+    /// Commits if that is to happen by itself. Says `false` when the group has moved on meanwhile, so
+    /// that this member has to join again.
+    async fn commit_in_time(&mut self) -> Result<bool> {
+        if self.member.options.auto_commit_interval.is_none() {
+            return Ok(true);
+        }
+        match self.commit().await {
+            Ok(()) => Ok(true),
+            Err(error) => match error.code() {
+                // The next heartbeat brings the same news, and with it the rebalance.
+                Some(ErrorCode::RebalanceInProgress) => Ok(false),
+                Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration) => {
+                    self.give_up();
+                    Ok(false)
+                }
+                _ => Err(error),
+            },
+        }
     }
 
     fn give_up(&mut self) {
