@@ -250,7 +250,7 @@ impl Log {
         let size = self.segments[active].size;
         if size == 0 {
             // The file may be made by this write.
-            self.names_dirty = true;
+            self.names.mark();
         }
         let file = self.with_segment(active, |s, place| s.log_file(place))?;
         let Err(error) = write_all(&*file, slices, u64::from(size)) else {

@@ -219,7 +219,7 @@ impl Log {
         }
         self.segments[at] = output.segment;
         self.replace_aborted(at, &output.aborted)?;
-        self.names_dirty = true;
+        self.names.mark();
         self.cursors.clear();
         Ok(())
     }

@@ -151,8 +151,10 @@ impl std::fmt::Display for Damage {
         }
         write!(
             f,
-            ". Nothing was changed. Restore this replica from another one (move the directory away and restart), \
-             or keep what is before the damage with klamm.log.on.damage=cut: the rest is then set aside in *.cut files"
+            ". Nothing was changed. Restore this replica from another one (move its directory away and restart), or give \
+             up what follows in this file: truncate -s {} {}",
+            self.position,
+            self.file.display()
         )
     }
 }

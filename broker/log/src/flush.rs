@@ -30,6 +30,32 @@ impl Health {
     }
 }
 
+/// Whether something has changed since it was synced last, while changes and syncs may overlap.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Unsynced {
+    changes: u32,
+    synced: u32,
+}
+
+impl Unsynced {
+    pub fn new(changed: bool) -> Unsynced {
+        Unsynced { changes: u32::from(changed), synced: 0 }
+    }
+
+    pub fn mark(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    fn is_some(self) -> bool {
+        self.changes != self.synced
+    }
+
+    /// Everything that `then`, a copy from when the sync began, had seen is safe.
+    fn settle(&mut self, then: Unsynced) {
+        self.synced = then.changes;
+    }
+}
+
 #[derive(Debug)]
 enum Part {
     Open(PathBuf, Arc<dyn DiskFile>),
@@ -45,6 +71,9 @@ pub struct FlushHandle {
     dirs: Vec<PathBuf>,
     up_to: i64,
     generation: u32,
+    epoch_file: Unsynced,
+    names: Unsynced,
+    own_name: Unsynced,
     health: Arc<Health>,
 }
 
@@ -105,7 +134,8 @@ impl Log {
 
     /// What has to be synced to make everything up to the log's end safe; `None` when it is safe already.
     pub fn flush_handle(&mut self) -> Option<FlushHandle> {
-        if self.unflushed() <= 0 && !self.names_dirty && !self.parent_dirty && !self.epochs_dirty {
+        let changed = self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
+        if self.unflushed() <= 0 && !changed {
             return None;
         }
         let mut parts = Vec::new();
@@ -121,14 +151,14 @@ impl Log {
                 Err(_) => parts.push(Part::Closed(path)),
             }
         }
-        if std::mem::take(&mut self.epochs_dirty) {
+        if self.epoch_file.is_some() {
             parts.push(Part::Closed(self.dir.join(EPOCH_FILE)));
         }
         let mut dirs = Vec::new();
-        if std::mem::take(&mut self.names_dirty) {
+        if self.names.is_some() {
             dirs.push(self.dir.clone());
         }
-        if std::mem::take(&mut self.parent_dirty) {
+        if self.own_name.is_some() {
             dirs.extend(self.dir.parent().map(PathBuf::from));
         }
         Some(FlushHandle {
@@ -138,6 +168,9 @@ impl Log {
             dirs,
             up_to: self.log_end,
             generation: self.generation,
+            epoch_file: self.epoch_file,
+            names: self.names,
+            own_name: self.own_name,
             health: self.health.clone(),
         })
     }
@@ -145,6 +178,9 @@ impl Log {
     /// Notes a successful [`FlushHandle::sync`].
     pub fn flushed(&mut self, handle: &FlushHandle, now_ms: i64) {
         self.last_flush_ms = now_ms;
+        self.epoch_file.settle(handle.epoch_file);
+        self.names.settle(handle.names);
+        self.own_name.settle(handle.own_name);
         if handle.generation == self.generation {
             self.recovery_point = self.recovery_point.max(handle.up_to.min(self.log_end));
         }

@@ -15,7 +15,7 @@ use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::epochs::{EPOCH_FILE, Epochs};
 use crate::error::LogError;
-use crate::flush::Health;
+use crate::flush::{Health, Unsynced};
 use crate::producers::Producers;
 use crate::read::Cursors;
 use crate::segment::{Place, Segment};
@@ -34,8 +34,8 @@ pub struct Log {
     /// Everything below is safe on disk.
     pub(crate) recovery_point: i64,
     pub(crate) epochs: Epochs,
-    /// The epoch file was written, but not synced.
-    pub(crate) epochs_dirty: bool,
+    /// The epoch file.
+    pub(crate) epoch_file: Unsynced,
     pub(crate) producers: Producers,
     /// Offsets that have a `.snapshot` file, ascending.
     pub(crate) snapshots: Vec<i64>,
@@ -45,10 +45,10 @@ pub struct Log {
     /// Files renamed for removal, and when to remove them.
     pub(crate) trash: VecDeque<(PathBuf, i64)>,
     pub(crate) health: Arc<Health>,
-    /// Names changed in the directory since it was synced.
-    pub(crate) names_dirty: bool,
-    /// The directory itself is new and its parent was not synced.
-    pub(crate) parent_dirty: bool,
+    /// The names in the directory.
+    pub(crate) names: Unsynced,
+    /// The directory's own name, when it is new.
+    pub(crate) own_name: Unsynced,
     /// Raised by every truncation, so that a flush begun before it doesn't count.
     pub(crate) generation: u32,
     pub(crate) last_flush_ms: i64,
@@ -206,8 +206,8 @@ impl Log {
         self.disk
             .write_file(&path, self.epochs.to_text().as_bytes(), false)
             .map_err(|e| LogError::io("writing", &path, e))?;
-        self.epochs_dirty = true;
-        self.names_dirty = true;
+        self.epoch_file.mark();
+        self.names.mark();
         Ok(())
     }
 
@@ -278,7 +278,7 @@ impl Log {
             .write_file(&path, &crate::snapshot::encode(&self.producers), false)
             .map_err(|e| LogError::io("writing", &path, e))?;
         self.snapshots.push(offset);
-        self.names_dirty = true;
+        self.names.mark();
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use crate::config::{LogConfig, mix};
 use crate::disk::{Disk, Open};
 use crate::epochs::{EPOCH_FILE, Epochs};
 use crate::error::{Damage, LogError};
+use crate::flush::Unsynced;
 use crate::listing::{Found, list};
 use crate::log::{Log, RecoveryReport};
 use crate::metadata;
@@ -69,15 +70,15 @@ impl Log {
             log_end: 0,
             recovery_point: 0,
             epochs: Epochs::default(),
-            epochs_dirty: false,
+            epoch_file: Unsynced::default(),
             producers: Producers::default(),
             snapshots: found.snapshots.clone(),
             recent: VecDeque::new(),
             cursors: Default::default(),
             trash: VecDeque::new(),
             health: Default::default(),
-            names_dirty: is_new,
-            parent_dirty: is_new,
+            names: Unsynced::new(is_new),
+            own_name: Unsynced::new(is_new),
             generation: 0,
             last_flush_ms: now_ms,
             cleaned_to: 0,

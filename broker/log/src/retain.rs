@@ -31,7 +31,7 @@ impl Log {
         let mut segment = Segment::new(base, now_ms);
         // The file is made now: an empty log must not forget its offsets.
         segment.log_file(self.place())?;
-        self.names_dirty = true;
+        self.names.mark();
         if self.segments[active].size == 0 {
             // An empty segment whose base is too far back for the next batch: nothing to keep.
             let place = self.place();
@@ -165,7 +165,7 @@ impl Log {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(LogError::io("renaming", &path, e)),
         }
-        self.names_dirty = true;
+        self.names.mark();
         for suffix in SIDE_FILES {
             let path = self.place().path(base, suffix);
             self.disk.remove_file(&path).map_err(|e| LogError::io("removing", &path, e))?;
@@ -263,7 +263,7 @@ impl Log {
         self.log_end = offset;
         self.recovery_point = offset;
         self.producers = Producers::default();
-        self.names_dirty = true;
+        self.names.mark();
         // The file is made now: an empty log must not forget its offsets.
         self.with_segment(0, |s, place| s.log_file(place))?;
         self.drop_snapshots(|_| true)?;
@@ -289,7 +289,7 @@ impl Log {
             self.segments[active].aborts_lost = true;
         }
         self.segments[active].has_aborts = true;
-        self.names_dirty = true;
+        self.names.mark();
     }
 
     /// Drops the entries of markers beyond the log's end.

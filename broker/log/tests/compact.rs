@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::*;
-use klamm_log::faulty::FaultyDisk;
-use klamm_log::{CompactionLimits, Disk, Log, LogConfig, RealDisk, Recovery};
+use klamm_log::faulty::{Fault, FaultyDisk, Op};
+use klamm_log::{CompactionLimits, Disk, Log, LogConfig, LogError, RealDisk, Recovery};
 use klamm_protocol::batch::{BatchBuilder, EndTxnMarker, RecordBatch, end_txn_marker};
 use klamm_protocol::compress::Compression;
 use proptest::prelude::*;
@@ -309,6 +309,33 @@ fn a_crash_at_every_step_of_a_compaction_loses_no_key() {
         }
     }
     println!("compaction stopped at each of {total} steps, no key lost");
+}
+
+#[test]
+fn a_full_disk_stops_a_compaction_and_nothing_else() {
+    let mut met = 0;
+    for step in 0..40 {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("t-0");
+        let disk = FaultyDisk::new();
+        let mut log = open_log(Arc::new(disk.clone()), &dir, false);
+        for i in 0..70u32 {
+            log.append_as_leader(&pairs(BatchBuilder::new(0), &[(i % 20, Some(i))], 5), 0, 0).unwrap();
+        }
+        let before = table(&committed(&mut log));
+        disk.fail(Op::Write, step, Fault::FullAfter(30));
+        match log.begin_compaction(70, 0).unwrap().unwrap().run(LIMITS) {
+            Err(LogError::DiskFull { .. }) => met += 1,
+            Err(e) => panic!("step {step}: {e}"),
+            Ok(done) => assert!(log.finish_compaction(done, 0).unwrap() > 0),
+        }
+        disk.heal();
+        assert_eq!(table(&committed(&mut log)), before);
+        log.append_as_leader(&pairs(BatchBuilder::new(0), &[(1, Some(1))], 5), 0, 0).unwrap();
+        compact(&mut log, LIMITS, 0);
+        assert_eq!(table(&committed(&mut log)).len(), before.len());
+    }
+    assert!(met > 5, "{met}");
 }
 
 #[derive(Debug, Clone)]
