@@ -1,6 +1,8 @@
 //! Record batches that lie about themselves, and batches that grow when unpacked.
 
 use klamm_protocol::compress::{Compression, compress};
+use klamm_protocol::messages::ListOffsetsRequest;
+use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use klamm_tests::unique;
 
 use crate::batch::{Batch, plain, produce, produce_bytes, record, varint};
@@ -59,6 +61,11 @@ fn batches_that_lie_about_themselves_are_refused() {
         ),
         ("zero records with payload", Batch { count: 0, ..good.clone() }, &[INVALID_RECORD, CORRUPT_MESSAGE]),
         ("a negative count", Batch { count: -5, ..good.clone() }, &[INVALID_RECORD, CORRUPT_MESSAGE]),
+        (
+            "a count above the records",
+            Batch { count: 3, last_offset_delta: 2, ..good.clone() },
+            &[INVALID_RECORD, CORRUPT_MESSAGE],
+        ),
         (
             "a count of 2^31-1",
             Batch { count: i32::MAX, last_offset_delta: i32::MAX - 1, ..good.clone() },
@@ -203,6 +210,28 @@ fn zip_bombs_cost_nothing_where_nothing_is_unpacked() {
         let topic = unique("bomb");
         target.topic(&topic, &[]);
         expect(&target, &topic, &format!("{codec}, {mib} MiB"), &batch, &[NONE, INVALID_RECORD, CORRUPT_MESSAGE]);
+        target.unharmed(1);
+    }
+}
+
+#[test]
+fn zip_bombs_in_the_log_cost_nothing_when_a_time_is_looked_up() {
+    for (codec, mib) in BOMBS {
+        let batch = bomb(codec, mib);
+        let target = Target::new("time looked up in a zip bomb");
+        let topic = unique("bomb-time");
+        target.topic(&topic, &[]);
+        if produce(&target, &topic, &batch) != Some(NONE) {
+            continue;
+        }
+        // By time, then by the largest time.
+        for (timestamp, version) in [(1, 2), (batch.max_timestamp, 7), (-3, 7)] {
+            let partition = ListOffsetsPartition { partition_index: 0, timestamp, ..Default::default() };
+            let asked = ListOffsetsTopic { name: topic.clone(), partitions: vec![partition] };
+            let request = ListOffsetsRequest { replica_id: -1, topics: vec![asked], ..Default::default() };
+            let found = &target.call(&request, version).topics[0].partitions[0];
+            println!("  {codec}, {mib} MiB: time {timestamp}: offset {} error {}", found.offset, found.error_code);
+        }
         target.unharmed(1);
     }
 }

@@ -1,6 +1,7 @@
 """kafka-python: every codec, a group of two, administration. usage: kafka_python.py BOOTSTRAP TOPIC"""
 
 import sys
+import threading
 import time
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -45,32 +46,43 @@ def consumer():
     )
 
 
-members = [consumer(), consumer()]
-deadline = time.time() + 60
+# Two members, each in a thread of its own, as the client wants to be used.
+settled = threading.Barrier(2)
+got, problems = [], []
 
 
-def poll():
-    found = []
-    for member in members:
-        for records in member.poll(timeout_ms=100).values():
-            found.extend(records)
-    return found
+def member():
+    try:
+        mine = consumer()
+        deadline = time.time() + 60
+        while len(mine.assignment()) != 1:
+            assert time.time() < deadline, mine.assignment()
+            mine.poll(timeout_ms=500)
+        settled.wait(60)
+        # Records before the group was settled may have been read already.
+        mine.seek_to_beginning()
+        while len(got) < len(sent):
+            assert time.time() < deadline, f"{len(got)} of {len(sent)}"
+            for records in mine.poll(timeout_ms=500).values():
+                got.extend(records)
+        settled.wait(60)
+        mine.commit()
+        settled.wait(60)
+        mine.close()
+    except Exception as e:
+        problems.append(repr(e))
+        settled.abort()
 
 
-while not all(len(m.assignment()) == 1 for m in members):
-    assert time.time() < deadline, [m.assignment() for m in members]
-    # Records before the group is settled may be read twice: start over below.
-    poll()
-for member in members:
-    member.seek_to_beginning()
-got = []
-while len(got) < len(sent):
-    assert time.time() < deadline, f"{len(got)} of {len(sent)}"
-    got.extend(poll())
+threads = [threading.Thread(target=member) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not problems, problems
 assert sorted(r.value for r in got) == sorted(sent)
 assert all(list(r.headers) == [("h", b"1"), ("h", b"2")] for r in got)
-for member in members:
-    member.commit()
+deadline = time.time() + 60
 
 described = admin.describe_groups([group])
 assert group in str(described), described
@@ -78,12 +90,10 @@ committed = admin.list_group_offsets([group]) if hasattr(admin, "list_group_offs
 assert "OffsetAndMetadata" in str(committed) or "offset" in str(committed), committed
 total = sum(KafkaConsumer(bootstrap_servers=bootstrap, group_id=group).committed(TopicPartition(topic, p)) for p in range(2))
 assert total == len(sent), total
-for member in members:
-    member.close()
 
 configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
 assert "7000000" in str(configs), configs
-admin.create_partitions({topic: NewPartitions(total_count=3)} if True else None)
+admin.create_partitions({topic: NewPartitions(total_count=3)})
 probe = KafkaConsumer(bootstrap_servers=bootstrap)
 while len(probe.partitions_for_topic(topic) or ()) != 3:
     assert time.time() < deadline, "three partitions"
