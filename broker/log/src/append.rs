@@ -34,6 +34,7 @@ const RECENT_MAX: usize = 32;
 /// Totals over the batches of one append.
 struct Totals {
     bytes: usize,
+    first_offset: i64,
     last_offset: i64,
     max_timestamp: i64,
 }
@@ -71,9 +72,13 @@ impl Log {
                 return Ok(self.duplicate(found));
             }
             let header = BatchHeader { base_offset: self.log_end, partition_leader_epoch: leader_epoch, ..first };
-            let totals =
-                Totals { bytes: records.len(), last_offset: header.last_offset(), max_timestamp: header.max_timestamp };
-            self.make_room(&totals, now_ms)?;
+            let totals = Totals {
+                bytes: records.len(),
+                first_offset: header.base_offset,
+                last_offset: header.last_offset(),
+                max_timestamp: header.max_timestamp,
+            };
+            self.make_room(&totals, self.config.segment_bytes, now_ms)?;
             self.write(&mut [
                 IoSlice::new(&header.prefix(header.base_offset, leader_epoch)),
                 IoSlice::new(&records[PREFIX_LEN..]),
@@ -93,7 +98,9 @@ impl Log {
         origin: Origin,
     ) -> Result<Appended, LogError> {
         let mut all = Vec::new();
-        let mut totals = Totals { bytes: records.len(), last_offset: self.log_end - 1, max_timestamp: -1 };
+        let first_offset = self.log_end;
+        let mut totals =
+            Totals { bytes: records.len(), first_offset, last_offset: first_offset - 1, max_timestamp: -1 };
         // Later batches are checked against a state that has the earlier ones.
         let mut producers = None;
         for batch in batches(records) {
@@ -113,7 +120,7 @@ impl Log {
             totals.max_timestamp = totals.max_timestamp.max(header.max_timestamp);
             all.push((header, header.prefix(header.base_offset, leader_epoch), bytes));
         }
-        self.make_room(&totals, now_ms)?;
+        self.make_room(&totals, self.config.segment_bytes, now_ms)?;
         let mut slices: Vec<IoSlice<'_>> = all
             .iter()
             .flat_map(|(_, prefix, bytes)| [IoSlice::new(prefix), IoSlice::new(&bytes[PREFIX_LEN..])])
@@ -131,39 +138,64 @@ impl Log {
     /// Appends batches as the leader sent them, offsets and epochs included. A batch cut off at the end, as fetch
     /// answers may have, is ignored. CRCs are checked: a follower must not keep what it can't serve.
     ///
-    /// Returns `None` when there was no whole batch.
+    /// Returns `None` when there was no whole batch. After an error, whole batches before it may have been appended.
     pub fn append_as_follower(&mut self, records: &Bytes, now_ms: i64) -> Result<Option<Appended>, LogError> {
         self.ensure_online()?;
-        let mut rest = &records[..];
-        let mut totals = Totals { bytes: 0, last_offset: self.log_end - 1, max_timestamp: -1 };
-        let mut first = None;
+        let mut rest = records.clone();
+        let mut done: Option<Appended> = None;
+        // A fetch answer can be larger than a segment, or span more offsets than one: it goes in pieces.
+        while let Some((totals, last)) = self.next_piece(&rest)? {
+            let piece = rest.split_to(totals.bytes);
+            self.make_room(&totals, i32::MAX as u32, now_ms)?;
+            self.write(&mut [IoSlice::new(&piece)])?;
+            for batch in batches(&piece) {
+                let (header, bytes) = batch?;
+                self.note(&header, bytes)?;
+            }
+            let first = done.map_or(totals.first_offset, |d| d.base_offset);
+            done = Some(self.appended(first, &last));
+        }
+        Ok(done)
+    }
+
+    /// The whole batches at the start of `records` that go into one segment, and the last of them.
+    fn next_piece(&self, records: &[u8]) -> Result<Option<(Totals, BatchHeader)>, LogError> {
+        let mut piece: Option<(Totals, BatchHeader)> = None;
+        let mut rest = records;
         while rest.len() >= HEADER_LEN {
             let header = BatchHeader::parse(rest)?;
             let Some(bytes) = rest.get(..header.total_len()) else {
                 break;
             };
             verify_crc(bytes)?;
-            if header.base_offset <= totals.last_offset {
-                return Err(LogError::OffsetsOutOfOrder { first: header.base_offset, log_end: totals.last_offset + 1 });
-            }
-            first.get_or_insert(header.base_offset);
+            let next = piece.as_ref().map_or(self.log_end, |(totals, _)| totals.last_offset + 1);
+            let last = header.base_offset.checked_add(i64::from(header.last_offset_delta));
+            let Some(last) = last.filter(|_| header.base_offset >= next) else {
+                return Err(LogError::OffsetsOutOfOrder { first: header.base_offset, log_end: next });
+            };
+            let (totals, latest) = match &mut piece {
+                Some((totals, latest)) => {
+                    let fits = totals.bytes + bytes.len() <= self.config.segment_bytes as usize
+                        && last - totals.first_offset <= i64::from(i32::MAX);
+                    if !fits {
+                        break;
+                    }
+                    (totals, latest)
+                }
+                none => {
+                    let first_offset = header.base_offset;
+                    let empty = Totals { bytes: 0, first_offset, last_offset: first_offset, max_timestamp: -1 };
+                    let (totals, latest) = none.insert((empty, header));
+                    (totals, latest)
+                }
+            };
             totals.bytes += bytes.len();
-            totals.last_offset = header.last_offset();
+            totals.last_offset = last;
             totals.max_timestamp = totals.max_timestamp.max(header.max_timestamp);
+            *latest = header;
             rest = &rest[bytes.len()..];
         }
-        let Some(base_offset) = first else {
-            return Ok(None);
-        };
-        self.make_room(&totals, now_ms)?;
-        self.write(&mut [IoSlice::new(&records[..totals.bytes])])?;
-        let mut last = BatchHeader::default();
-        for batch in batches(&records[..totals.bytes]) {
-            let (header, bytes) = batch?;
-            self.note(&header, bytes)?;
-            last = header;
-        }
-        Ok(Some(self.appended(base_offset, &last)))
+        Ok(piece)
     }
 
     fn check_producer(&self, header: &BatchHeader, bytes: &[u8], origin: Origin) -> Result<Verdict, LogError> {
@@ -201,17 +233,20 @@ impl Log {
     }
 
     /// Rolls first if the active segment can't or shouldn't take the batches.
-    fn make_room(&mut self, totals: &Totals, now_ms: i64) -> Result<(), LogError> {
-        let limit = self.config.segment_bytes.min(i32::MAX as u32);
-        if totals.bytes > limit as usize {
-            return Err(LogError::RecordListTooLarge { size: totals.bytes, segment_bytes: limit });
+    ///
+    /// More than `most` bytes are refused: for a follower only what no file can hold, since its leader took the batch.
+    fn make_room(&mut self, totals: &Totals, most: u32, now_ms: i64) -> Result<(), LogError> {
+        let most = most.min(i32::MAX as u32);
+        if totals.bytes > most as usize {
+            return Err(LogError::RecordListTooLarge { size: totals.bytes, segment_bytes: most });
         }
+        let limit = self.config.segment_bytes.min(i32::MAX as u32);
         let active = self.active();
         let segment = &self.segments[active];
         let overflow = totals.last_offset - segment.base > i64::from(i32::MAX);
         if segment.size == 0 {
             if overflow {
-                self.roll_at(self.log_end, now_ms)?;
+                self.roll_at(totals.first_offset, now_ms)?;
             }
             return Ok(());
         }
@@ -219,7 +254,8 @@ impl Log {
             || overflow
             || segment.index_is_full(self.config.segment_index_bytes);
         if self.is_old(totals.max_timestamp, now_ms)? || full {
-            self.roll(now_ms)?;
+            // After a gap the next offset may be too far from the log's end for one segment.
+            self.roll_at(if overflow { totals.first_offset } else { self.log_end }, now_ms)?;
         }
         Ok(())
     }

@@ -433,7 +433,7 @@ impl Source {
     /// Calls `f` with each batch until it returns true; returns whether it did. A batch that isn't sound is damage:
     /// compaction must not make it look sound.
     fn each_batch(&self, mut f: impl FnMut(&BatchHeader, &Bytes) -> Result<bool, LogError>) -> Result<bool, LogError> {
-        let mut scan = Scan::new(&*self.file, 0, self.size, Vec::new());
+        let mut scan = Scan::new(&*self.file, self.base, 0, self.size, Vec::new());
         loop {
             let (header, bytes) = match scan.next() {
                 Ok(None) => return Ok(false),

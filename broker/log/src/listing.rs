@@ -91,7 +91,7 @@ fn complete_swap(disk: &dyn Disk, dir: &Path, base: i64, found: &mut Found) -> R
     let len = file.len().map_err(|e| LogError::io("opening", &swap, e))?;
     let size = u32::try_from(len).map_err(|_| LogError::io("opening", &swap, io::ErrorKind::InvalidData.into()))?;
     let mut end = base;
-    let mut walk = Walk::new(&*file, 0, size);
+    let mut walk = Walk::new(&*file, base, 0, size);
     while let Some((_, header)) = walk.next().map_err(|e| Segment::found(base, size, 0).damage(place, e))? {
         end = header.next_offset();
     }

@@ -55,7 +55,7 @@ impl Log {
             let start = s.time_floor(place, timestamp)?;
             Ok::<_, LogError>((s.log_file(place)?, s.size, start))
         })?;
-        let mut walk = Walk::new(&*file, start, size);
+        let mut walk = Walk::new(&*file, self.segments[at].base, start, size);
         loop {
             let next = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))?;
             let Some((position, header)) = next else {

@@ -106,13 +106,13 @@ impl Log {
             self.segments.push(segment);
         }
         if self.segments.is_empty() {
-            self.segments.push(Segment::new(recovery.log_start_offset.max(0), now_ms));
+            self.segments.push(Segment::new(sane_start(recovery), now_ms));
         }
         Ok(())
     }
 
     fn load_data(&mut self, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
-        self.log_start = recovery.log_start_offset.max(self.segments[0].base);
+        self.log_start = sane_start(recovery).max(self.segments[0].base);
         self.log_end = i64::MAX;
         let path = self.dir.join(EPOCH_FILE);
         let text = self.disk.read_file(&path).map_err(|e| LogError::io("reading", &path, e))?;
@@ -157,7 +157,8 @@ impl Log {
         let end = self.log_end;
         self.drop_snapshots(|o| o > end)?;
         if self.log_start > self.log_end {
-            // All that is left had been deleted already.
+            // All that is left had been deleted already, or so the checkpoint says: it isn't worth losing a log for.
+            self.rename_to_cut(0)?;
             self.truncate_fully_and_start_at(self.log_start, now_ms)?;
             return Ok(());
         }
@@ -198,7 +199,7 @@ impl Log {
                 continue;
             }
             let file = self.with_segment(at, |s, place| s.log_file(place))?;
-            let mut walk = Walk::new(&*file, 0, self.segments[at].size);
+            let mut walk = Walk::new(&*file, self.segments[at].base, 0, self.segments[at].size);
             while let Some((_, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
                 self.epochs.assign(header.partition_leader_epoch, header.base_offset);
             }
@@ -231,7 +232,7 @@ impl Log {
         let size = self.segments[at].size;
         let path = self.segments[at].log_path(self.place());
         let mut aborts = Vec::new();
-        let mut scan = Scan::new(&*file, 0, size, std::mem::take(buf));
+        let mut scan = Scan::new(&*file, self.segments[at].base, 0, size, std::mem::take(buf));
         let bad = loop {
             let (header, position, marker) = match scan.next() {
                 Ok(None) => break None,
@@ -326,14 +327,19 @@ impl Log {
         copy_tail(&*self.disk, &*file, position, self.segments[at].size, &path)
             .map_err(|e| LogError::io("setting aside", &path, e))?;
         self.report.set_aside.push(path);
-        for later in at + 1..self.segments.len() {
-            if self.segments[later].size == 0 {
+        self.rename_to_cut(at + 1)
+    }
+
+    /// Renames the segments from index `from` on to `.cut`.
+    fn rename_to_cut(&mut self, from: usize) -> Result<(), LogError> {
+        for at in from..self.segments.len() {
+            if self.segments[at].size == 0 {
                 continue;
             }
-            self.segments[later].abandon();
-            let from = self.segments[later].log_path(self.place());
-            let to = from.with_extension("log.cut");
-            self.disk.rename(&from, &to).map_err(|e| LogError::io("setting aside", &to, e))?;
+            self.segments[at].abandon();
+            let log = self.segments[at].log_path(self.place());
+            let to = log.with_extension("log.cut");
+            self.disk.rename(&log, &to).map_err(|e| LogError::io("setting aside", &to, e))?;
             self.report.set_aside.push(to);
         }
         self.disk.sync_dir(&self.dir).map_err(|e| LogError::io("syncing", &self.dir, e))
@@ -379,7 +385,7 @@ impl Log {
             let start = self.with_segment(at, |s, place| s.find(place, from))?;
             let Some((start, _)) = start else { continue };
             let file = self.with_segment(at, |s, place| s.log_file(place))?;
-            let mut walk = Walk::new(&*file, start, self.segments[at].size);
+            let mut walk = Walk::new(&*file, self.segments[at].base, start, self.segments[at].size);
             while let Some((position, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
                 if header.base_offset >= to {
                     break;
@@ -426,7 +432,7 @@ impl Log {
                 continue;
             }
             let file = self.with_segment(at, |s, place| s.log_file(place))?;
-            let mut walk = Walk::new(&*file, start, self.segments[at].size);
+            let mut walk = Walk::new(&*file, self.segments[at].base, start, self.segments[at].size);
             while let Some((_, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
                 recent.note(&header);
             }
@@ -443,6 +449,11 @@ impl Log {
         self.replace_aborted(at, &entries)?;
         Ok(entries)
     }
+}
+
+/// The log start from the checkpoint; a number that no log reaches is none.
+fn sane_start(recovery: &Recovery) -> i64 {
+    Some(recovery.log_start_offset).filter(|offset| (0..1 << 62).contains(offset)).unwrap_or(0)
 }
 
 /// Takes a batch into a producer state, and an aborted transaction into `aborts`.

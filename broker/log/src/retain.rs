@@ -22,7 +22,8 @@ impl Log {
         Ok(self.segments[self.active()].base)
     }
 
-    /// Begins a segment at `base`. After an error the old one is still active and complete.
+    /// Begins a segment at `base`, at or beyond the log's end, which moves there. After an error the old one is still
+    /// active and complete.
     pub(crate) fn roll_at(&mut self, base: i64, now_ms: i64) -> Result<(), LogError> {
         self.ensure_online()?;
         let active = self.active();
@@ -42,6 +43,7 @@ impl Log {
             self.segments.push(segment);
         }
         self.recent.clear();
+        self.log_end = base;
         Ok(())
     }
 

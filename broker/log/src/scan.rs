@@ -9,6 +9,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 use klamm_protocol::batch::{BatchHeader, HEADER_LEN};
 
 use crate::disk::{DiskFile, read_full};
+use crate::walk::Rising;
 
 const PIECE: usize = 256 * 1024;
 const CRC_FROM: usize = 21;
@@ -39,6 +40,7 @@ pub(crate) struct Scan<'a> {
     file: &'a dyn DiskFile,
     position: u32,
     end: u32,
+    offsets: Rising,
     buf: Vec<u8>,
     /// The buffered bytes are those of the file from `position` on: `buf[from..to]`.
     from: usize,
@@ -46,14 +48,14 @@ pub(crate) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// `buf` is working memory, to be used again for the next file.
-    pub fn new(file: &'a dyn DiskFile, position: u32, end: u32, mut buf: Vec<u8>) -> Scan<'a> {
+    /// A scan in the segment that begins at offset `base`. `buf` is working memory, to be used again for the next file.
+    pub fn new(file: &'a dyn DiskFile, base: i64, position: u32, end: u32, mut buf: Vec<u8>) -> Scan<'a> {
         // Small partitions are the many: don't touch more memory than the file needs.
         let want = ((end.saturating_sub(position)) as usize).clamp(HEADER_LEN, PIECE);
         if buf.len() < want {
             buf.resize(want, 0);
         }
-        Scan { file, position, end, buf, from: 0, to: 0 }
+        Scan { file, position, end, offsets: Rising::from(base), buf, from: 0, to: 0 }
     }
 
     /// Gives the working memory back.
@@ -105,6 +107,7 @@ impl<'a> Scan<'a> {
         if crc != header.crc {
             return Err(bad(format!("CRC is {crc:#010x}, the batch says {:#010x}", header.crc)));
         }
+        self.offsets.take(&header).map_err(bad)?;
         Ok(Some(Scanned { position, header, bytes: &self.buf[bytes] }))
     }
 
@@ -167,7 +170,7 @@ pub(crate) fn find_sound(file: &dyn DiskFile, from: u32, end: u32, above: i64) -
                 continue;
             }
             budget -= len;
-            let mut scan = Scan::new(file, position, end, Vec::new());
+            let mut scan = Scan::new(file, above, position, end, Vec::new());
             match scan.next() {
                 Ok(Some(_)) => return Ok(Some(position)),
                 Ok(None) | Err(ScanError::Bad { .. }) => {}

@@ -200,7 +200,7 @@ impl Segment {
         }
         self.reset_indexes(place)?;
         let file = self.log_file(place)?;
-        let mut walk = Walk::new(&*file, 0, self.size);
+        let mut walk = Walk::new(&*file, self.base, 0, self.size);
         while let Some((position, header)) = walk.next().map_err(|e| self.damage(place, e))? {
             self.note(place, &header, position)?;
         }
@@ -287,7 +287,7 @@ impl Segment {
         }
         let file = self.log_file(place)?;
         let offset = self.base + i64::from(entry.relative);
-        match Walk::new(&*file, entry.position, self.size).next() {
+        match Walk::new(&*file, self.base, entry.position, self.size).next() {
             Ok(Some((_, h))) => Ok(h.base_offset >= self.base && h.last_offset() <= offset),
             Ok(None) | Err(WalkError::Bad { .. }) => Ok(false),
             Err(e) => Err(self.damage(place, e)),
@@ -301,7 +301,7 @@ impl Segment {
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<(u32, BatchHeader)>, LogError> {
         let file = self.log_file(place)?;
-        let mut walk = Walk::new(&*file, start, self.size);
+        let mut walk = Walk::new(&*file, self.base, start, self.size);
         let mut steps = 0u32;
         let found = loop {
             match walk.next().map_err(|e| self.damage(place, e))? {
@@ -323,7 +323,7 @@ impl Segment {
     pub fn cut(&mut self, place: Place<'_>, start: u32, limit: u32) -> Result<Option<Cut>, LogError> {
         let from = self.index_floor(place, |e| e.position <= limit)?.max(start);
         let file = self.log_file(place)?;
-        let mut walk = Walk::new(&*file, from, self.size);
+        let mut walk = Walk::new(&*file, self.base, from, self.size);
         let mut end = from;
         while let Some((position, header)) = walk.next().map_err(|e| self.damage(place, e))? {
             let next = position + header.total_len() as u32;
@@ -374,7 +374,7 @@ impl Segment {
             return Ok(known);
         }
         let file = self.log_file(place)?;
-        let mut walk = Walk::new(&*file, start, self.size);
+        let mut walk = Walk::new(&*file, self.base, start, self.size);
         while let Some((_, h)) = walk.next().map_err(|e| self.damage(place, e))? {
             if h.max_timestamp > max.timestamp {
                 max = TimeAt { timestamp: h.max_timestamp, offset: h.last_offset() };
@@ -422,7 +422,7 @@ impl Segment {
     pub fn end_offset(&mut self, place: Place<'_>) -> Result<i64, LogError> {
         let start = self.index_floor(place, |_| true)?;
         let file = self.log_file(place)?;
-        let mut walk = Walk::new(&*file, start, self.size);
+        let mut walk = Walk::new(&*file, self.base, start, self.size);
         let mut end = self.base;
         while let Some((_, h)) = walk.next().map_err(|e| self.damage(place, e))? {
             end = h.next_offset();

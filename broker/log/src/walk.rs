@@ -1,7 +1,7 @@
 //! Going from batch to batch in a segment file by reading only the headers.
 //!
-//! Small batches are read a page at a time, large ones are jumped over. Nothing is believed beyond what
-//! `BatchHeader::parse` checks and that the batch lies within the segment.
+//! Small batches are read a page at a time, large ones are jumped over. A header is believed only when it parses, its
+//! batch lies within the segment, and its offsets rise and can belong to the segment.
 
 use std::io;
 
@@ -24,11 +24,42 @@ pub(crate) enum WalkError {
     },
 }
 
+/// The order that the offsets of a segment's batches must have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rising {
+    base: i64,
+    next: i64,
+}
+
+impl Rising {
+    /// For a segment that begins at `base`.
+    pub fn from(base: i64) -> Rising {
+        Rising { base, next: base }
+    }
+
+    /// Takes the next batch, or says what is wrong with its offsets.
+    pub fn take(&mut self, header: &BatchHeader) -> Result<(), String> {
+        let last = header.base_offset.checked_add(i64::from(header.last_offset_delta));
+        let distance = last.and_then(|last| last.checked_sub(self.base));
+        if header.base_offset < self.next || distance.is_none_or(|d| d > i64::from(i32::MAX)) {
+            return Err(format!(
+                "the batch has offsets {}..{}, {} or a little more would be next",
+                header.base_offset,
+                header.next_offset(),
+                self.next
+            ));
+        }
+        self.next = header.next_offset();
+        Ok(())
+    }
+}
+
 /// A walk over the batches in `position..end` of a segment file.
 pub(crate) struct Walk<'a> {
     file: &'a dyn DiskFile,
     position: u32,
     end: u32,
+    offsets: Rising,
     next_read: usize,
     from: u32,
     filled: usize,
@@ -36,8 +67,9 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(file: &'a dyn DiskFile, position: u32, end: u32) -> Walk<'a> {
-        Walk { file, position, end, next_read: PAGE, from: 0, filled: 0, page: [0; PAGE] }
+    /// A walk in the segment that begins at offset `base`.
+    pub fn new(file: &'a dyn DiskFile, base: i64, position: u32, end: u32) -> Walk<'a> {
+        Walk { file, position, end, offsets: Rising::from(base), next_read: PAGE, from: 0, filled: 0, page: [0; PAGE] }
     }
 
     /// The next batch: where it begins, and its header.
@@ -63,6 +95,7 @@ impl<'a> Walk<'a> {
                 what: format!("batch of {len} bytes, but the segment ends after {left}"),
             });
         }
+        self.offsets.take(&header).map_err(|what| WalkError::Bad { position, what })?;
         self.position += len as u32;
         self.next_read = if len > PAGE { PEEK } else { PAGE };
         Ok(Some((position, header)))

@@ -174,6 +174,25 @@ fn offsets_too_far_for_a_segment_open_a_new_one() {
     let mut log = open(&dir.path().join("t-1"), LogConfig::default());
     log.append_as_follower(&at(1 << 40), 0).unwrap();
     assert_eq!(records(&mut log, 0), [(1 << 40, 0)]);
+    // And all in one answer, together larger than a segment.
+    let mut log = open(&dir.path().join("t-2"), LogConfig { segment_bytes: 1_000, ..LogConfig::default() });
+    let offsets = [0, 5, 1 << 33, (1 << 33) + 7, 1 << 50];
+    let all: Vec<u8> = offsets
+        .iter()
+        .flat_map(|o| build(BatchBuilder::new(*o), 1, 400, 0))
+        .chain(batch(1, 400, 0).slice(..100))
+        .collect();
+    let done = log.append_as_follower(&all.into(), 0).unwrap().unwrap();
+    assert_eq!((done.base_offset, done.last_offset), (0, 1 << 50));
+    assert_eq!(log.segment_count(), 3);
+    assert_eq!(records(&mut log, 0).iter().map(|r| r.0).collect::<Vec<_>>(), offsets);
+    drop(log);
+    let mut log = open(&dir.path().join("t-2"), LogConfig::default());
+    assert_eq!(records(&mut log, 0).len(), 5);
+    // A batch that the leader took is taken here, whatever this segment size says.
+    log.set_config(LogConfig { segment_bytes: 100, ..LogConfig::default() });
+    let large = build(BatchBuilder::new((1 << 50) + 1), 1, 400, 0);
+    assert!(log.append_as_follower(&large, 0).unwrap().is_some());
 }
 
 #[test]

@@ -330,3 +330,14 @@ fn leftovers_are_removed_and_strangers_left_alone() {
     assert!(left.contains(&"notes.txt".to_owned()));
     assert!(!left.iter().any(|n| n.contains(".deleted") || n.contains(".cleaned") || n.contains("77777")));
 }
+
+#[test]
+fn a_log_start_beyond_the_end_sets_the_log_aside() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("t-0");
+    write_log(&dir, 130);
+    let log = reopen(&dir, Recovery { log_start_offset: 1_000, ..Recovery::default() }).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (1_000, 1_000));
+    let set_aside = &log.recovery_report().set_aside;
+    assert!(set_aside.len() > 3 && set_aside.iter().all(|f| f.exists()));
+}
