@@ -27,6 +27,7 @@ mod retain;
 mod scan;
 mod segment;
 mod snapshot;
+mod verify;
 mod walk;
 
 pub use aborted::AbortedTxn;
@@ -42,3 +43,4 @@ pub use log::{Log, RecoveryReport};
 pub use lookup::FoundRecord;
 pub use read::ReadResult;
 pub use recover::Recovery;
+pub use verify::{SegmentReport, verify};

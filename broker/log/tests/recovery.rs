@@ -341,3 +341,43 @@ fn a_log_start_beyond_the_end_sets_the_log_aside() {
     let set_aside = &log.recovery_report().set_aside;
     assert!(set_aside.len() > 3 && set_aside.iter().all(|f| f.exists()));
 }
+
+#[test]
+fn a_thousand_flipped_bits_are_found_where_they_are() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("t-0");
+    let (_, _) = write_log(&dir, 130);
+    let reports = klamm_log::verify(&RealDisk, &dir).unwrap();
+    assert!(reports.iter().all(|r| r.damage.is_empty()));
+    assert_eq!(reports.iter().map(|r| r.batches).sum::<u64>(), 130);
+    assert_eq!(reports.iter().map(|r| r.records).sum::<u64>(), 260);
+    assert_eq!(reports.last().unwrap().offsets.unwrap().1, 260);
+    let logs: Vec<PathBuf> = reports.iter().map(|r| r.path.clone()).collect();
+    let (mut found, mut unseen) = (0, 0);
+    for n in 0..1_000usize {
+        let file = &logs[n * 7 % logs.len()];
+        let good = std::fs::read(file).unwrap();
+        let at = n * 7_919 % good.len();
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (n % 8);
+        std::fs::write(file, &bad).unwrap();
+        let damaged: Vec<_> =
+            klamm_log::verify(&RealDisk, &dir).unwrap().into_iter().filter(|r| !r.damage.is_empty()).collect();
+        match &damaged[..] {
+            [one] => {
+                found += 1;
+                assert_eq!(&one.path, file);
+                assert!(one.damage[0].position <= at as u64 || in_prefix(&good, at));
+                assert!(one.batches >= 1, "{one:?}");
+            }
+            [] => {
+                unseen += 1;
+                assert!(in_prefix(&good, at));
+            }
+            more => panic!("{more:?}"),
+        }
+        std::fs::write(file, good).unwrap();
+    }
+    println!("{found} of 1000 flipped bits found, {unseen} changed only an offset or leader epoch");
+    assert!(found > 900, "{found}");
+}
