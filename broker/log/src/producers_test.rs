@@ -1,3 +1,5 @@
+//! Rules of idempotent producers, one story a test: order, duplicates, epochs, the window of five batches.
+
 use super::*;
 
 fn batch(id: i64, epoch: i16, sequence: i32, count: i32, offset: i64) -> BatchHeader {

@@ -125,11 +125,11 @@ fn look_inside(records: Bytes, header: &BatchHeader, topic: &TopicConfig, now_ms
     Ok(records)
 }
 
-/// Most bytes a batch may become where the broker has to look inside: far above what an honest batch of
-/// `max.message.bytes` expands to, far below what would hurt.
+/// Most bytes a batch may become where the broker has to look inside. What a connection can make the broker
+/// hold stays within a few MiB; an honest producer whose batch becomes larger is told that it is too large, and
+/// splits it. A topic that takes larger batches is given room for them.
 fn intake_cap(topic: &TopicConfig) -> usize {
-    let largest = usize::try_from(topic.max_message_bytes).unwrap_or(0);
-    largest.saturating_mul(64).clamp(16 << 20, 256 << 20)
+    usize::try_from(topic.max_message_bytes).unwrap_or(0).saturating_mul(4).max(6 << 20)
 }
 
 fn target(topic: TopicCompression, sent: Compression) -> (Compression, Option<i32>) {

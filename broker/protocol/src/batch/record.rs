@@ -108,6 +108,12 @@ fn long_unsigned(rest: &mut &[u8], bits: u32) -> Result<u64, Fault> {
 }
 
 #[inline]
+/// What follows the record at the start of `rest`; `None` when its length is malformed or reaches past the end.
+pub(super) fn after(mut rest: &[u8]) -> Option<&[u8]> {
+    let len = usize::try_from(varint(&mut rest).ok()?).ok()?;
+    rest.get(len..)
+}
+
 fn varint(rest: &mut &[u8]) -> Result<i32, Fault> {
     let n = unsigned(rest, 32)? as u32;
     Ok((n >> 1) as i32 ^ -((n & 1) as i32))

@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{BatchError, BatchHeader, BatchView, TimestampType, header, verify_crc};
+use super::{BatchError, BatchHeader, BatchView, HEADER_LEN, TimestampType, header, record, verify_crc};
 use crate::compress::Compression;
 use crate::error::ErrorCode;
 
@@ -95,7 +95,7 @@ impl Refused {
 }
 
 /// Checks that `records`, as a produce request carries them for a partition, are one batch that may be appended.
-/// Records aren't looked at.
+/// Of the records only their number is checked.
 ///
 /// The CRC comes before what it covers: fields damaged on the way must not pass for a client's mistake, which clients
 /// don't retry.
@@ -121,6 +121,7 @@ pub fn validate(records: &[u8], rules: &ProduceRules) -> Result<BatchHeader, Ref
     if header.records_count <= 0 || i64::from(header.records_count) != i64::from(header.last_offset_delta) + 1 {
         return Err(Refused::Count { count: header.records_count, last_offset_delta: header.last_offset_delta });
     }
+    check_count(&header, codec, &batch[HEADER_LEN..])?;
     if header.is_control() {
         return Err(Refused::Control);
     }
@@ -138,6 +139,47 @@ pub fn validate(records: &[u8], rules: &ProduceRules) -> Result<BatchHeader, Ref
             what,
         }),
         None => Ok(header),
+    }
+}
+
+/// Length of the smallest record: its own length, attributes, two deltas, two lengths, a count, one byte each.
+const RECORD_LEN_MIN: usize = 7;
+
+/// Holds the header's count against the payload, without reading records: a count above what is there would take
+/// offsets that no record has. Uncompressed, the records' length prefixes give it exactly. Compressed, it is bounded by
+/// what the codec can make of so many bytes, so that one request can't jump the log by billions of offsets.
+fn check_count(header: &BatchHeader, codec: Compression, payload: &[u8]) -> Result<(), Refused> {
+    let declared = usize::try_from(header.records_count).unwrap_or(0);
+    let ratio_max = match codec {
+        Compression::None => return count_lengths(header, payload),
+        Compression::Snappy => 64,
+        Compression::Lz4 => 256,
+        Compression::Gzip => 1_040,
+        // A block of 128 KiB may take four bytes.
+        Compression::Zstd => 32_768,
+    };
+    let most = payload.len().saturating_mul(ratio_max) / RECORD_LEN_MIN;
+    if declared > most {
+        let (base_offset, found) = (header.base_offset, i32::try_from(most).unwrap_or(i32::MAX));
+        return Err(BatchError::Missing { base_offset, declared: header.records_count, found }.into());
+    }
+    Ok(())
+}
+
+/// Steps from length prefix to length prefix.
+fn count_lengths(header: &BatchHeader, payload: &[u8]) -> Result<(), Refused> {
+    let base_offset = header.base_offset;
+    let mut rest = payload;
+    for index in 0..header.records_count {
+        if rest.is_empty() {
+            return Err(BatchError::Missing { base_offset, declared: header.records_count, found: index }.into());
+        }
+        let bad = BatchError::BadRecord { base_offset, index, what: "is longer than the batch" };
+        rest = record::after(rest).ok_or(bad)?;
+    }
+    match rest.len() {
+        0 => Ok(()),
+        bytes => Err(BatchError::Trailing { base_offset, count: header.records_count, bytes }.into()),
     }
 }
 
