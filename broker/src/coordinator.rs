@@ -222,8 +222,8 @@ impl Groups {
             Err(code) => (coordinator.fail(step, code, now_ms), Flush::No),
         };
         let deadline_ms = coordinator.next_deadline().unwrap_or(i64::MAX);
-        shard.deadline_ms.store(deadline_ms, Ordering::Release);
-        if deadline_ms < self.sleeping_until_ms.load(Ordering::Acquire) {
+        shard.deadline_ms.store(deadline_ms, Ordering::SeqCst);
+        if deadline_ms < self.sleeping_until_ms.load(Ordering::SeqCst) {
             self.wake.notify_one();
         }
         match flush {
@@ -262,8 +262,10 @@ impl Groups {
     pub async fn run_timers(&self, broker: &Arc<Broker>) {
         loop {
             let shards = self.all();
-            let due_ms = shards.iter().map(|s| s.deadline_ms.load(Ordering::Acquire)).min().unwrap_or(i64::MAX);
-            self.sleeping_until_ms.store(due_ms, Ordering::Release);
+            // While the next deadline is looked for, any that comes up wakes this task again.
+            self.sleeping_until_ms.store(i64::MAX, Ordering::SeqCst);
+            let due_ms = shards.iter().map(|s| s.deadline_ms.load(Ordering::SeqCst)).min().unwrap_or(i64::MAX);
+            self.sleeping_until_ms.store(due_ms, Ordering::SeqCst);
             let wait_ms = due_ms.saturating_sub(broker.clock.steady_wall_ms());
             // An hour at most: a later deadline is simply looked at again.
             let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)).min(Duration::from_secs(3600));

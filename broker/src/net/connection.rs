@@ -283,7 +283,7 @@ impl<'a> Serving<'a> {
                 }
             }
             self.make_room()?;
-            match self.stream.try_read_buf(&mut self.input) {
+            match self.read_some() {
                 Ok(n) => {
                     handle.last_active_ms.store(self.broker.clock.now_ms(), Ordering::Relaxed);
                     return Ok(n);
@@ -291,6 +291,23 @@ impl<'a> Serving<'a> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e.into()),
             }
+        }
+    }
+
+    /// One read without waiting. A read that does not fill the room has emptied the socket: the runtime is
+    /// told so at once, which saves the read that would find nothing.
+    fn read_some(&mut self) -> io::Result<usize> {
+        let (stream, input) = (self.stream, &mut self.input);
+        let room = input.capacity() - input.len();
+        let mut got = None;
+        let emptied = stream.try_io(Interest::READABLE, || {
+            let n = stream.try_read_buf(input)?;
+            got = Some(n);
+            if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match got {
+            Some(n) => Ok(n),
+            None => emptied.map(|()| 0),
         }
     }
 
