@@ -91,13 +91,14 @@ pub struct Compacted {
 
 impl Log {
     /// Decides on a compaction: `None` when it isn't worth it yet (`min.cleanable.dirty.ratio`), or nothing may be
-    /// compacted. Only sealed segments below the last stable offset and older than `min.compaction.lag.ms` are.
+    /// compacted. Only sealed segments are that have been flushed, lie below the last stable offset and are older than
+    /// `min.compaction.lag.ms`. (A gap in what was never flushed is a loss, and recovery must be able to tell.)
     pub fn begin_compaction(&mut self, high_watermark: i64, now_ms: i64) -> Result<Option<Compaction>, LogError> {
         self.ensure_online()?;
         if !self.config.compact {
             return Ok(None);
         }
-        let stable = self.last_stable_offset(high_watermark);
+        let stable = self.last_stable_offset(high_watermark).min(self.recovery_point);
         let first_dirty = self.cleaned_to.max(self.log_start);
         let mut count = 0;
         while count < self.active() && self.end_of(count) <= stable {

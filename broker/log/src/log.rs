@@ -68,6 +68,8 @@ pub struct RecoveryReport {
     pub cut_bytes: u64,
     /// Files in which cut-off data that still held sound batches was set aside.
     pub set_aside: Vec<PathBuf>,
+    /// Offsets, from and to, that are missing where compaction doesn't explain it.
+    pub holes: Vec<(i64, i64)>,
     /// The log ends below its recovery point: records that had been flushed are gone. The replica must not be
     /// trusted to have all it once acknowledged.
     pub lost_from: Option<i64>,

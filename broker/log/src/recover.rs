@@ -44,6 +44,14 @@ pub struct Recovery {
     pub cut_damage: bool,
 }
 
+/// What the scan of a segment found.
+struct ScannedSegment {
+    /// Where it is bad, and why.
+    bad: Option<(u32, String)>,
+    /// No offset is missing between its first and its last sound batch.
+    dense: bool,
+}
+
 /// How much of the log's end is looked at for the last batches of producers.
 const RECALL_BYTES: u32 = 1 << 20;
 
@@ -213,18 +221,41 @@ impl Log {
         let mut at = from;
         while at < self.segments.len() {
             self.log_end = self.segments[at].base;
-            if self.segments[at].size > 0
-                && let Some((position, what)) = self.scan_segment(at, &mut buf)?
-            {
+            let scanned = self.scan_segment(at, &mut buf)?;
+            if let Some((position, what)) = scanned.bad {
                 self.mend(at, position, what, recovery)?;
+            } else if let Some(next) = self.segments.get(at + 1).map(|s| s.base)
+                && self.log_end < next
+                && scanned.dense
+            {
+                self.mend_hole(at, next, recovery)?;
             }
             at += 1;
         }
         Ok(())
     }
 
-    /// Scans one segment; returns where it is bad, if it is.
-    fn scan_segment(&mut self, at: usize, buf: &mut Vec<u8>) -> Result<Option<(u32, String)>, LogError> {
+    /// Deals with a segment that holds all its offsets up to some batch, and none from there to the next segment.
+    ///
+    /// Compaction leaves such a hole too, but not where nothing was flushed yet. There it is a lost end, if the machine
+    /// went down, and what follows is set aside. Otherwise somebody cut the file: the records are gone either way.
+    fn mend_hole(&mut self, at: usize, next: i64, recovery: &Recovery) -> Result<(), LogError> {
+        let file = self.segments[at].log_path(self.place());
+        if recovery.machine_restarted && self.log_end >= recovery.recovery_point {
+            tracing::warn!(file = %file.display(), log_end = self.log_end, next, "the end of a segment was never written");
+            self.rename_to_cut(at + 1)?;
+            return self.drop_later(at);
+        }
+        tracing::warn!(file = %file.display(), from = self.log_end, to = next, "offsets are missing");
+        self.report.holes.push((self.log_end, next));
+        Ok(())
+    }
+
+    /// Scans one segment.
+    fn scan_segment(&mut self, at: usize, buf: &mut Vec<u8>) -> Result<ScannedSegment, LogError> {
+        if self.segments[at].size == 0 {
+            return Ok(ScannedSegment { bad: None, dense: true });
+        }
         let limit = self.segments.get(at + 1).map_or(i64::MAX, |next| next.base);
         self.with_segment(at, |s, place| s.reset_indexes(place))?;
         let file = self.with_segment(at, |s, place| s.log_file(place))?;
@@ -232,6 +263,7 @@ impl Log {
         let size = self.segments[at].size;
         let path = self.segments[at].log_path(self.place());
         let mut aborts = Vec::new();
+        let mut dense = true;
         let mut scan = Scan::new(&*file, self.segments[at].base, 0, size, std::mem::take(buf));
         let bad = loop {
             let (header, position, marker) = match scan.next() {
@@ -252,6 +284,8 @@ impl Log {
                 );
                 break Some((position, what));
             }
+            dense &= header.base_offset == self.log_end
+                && i64::from(header.records_count) == i64::from(header.last_offset_delta) + 1;
             self.with_segment(at, |s, place| s.note(place, &header, position))?;
             self.epochs.assign(header.partition_leader_epoch, header.base_offset);
             if header.has_producer_id() {
@@ -264,7 +298,7 @@ impl Log {
         if !aborts.is_empty() || self.segments[at].has_aborts {
             self.replace_aborted(at, &aborts)?;
         }
-        Ok(bad)
+        Ok(ScannedSegment { bad, dense })
     }
 
     pub(crate) fn replace_aborted(&mut self, at: usize, entries: &[AbortedTxn]) -> Result<(), LogError> {
@@ -301,20 +335,25 @@ impl Log {
             "cutting off the end of the log"
         );
         self.report.cut_bytes += u64::from(size - position);
-        // Later segments are empty, or set aside.
-        for gone in self.segments.drain(at + 1..) {
-            let place = crate::segment::Place { disk: &*self.disk, dir: &self.dir, interval: 0 };
-            for suffix in SIDE_FILES.into_iter().chain(["log"]) {
-                let path = place.path(gone.base, suffix);
-                self.disk.remove_file(&path).map_err(|e| LogError::io("removing", &path, e))?;
-            }
-        }
+        self.drop_later(at)?;
         file.set_len(u64::from(position))
             .and_then(|()| file.sync_data())
             .map_err(|e| LogError::io("truncating", &path, e))?;
         self.segments[at].size = position;
         if position == 0 {
             self.with_segment(at, |s, place| s.reset_indexes(place))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the segments after `at`, which are empty or set aside.
+    fn drop_later(&mut self, at: usize) -> Result<(), LogError> {
+        for gone in self.segments.drain(at + 1..) {
+            let place = crate::segment::Place { disk: &*self.disk, dir: &self.dir, interval: 0 };
+            for suffix in SIDE_FILES.into_iter().chain(["log"]) {
+                let path = place.path(gone.base, suffix);
+                self.disk.remove_file(&path).map_err(|e| LogError::io("removing", &path, e))?;
+            }
         }
         Ok(())
     }

@@ -170,6 +170,7 @@ fn apaches_dump_tool_reads_every_file_written_here() {
     // And what compaction leaves: emptied batches, gaps, delete horizons.
     log.set_config(LogConfig { compact: true, min_cleanable_dirty_ratio: 0.0, ..config() });
     log.on_high_watermark(i64::MAX);
+    log.flush(0).unwrap();
     let limits = CompactionLimits { keys: 1_000, max_decompressed: 1 << 20 };
     let work = log.begin_compaction(log.log_end_offset(), 1_700_000_001_000).unwrap().unwrap();
     assert!(log.finish_compaction(work.run(limits).unwrap(), i64::MIN).unwrap() > 1);

@@ -55,6 +55,7 @@ fn pairs(builder: BatchBuilder, pairs: &[(u32, Option<u32>)], time: i64) -> Byte
 fn compact(log: &mut Log, limits: CompactionLimits, now: i64) -> usize {
     let end = log.log_end_offset();
     log.on_high_watermark(end);
+    log.flush(now).unwrap();
     match log.begin_compaction(end, now).unwrap() {
         None => 0,
         Some(work) => {
@@ -225,6 +226,7 @@ fn truncation_and_retention_meanwhile_throw_the_work_away() {
     for i in 0..100 {
         log.append_as_leader(&pairs(BatchBuilder::new(0), &[(i % 5, Some(i))], 5), 0, 0).unwrap();
     }
+    log.flush(0).unwrap();
     let done = log.begin_compaction(100, 0).unwrap().unwrap().run(LIMITS).unwrap();
     log.truncate_to(40, 0).unwrap();
     assert_eq!(log.finish_compaction(done, 0).unwrap(), 0);
@@ -248,12 +250,15 @@ fn nothing_beyond_the_stable_offset_or_too_young_is_touched() {
     for i in 0..100 {
         log.append_as_leader(&pairs(BatchBuilder::new(0), &[(i % 5, Some(i))], 5), 0, 0).unwrap();
     }
+    log.flush(0).unwrap();
     assert!(log.begin_compaction(101, 0).unwrap().is_none());
     let mut log = open_log(RealDisk::shared(), &tmp.path().join("t-1"), false);
     log.set_config(LogConfig { min_compaction_lag_ms: 50, ..config() });
     for i in 0..100 {
         log.append_as_leader(&pairs(BatchBuilder::new(0), &[(i % 5, Some(i))], i64::from(i)), 0, 0).unwrap();
     }
+    assert!(log.begin_compaction(100, 120).unwrap().is_none());
+    log.flush(0).unwrap();
     assert!(log.begin_compaction(100, 60).unwrap().is_none());
     assert!(log.begin_compaction(0, 1_000).unwrap().is_none());
     let (first, end) = log.begin_compaction(100, 120).unwrap().unwrap().range();
@@ -322,6 +327,7 @@ fn a_full_disk_stops_a_compaction_and_nothing_else() {
         for i in 0..70u32 {
             log.append_as_leader(&pairs(BatchBuilder::new(0), &[(i % 20, Some(i))], 5), 0, 0).unwrap();
         }
+        log.flush(0).unwrap();
         let before = table(&committed(&mut log));
         disk.fail(Op::Write, step, Fault::FullAfter(30));
         match log.begin_compaction(70, 0).unwrap().unwrap().run(LIMITS) {

@@ -167,6 +167,7 @@ fn use_it(dir: &Path, recovery: &Recovery) {
     log.append_as_leader(&batch(2, 30, 5), 9, 0).ok();
     let high_watermark = log.log_end_offset();
     log.on_high_watermark(high_watermark);
+    log.flush(0).ok();
     if let Ok(Some(work)) = log.begin_compaction(high_watermark, 0)
         && let Ok(done) = work.run(CompactionLimits { keys: 100, max_decompressed: 1 << 16 })
     {

@@ -381,3 +381,30 @@ fn a_thousand_flipped_bits_are_found_where_they_are() {
     println!("{found} of 1000 flipped bits found, {unseen} changed only an offset or leader epoch");
     assert!(found > 900, "{found}");
 }
+
+#[test]
+fn a_sealed_segment_whose_unflushed_end_never_reached_the_disk() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("t-0");
+    write_log(&dir, 130);
+    // Cut the first segment at a batch's edge: nothing looks wrong but the offsets.
+    let first = dir.join(format!("{:020}.log", 0));
+    let bytes = std::fs::read(&first).unwrap();
+    let edge: usize = klamm_protocol::batch::batches(&bytes).take(5).map(|b| b.unwrap().1.len()).sum();
+    std::fs::write(&first, &bytes[..edge]).unwrap();
+    // The process crashed: it can't be that, so somebody cut the file. It opens, and the hole is reported.
+    let mut log = reopen(&dir, unclean(0)).unwrap();
+    let holes = log.recovery_report().holes.clone();
+    assert!(holes.len() == 1 && holes[0].0 == 10, "{holes:?}");
+    assert_eq!(records(&mut log, 0).len() as i64, 260 - (holes[0].1 - 10));
+    drop(log);
+    // The machine went down: what was written later is worth nothing without it, but kept.
+    let recovery = Recovery { machine_restarted: true, ..unclean(0) };
+    let mut log = reopen(&dir, recovery.clone()).unwrap();
+    assert_eq!(log.log_end_offset(), 10);
+    assert_eq!(records(&mut log, 0).len(), 10);
+    assert!(log.recovery_report().set_aside.len() > 2);
+    assert_eq!(log.append_as_leader(&batch(1, 1, 0), 9, 0).unwrap().base_offset, 10);
+    drop(log);
+    assert_eq!(reopen(&dir, recovery).unwrap().log_end_offset(), 11);
+}
