@@ -211,18 +211,24 @@ impl LogDir {
         self.path.join(format!("{topic}-{partition}"))
     }
 
-    /// Renames a partition's directory for removal: from now on it doesn't exist any more, whatever happens. `unique`
-    /// sets it apart from other incarnations. Returns the new path, for [`remove`](Self::remove) later.
+    /// Renames a partition's directory for removal: from now on it doesn't exist any more, whatever happens, and its log
+    /// start is forgotten. `unique` sets it apart from other incarnations. Returns the new path, for
+    /// [`remove`](Self::remove) later.
     pub fn mark_deleted(&self, topic: &str, partition: i32, unique: Uuid) -> Result<PathBuf, DirError> {
         let from = self.partition_path(topic, partition);
         let hex: String = unique.0.iter().map(|b| format!("{b:02x}")).collect();
         let suffix = format!("-{partition}.{hex}{DELETED}");
         let keep = topic.len().min(NAME_MAX - suffix.len());
-        let to = self.path.join(format!("{}{suffix}", &topic[..keep]));
+        let to = self.path.join(format!("{}{suffix}", topic.get(..keep).unwrap_or_default()));
         self.disk
             .rename(&from, &to)
             .and_then(|()| self.disk.sync_dir(&self.path))
             .map_err(|e| LogError::io("renaming", &from, e))?;
+        // A topic of the same name must not inherit a log start. The other checkpoints do no harm when stale.
+        let mut offsets = self.read_checkpoint(LOG_STARTS)?;
+        if offsets.remove(&(topic.to_owned(), partition)).is_some_and(|start| start > 0) {
+            self.write_checkpoint(LOG_STARTS, &offsets)?;
+        }
         Ok(to)
     }
 
@@ -420,9 +426,12 @@ mod tests {
             let path = dir.partition_path(topic, 5);
             std::fs::create_dir(&path).unwrap();
             std::fs::write(path.join("x"), "y").unwrap();
+            let offsets = Offsets::from([((topic.to_string(), 5), 7), (("other".into(), 5), 8)]);
+            dir.write_log_starts(&offsets).unwrap();
             assert_eq!(dir.partitions().unwrap().len(), 1);
             let marked = dir.mark_deleted(topic, 5, Uuid([0xab; 16])).unwrap();
             assert!(dir.partitions().unwrap().is_empty());
+            assert_eq!(dir.read_checkpoint(LOG_STARTS).unwrap(), Offsets::from([(("other".into(), 5), 8)]));
             assert_eq!(dir.deleted().unwrap().len(), 1);
             dir.remove(&marked).unwrap();
             assert!(dir.deleted().unwrap().is_empty());

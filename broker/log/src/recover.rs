@@ -66,6 +66,8 @@ impl Log {
         now_ms: i64,
     ) -> Result<Log, LogError> {
         let (found, is_new) = list(&*disk, dir)?;
+        // Checkpoints may still have an entry of an earlier incarnation of the topic.
+        let recovery = if is_new { Recovery::default() } else { recovery };
         let topic_id = metadata::check_or_write(&*disk, dir, topic_id)?;
         let mut log = Log {
             salt: dir.file_name().map_or(0, |n| n.as_encoded_bytes().iter().fold(0, |h, b| mix(h ^ u64::from(*b)))),
@@ -93,7 +95,7 @@ impl Log {
             report: RecoveryReport::default(),
         };
         log.load_segments(&found, &recovery, now_ms)?;
-        log.load_data(&recovery, now_ms)?;
+        log.load_data(&recovery)?;
         for at in 0..log.segments.len() {
             // Nothing stays open for a partition nobody uses.
             log.with_segment(at, |s, place| s.close(place))?;
@@ -119,7 +121,7 @@ impl Log {
         Ok(())
     }
 
-    fn load_data(&mut self, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
+    fn load_data(&mut self, recovery: &Recovery) -> Result<(), LogError> {
         self.log_start = sane_start(recovery).max(self.segments[0].base);
         self.log_end = i64::MAX;
         let path = self.dir.join(EPOCH_FILE);
@@ -143,12 +145,11 @@ impl Log {
             self.rebuild_epochs(scan_from)?;
         }
         if scan_from < self.segments.len() {
-            let base = self.segments[scan_from].base;
-            self.producers = self.producers_at(base)?;
-            self.log_end = base;
-            // The scan finds these again, and only those that are really there.
-            self.epochs.truncate_end(base);
             self.scan(scan_from, recovery)?;
+            if scan_from > 0 && self.log_end < recovery.recovery_point {
+                // A recovery point beyond the end says nothing about what is below it.
+                self.scan(0, recovery)?;
+            }
         }
         if self.log_end < recovery.recovery_point {
             self.report.lost_from = Some(self.log_end);
@@ -165,10 +166,10 @@ impl Log {
         let end = self.log_end;
         self.drop_snapshots(|o| o > end)?;
         if self.log_start > self.log_end {
-            // All that is left had been deleted already, or so the checkpoint says: it isn't worth losing a log for.
-            self.rename_to_cut(0)?;
-            self.truncate_fully_and_start_at(self.log_start, now_ms)?;
-            return Ok(());
+            // Either a stale or garbled checkpoint, or records that were to be deleted and are lost now. Showing deleted
+            // records again is the smaller harm.
+            tracing::warn!(dir = %self.dir.display(), log_start = self.log_start, log_end = self.log_end, "ignoring a log start beyond the end");
+            self.log_start = self.segments[0].base;
         }
         if quick.is_some() {
             self.reload_producers()?;
@@ -217,6 +218,10 @@ impl Log {
 
     /// Checks all batches from segment `from` on, rebuilds its indexes and finds the log's end.
     fn scan(&mut self, from: usize, recovery: &Recovery) -> Result<(), LogError> {
+        let base = self.segments[from].base;
+        self.producers = self.producers_at(base)?;
+        // The scan finds these again, and only those that are really there.
+        self.epochs.truncate_end(base);
         let mut buf = Vec::new();
         let mut at = from;
         while at < self.segments.len() {

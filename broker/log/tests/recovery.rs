@@ -332,14 +332,26 @@ fn leftovers_are_removed_and_strangers_left_alone() {
 }
 
 #[test]
-fn a_log_start_beyond_the_end_sets_the_log_aside() {
+fn checkpoints_of_another_incarnation_do_no_harm() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().join("t-0");
+    let stale = Recovery {
+        recovery_point: 5_000,
+        log_start_offset: 1_000,
+        clean: true,
+        machine_restarted: true,
+        ..Recovery::default()
+    };
+    let log = reopen(&dir, stale.clone()).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset(), log.recovery_point()), (0, 0, 0));
+    assert_eq!(log.recovery_report().lost_from, None);
+    drop(log);
     write_log(&dir, 130);
-    let log = reopen(&dir, Recovery { log_start_offset: 1_000, ..Recovery::default() }).unwrap();
-    assert_eq!((log.log_start_offset(), log.log_end_offset()), (1_000, 1_000));
-    let set_aside = &log.recovery_report().set_aside;
-    assert!(set_aside.len() > 3 && set_aside.iter().all(|f| f.exists()));
+    for clean in [true, false] {
+        let mut log = reopen(&dir, Recovery { clean, ..stale.clone() }).unwrap();
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (0, 260));
+        assert_eq!(records(&mut log, 0).len(), 260);
+    }
 }
 
 #[test]
