@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{fmt, registry};
 
 use crate::config::BrokerConfig;
 
@@ -17,16 +19,16 @@ pub fn init(config: &BrokerConfig) {
 /// Sets logging up with a filter such as `info` or `info,klamm::net=debug`.
 pub fn init_with(json: bool, filter: &str) {
     // openraft speaks of every step at info; whoever wants that names it.
-    let filter = EnvFilter::try_new(format!("openraft=warn,{filter}")).unwrap_or_else(|error| {
+    let filter: Targets = format!("openraft=warn,{filter}").parse().unwrap_or_else(|error| {
         eprintln!("klamm: log filter {filter:?}: {error}; taking info");
-        EnvFilter::new("openraft=warn,info")
+        Targets::new().with_target("openraft", tracing::Level::WARN).with_default(tracing::Level::INFO)
     });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE)
-        .with_ansi(std::io::stderr().is_terminal());
-    let set = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let set = if json {
+        registry().with(filter).with(lines.json().flatten_event(true)).try_init()
+    } else {
+        registry().with(filter).with(lines).try_init()
+    };
     if let Err(error) = set {
         eprintln!("klamm: logging is set up already: {error}");
     }
