@@ -52,7 +52,8 @@ struct Shard {
 #[derive(Debug)]
 pub struct Groups {
     config: Config,
-    /// By partition of the offsets topic.
+    /// By partition of the offsets topic, as many as the topic has; `None` where it is not here, or its
+    /// log could not be opened. The length decides which partition a group belongs to.
     shards: RwLock<Vec<Option<Arc<Shard>>>>,
     waiting: Mutex<HashMap<Ticket, oneshot::Sender<Answer>>>,
     next_ticket: AtomicU64,
@@ -85,6 +86,24 @@ impl Groups {
             next_ticket: AtomicU64::new(1),
             sleeping_until_ms: AtomicI64::new(i64::MAX),
             wake: Notify::new(),
+        }
+    }
+
+    /// The offsets topic has this many partitions now. Groups are spread over all of them, whether or not
+    /// this broker could open each.
+    pub fn set_partitions(&self, count: usize) {
+        let mut shards = self.shards.write();
+        if shards.len() < count {
+            shards.resize(count, None);
+        }
+    }
+
+    /// The offsets topic was deleted: everything that waits is told so, and nothing is left.
+    pub fn release(&self) {
+        let shards = std::mem::take(&mut *self.shards.write());
+        for shard in shards.into_iter().flatten() {
+            let unloaded = shard.coordinator.lock().take().map(|mut coordinator| coordinator.unload());
+            self.hand_out(unloaded.unwrap_or_default());
         }
     }
 
@@ -127,6 +146,9 @@ impl Groups {
     }
 
     fn loaded(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, mut coordinator: Coordinator) {
+        if shard.partition.is_deleted() {
+            return;
+        }
         let mut slot = shard.coordinator.lock();
         let step = coordinator.loaded(broker.clock.steady_wall_ms());
         self.carry_out(broker, shard, slot.insert(coordinator), step);
@@ -135,7 +157,8 @@ impl Groups {
     /// Runs `decide` on the coordinator of `group` and waits for the answer to its ticket.
     ///
     /// # Errors
-    /// `NotCoordinator`, `CoordinatorLoadInProgress`, or the broker stops.
+    /// `NotCoordinator`, `CoordinatorNotAvailable` when the partition is offline or the broker stops,
+    /// `CoordinatorLoadInProgress`.
     pub async fn call(
         &self,
         broker: &Arc<Broker>,
@@ -196,7 +219,7 @@ impl Groups {
 
     fn shard_of(&self, group: &str) -> Result<Arc<Shard>, ErrorCode> {
         let at = usize::try_from(self.partition_of(group)?).map_err(|_| ErrorCode::NotCoordinator)?;
-        self.shards.read().get(at).cloned().flatten().ok_or(ErrorCode::NotCoordinator)
+        self.shards.read().get(at).cloned().flatten().ok_or(ErrorCode::CoordinatorNotAvailable)
     }
 
     fn all(&self) -> Vec<Arc<Shard>> {

@@ -5,14 +5,15 @@
 //! metadata, group timers and admin HTTP on a small one of their own, so that a page-cache write that
 //! stalls never delays them.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_metadata::controller::{Decision, Registration, register_broker};
-use klamm_metadata::{self as metadata, Endpoint};
+use klamm_metadata::{self as metadata, Endpoint, Image};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::broker::{Broker, Stop};
 use crate::config::{BrokerConfig, Listener as ListenerConfig, SecurityProtocol};
@@ -34,6 +35,9 @@ pub const EXIT_BROKEN: u8 = 70;
 
 /// Name of the metadata log's directory, below the first log directory.
 const METADATA_DIR: &str = "__cluster_metadata-0";
+
+/// How often partitions that could not be opened are tried again.
+const REOPEN_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a broker did not start: what to print, and the exit code.
 #[derive(Debug)]
@@ -76,8 +80,20 @@ fn start_and_wait(config: BrokerConfig) -> Result<Stop, NoStart> {
     check_supported(&config)?;
     let control = runtime("control", 1)?;
     let requests = runtime("worker", config.worker_threads)?;
-    let (broker, listeners) = requests.block_on(open(config, &control))?;
-    let stop = requests.block_on(serve(broker, listeners, &control));
+    let stop = requests.block_on(async {
+        let mut signals = Signals::new()?;
+        tracing::info!(log_dirs = ?config.log_dirs, node_id = config.node_id, "broker starts");
+        tokio::select! {
+            opened = open(config, &control) => {
+                let (broker, listeners) = opened?;
+                serve(broker, listeners, &control, signals).await
+            }
+            () = signals.received() => {
+                tracing::info!("stopped during the start");
+                Ok(Stop::Asked)
+            }
+        }
+    });
     // What still runs is idle or blocked on a peer; nothing of it holds data.
     requests.shutdown_timeout(Duration::from_millis(500));
     control.shutdown_timeout(Duration::from_millis(500));
@@ -99,6 +115,13 @@ fn runtime(name: &'static str, threads: usize) -> Result<Runtime, NoStart> {
 
 /// What the configuration asks for and this version cannot do.
 fn check_supported(config: &BrokerConfig) -> Result<(), NoStart> {
+    let words = config.log_level.split(',').filter(|part| !part.contains('='));
+    for word in words.map(str::trim).filter(|word| !word.is_empty()) {
+        if word.parse::<tracing_subscriber::filter::LevelFilter>().is_err() {
+            let why = format!("klamm.log.level={word}: expected error, warn, info, debug, trace or off");
+            return Err(NoStart::config(why));
+        }
+    }
     if config.log_dirs.len() > 1 {
         return Err(NoStart::config("log.dirs: one data directory is supported so far; name one"));
     }
@@ -124,6 +147,15 @@ async fn open(config: BrokerConfig, control: &Runtime) -> Result<(Arc<Broker>, V
     let meta = storage.meta().clone();
 
     let metadata_dir = config.metadata_dir.join(METADATA_DIR);
+    let lost = !has_files(&metadata_dir) && storage.holds_partitions().map_err(NoStart::storage)?;
+    if lost {
+        let (data, log) = (storage.path().display(), metadata_dir.display());
+        return Err(NoStart::storage(format!(
+            "{data} holds partitions of cluster {}, but the metadata log that names their topics is gone from {log}. \
+             Nothing was changed. Restore it, or start with an empty log.dirs",
+            meta.cluster_id
+        )));
+    }
     let opening = Controller::open(metadata_dir, config.node_id, meta.cluster_id.clone());
     let controller = control.spawn(opening).await.map_err(NoStart::storage)?.map_err(NoStart::storage)?;
 
@@ -145,6 +177,12 @@ async fn open(config: BrokerConfig, control: &Runtime) -> Result<(Arc<Broker>, V
     follow_all(&broker).await?;
     register(&broker, endpoints, meta.directory_id, clean).await?;
     Ok((broker, listeners))
+}
+
+fn has_files(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|e| e.file_name() != ".lock" && e.file_name() != "lock"))
+    })
 }
 
 fn endpoint(listener: &ListenerConfig, bound_port: u16) -> Endpoint {
@@ -180,7 +218,7 @@ async fn follow_all(broker: &Arc<Broker>) -> Result<(), NoStart> {
         Ok::<_, klamm_log::dirs::DirError>(broker.replicas.open_all(&image, broker.clock.wall_ms()))
     });
     let followed = opened.await.map_err(NoStart::storage)?.map_err(NoStart::storage)?;
-    tell_groups(broker, followed);
+    tell_groups(broker, &image, followed);
     broker.controller.publish(image, offset);
     tokio::spawn(publish(broker.clone()));
     Ok(())
@@ -201,14 +239,20 @@ async fn publish(broker: Arc<Broker>) {
             broker.replicas.follow(&image, &changes, &broker.random, broker.clock.wall_ms())
         });
         match followed.await {
-            Ok(followed) => tell_groups(&broker, followed),
+            Ok(followed) => tell_groups(&broker, &image, followed),
             Err(panic) => broker.stop(Stop::Broken(format!("following the metadata: {panic}"))),
         }
         broker.controller.publish(image, offset);
     }
 }
 
-fn tell_groups(broker: &Arc<Broker>, followed: Followed) {
+fn tell_groups(broker: &Arc<Broker>, image: &Image, followed: Followed) {
+    if followed.deleted.iter().any(|(name, _)| name == OFFSETS_TOPIC) {
+        broker.groups.release();
+    }
+    if let Some(topic) = image.topic(OFFSETS_TOPIC) {
+        broker.groups.set_partitions(topic.partitions.len());
+    }
     let offsets = |partition: &Arc<_>| {
         let partition: &crate::replica::partition::Partition = partition;
         &*partition.topic.name == OFFSETS_TOPIC
@@ -255,8 +299,15 @@ async fn register(
 }
 
 /// Accepts until the broker is to stop, then stops it in order.
-async fn serve(broker: Arc<Broker>, listeners: Vec<Listener>, control: &Runtime) -> Result<Stop, NoStart> {
+async fn serve(
+    broker: Arc<Broker>,
+    listeners: Vec<Listener>,
+    control: &Runtime,
+    mut signals: Signals,
+) -> Result<Stop, NoStart> {
     let admin = admin::start(&broker, control).await.map_err(NoStart::config)?;
+    let bound = listeners.iter().filter_map(|l| Some(format!("{}://{}", l.name(), l.address().ok()?)));
+    let listeners_text = bound.collect::<Vec<_>>().join(",");
     let mut accepting = Vec::new();
     for listener in listeners {
         accepting.push(tokio::spawn(listener.accept(broker.clone())));
@@ -270,9 +321,15 @@ async fn serve(broker: Arc<Broker>, listeners: Vec<Listener>, control: &Runtime)
     control.spawn(watch_quorum(broker.clone()));
     tokio::spawn(maintenance::run(broker.clone()));
     tokio::spawn(cleaner::run(broker.clone()));
-    tokio::spawn(wait_for_signal(broker.clone()));
+    let asked = broker.clone();
+    tokio::spawn(async move {
+        signals.received().await;
+        tracing::info!("stopping");
+        asked.stop(Stop::Asked);
+    });
+    tokio::spawn(reopen(broker.clone()));
     broker.set_ready();
-    tracing::info!(node_id = broker.config.node_id, cluster_id = %broker.controller.cluster_id(), "broker started");
+    tracing::info!(node_id = broker.config.node_id, cluster_id = %broker.controller.cluster_id(), listeners = listeners_text, "broker started");
 
     let reason = broker.stopping().await;
     for accept in accepting {
@@ -317,16 +374,46 @@ async fn watch_quorum(broker: Arc<Broker>) {
     broker.stop(Stop::Storage(format!("the metadata log: {error}")));
 }
 
-async fn wait_for_signal(broker: Arc<Broker>) {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-        tracing::error!("signals cannot be caught: the broker will not stop in order");
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask a broker to stop. A terminal that closes sends SIGHUP, which the JVM takes the same way.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> Result<Self, NoStart> {
+        let catch = |kind| signal(kind).map_err(|e| NoStart { code: EXIT_BROKEN, why: format!("signals: {e}") });
+        Ok(Self([catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?, catch(SignalKind::hangup())?]))
     }
-    tracing::info!("stopping");
-    broker.stop(Stop::Asked);
+
+    /// Resolves when one arrives.
+    async fn received(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Tries again to open partitions that could not be opened: the disk may have room by now, or the damage be mended.
+async fn reopen(broker: Arc<Broker>) {
+    let mut tick = tokio::time::interval(REOPEN_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = broker.stopping() => return,
+        }
+        if broker.replicas.offline_count() == 0 {
+            continue;
+        }
+        let image = broker.controller.image();
+        let trying = (broker.clone(), image.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let (broker, image) = trying;
+            broker.replicas.reopen(&image, broker.clock.wall_ms())
+        });
+        match opened.await {
+            Ok(opened) => tell_groups(&broker, &image, Followed { opened, deleted: Vec::new() }),
+            Err(panic) => broker.stop(Stop::Broken(format!("opening partitions: {panic}"))),
+        }
+    }
 }

@@ -2,4 +2,5 @@
 
 mod checker;
 mod kills;
+mod offsets;
 mod torn;

@@ -120,8 +120,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn file(&self) -> Arc<File>;
 }
 
-/// Most bytes given to one write: bigger ones cost several times as much per byte in the page cache.
-pub(crate) const WRITE_MAX: usize = 64 * 1024;
+/// Most bytes given to one write. Larger writes cost less per byte (docs/decisions/006), but hold the worker for longer.
+pub(crate) const WRITE_MAX: usize = 256 * 1024;
 
 /// Buffers handed to one write; more are written with further calls.
 const SLICES_MAX: usize = 16;

@@ -1,6 +1,7 @@
 //! DescribeTopicPartitions: version 0 (KIP-966). Topics by name, a page at a time.
 
 use klamm_metadata::describe;
+use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use klamm_protocol::messages::describe_topic_partitions_response::DescribeTopicPartitionsResponseTopic;
 
@@ -15,6 +16,14 @@ pub async fn handle(cx: &Context<'_>, request: DescribeTopicPartitionsRequest) -
         Ok(mut response) => {
             for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
                 topic.topic_authorized_operations = TOPIC_OPERATIONS;
+                for partition in &mut topic.partitions {
+                    if cx.broker.replicas.is_offline(topic.topic_id, partition.partition_index) {
+                        partition.error_code = ErrorCode::LeaderNotAvailable.code();
+                        partition.leader_id = -1;
+                        partition.isr_nodes.clear();
+                        partition.offline_replicas.push(cx.broker.config.node_id);
+                    }
+                }
             }
             Ok(response)
         }

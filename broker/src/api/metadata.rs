@@ -2,9 +2,10 @@
 //! the client and `auto.create.topics.enable` agree.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use klamm_metadata::controller::{create_topics, named_topics};
-use klamm_metadata::{Image, Topic, names};
+use klamm_metadata::{Image, Partition, Topic, names};
 use klamm_protocol::messages::metadata_request::MetadataRequestTopic;
 use klamm_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -25,7 +26,7 @@ pub async fn handle(cx: &Context<'_>, request: MetadataRequest) -> Result<Metada
     }
     let image = cx.broker.controller.image();
     let mut topics: Vec<_> = if all {
-        image.topics().map(|topic| described(topic)).collect()
+        image.topics().map(|topic| described(cx, topic)).collect()
     } else {
         asked.iter().map(|topic| one(cx, &image, topic)).collect()
     };
@@ -92,7 +93,7 @@ fn one(cx: &Context<'_>, image: &Image, asked: &MetadataRequestTopic) -> Metadat
             return failed(asked.name.clone().or_else(|| Some(String::new())), asked.topic_id, ErrorCode::InvalidRequest);
         }
         return match image.topic_by_id(asked.topic_id) {
-            Some(topic) => described(topic),
+            Some(topic) => described(cx, topic),
             None => failed(None, asked.topic_id, ErrorCode::UnknownTopicId),
         };
     }
@@ -100,14 +101,14 @@ fn one(cx: &Context<'_>, image: &Image, asked: &MetadataRequestTopic) -> Metadat
         return failed(Some(String::new()).filter(|_| cx.version < 12), Uuid::ZERO, ErrorCode::InvalidRequest);
     };
     match image.topic(name) {
-        Some(topic) => described(topic),
+        Some(topic) => described(cx, topic),
         None if names::check(name).is_err() => failed(Some(name.clone()), Uuid::ZERO, ErrorCode::InvalidTopicException),
         None => failed(Some(name.clone()), Uuid::ZERO, ErrorCode::UnknownTopicOrPartition),
     }
 }
 
-fn described(topic: &Topic) -> MetadataResponseTopic {
-    let partitions = (0..).zip(&topic.partitions).map(|(partition_index, partition)| MetadataResponsePartition {
+fn described(cx: &Context<'_>, topic: &Topic) -> MetadataResponseTopic {
+    let describe = |(partition_index, partition): (i32, &Arc<Partition>)| MetadataResponsePartition {
         error_code: if partition.leader < 0 { ErrorCode::LeaderNotAvailable.code() } else { 0 },
         partition_index,
         leader_id: partition.leader,
@@ -115,6 +116,17 @@ fn described(topic: &Topic) -> MetadataResponseTopic {
         replica_nodes: partition.replicas.clone(),
         isr_nodes: partition.isr.clone(),
         ..Default::default()
+    };
+    let node_id = cx.broker.config.node_id;
+    let partitions = (0..).zip(&topic.partitions).map(describe).map(|mut described| {
+        // Its log could not be opened: whatever the image says, nobody leads it.
+        if cx.broker.replicas.is_offline(topic.id, described.partition_index) {
+            described.error_code = ErrorCode::LeaderNotAvailable.code();
+            described.leader_id = -1;
+            described.isr_nodes.clear();
+            described.offline_replicas.push(node_id);
+        }
+        described
     });
     MetadataResponseTopic {
         name: Some(topic.name.to_string()),

@@ -79,8 +79,11 @@ fn topics(broker: &Broker, image: &Image) -> Vec<TopicFacts> {
                 size: partition.size_bytes(),
             })
         };
+        let offline =
+            |index: usize| i32::try_from(index).is_ok_and(|index| broker.replicas.is_offline(topic.id, index));
         let partitions = topic.partitions.iter().enumerate().map(|(index, p)| PartitionFacts {
-            leader: p.leader,
+            // Its log could not be opened: whatever the image says, nobody leads it.
+            leader: if offline(index) { -1 } else { p.leader },
             preferred: p.replicas.first() == Some(&p.leader),
             replicas: p.replicas.len(),
             in_sync: p.isr.len(),

@@ -140,6 +140,11 @@ impl Listener {
         Err(last)
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The address that was bound; tells the port when 0 was asked for.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use klamm_log::LogError;
 use klamm_log::dirs::DirError;
@@ -63,6 +64,8 @@ pub struct Replicas {
     metrics: Arc<Metrics>,
     /// The static configuration with the dynamic changes.
     config: RwLock<Arc<BrokerConfig>>,
+    /// Partitions that could not be opened.
+    offline: AtomicUsize,
     /// Partitions with files that wait for their removal.
     trash: Mutex<Vec<Arc<Partition>>>,
     /// Group commit for the log directory.
@@ -87,6 +90,7 @@ impl Replicas {
             storage,
             metrics,
             config: RwLock::new(Arc::new(config)),
+            offline: AtomicUsize::new(0),
             trash: Mutex::default(),
             flusher: Arc::default(),
         }
@@ -251,10 +255,43 @@ impl Replicas {
         match self.storage.open_partition(topic, index, wanted.leader_epoch, now_ms) {
             Ok(partition) => Ok(Arc::new(partition)),
             Err(error) => {
+                self.offline.fetch_add(1, Ordering::AcqRel);
                 tracing::error!(topic = %topic.name, partition = index, %error, "partition is offline");
                 Err(ErrorCode::KafkaStorageError)
             }
         }
+    }
+
+    /// Number of partitions that belong here and could not be opened.
+    pub fn offline_count(&self) -> usize {
+        self.offline.load(Ordering::Acquire)
+    }
+
+    /// Whether this partition belongs here and could not be opened.
+    pub fn is_offline(&self, topic: Uuid, index: i32) -> bool {
+        self.offline_count() > 0 && matches!(self.by_id(topic, index), Err(ErrorCode::KafkaStorageError))
+    }
+
+    /// Tries again to open what could not be opened; those that could now.
+    pub fn reopen(&self, image: &Image, now_ms: i64) -> Vec<Arc<Partition>> {
+        let mut opened = Vec::new();
+        for hosted in self.topics() {
+            let Some(topic) = image.topic_by_id(hosted.topic.id) else { continue };
+            for (index, wanted) in (0..).zip(&topic.partitions) {
+                if !self.is_offline(topic.id, index) {
+                    continue;
+                }
+                let again = self.storage.open_partition(&hosted.topic, index, wanted.leader_epoch, now_ms);
+                let Ok(partition) = again.map(Arc::new) else { continue };
+                let mut places = hosted.partitions.write();
+                let Some(place) = places.get_mut(usize::try_from(index).unwrap_or(usize::MAX)) else { continue };
+                *place = Ok(partition.clone());
+                self.offline.fetch_sub(1, Ordering::AcqRel);
+                tracing::info!(topic = %topic.name, partition = index, "partition is online again");
+                opened.push(partition);
+            }
+        }
+        opened
     }
 
     /// Takes a deleted topic away and wakes whoever waits for its partitions.
@@ -273,6 +310,8 @@ impl Replicas {
             removed
         };
         let Some(hosted) = removed else { return };
+        let lost = hosted.partitions.read().iter().filter(|p| matches!(p, Err(ErrorCode::KafkaStorageError))).count();
+        self.offline.fetch_sub(lost, Ordering::AcqRel);
         let delay_ms = hosted.topic.config().log.file_delete_delay_ms;
         for partition in hosted.partitions() {
             partition.mark_deleted();

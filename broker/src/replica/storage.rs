@@ -70,6 +70,17 @@ impl Storage {
         &self.path
     }
 
+    /// Whether directories of partitions are there.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn holds_partitions(&self) -> Result<bool, DirError> {
+        match self.dir.lock().as_ref() {
+            Some(dir) => Ok(!dir.partitions()?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
     /// Opens one partition's log; a new one is made.
     ///
     /// # Errors
@@ -90,8 +101,20 @@ impl Storage {
         };
         let mut log = Log::open(disk, &path, topic.id, topic.config().log.clone(), recovery, now_ms)?;
         let report = log.recovery_report();
-        if report.cut_bytes > 0 || report.lost_from.is_some() {
-            tracing::warn!(topic = %topic.name, partition = index, cut_bytes = report.cut_bytes, lost_from = report.lost_from, "log recovered");
+        if report.cut_bytes > 0
+            || report.lost_from.is_some()
+            || !report.set_aside.is_empty()
+            || !report.holes.is_empty()
+        {
+            tracing::warn!(
+                topic = %topic.name,
+                partition = index,
+                cut_bytes = report.cut_bytes,
+                lost_from = report.lost_from,
+                set_aside = ?report.set_aside,
+                holes = ?report.holes,
+                "log recovered"
+            );
         }
         log.assign_epoch(leader_epoch)?;
         if let Some(offset) = self.cleaned.get(&(topic.name.to_string(), index)) {
