@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{fmt, registry};
@@ -19,7 +19,11 @@ pub fn init(config: &BrokerConfig) {
 /// Sets logging up with a filter such as `info` or `info,klamm::net=debug`.
 pub fn init_with(json: bool, filter: &str) {
     // openraft speaks of every step at info; whoever wants that names it.
-    let filter: Targets = format!("openraft=warn,{filter}").parse().unwrap_or_else(|error| {
+    let parsed = match misspelt_level(filter) {
+        Some(word) => Err(format!("{word} is no level")),
+        None => format!("openraft=warn,{filter}").parse().map_err(|e: ParseError| e.to_string()),
+    };
+    let filter: Targets = parsed.unwrap_or_else(|error| {
         eprintln!("klamm: log filter {filter:?}: {error}; taking info");
         Targets::new().with_target("openraft", tracing::Level::WARN).with_default(tracing::Level::INFO)
     });
@@ -34,6 +38,13 @@ pub fn init_with(json: bool, filter: &str) {
     }
 }
 
+/// The part of a filter that stands alone and is no level. It would be taken for the name of a target, and nothing else
+/// would be logged.
+pub fn misspelt_level(filter: &str) -> Option<&str> {
+    let alone = filter.split(',').map(str::trim).filter(|part| !part.is_empty() && !part.contains('='));
+    alone.into_iter().find(|word| word.parse::<LevelFilter>().is_err())
+}
+
 /// The filter that counts: the first of the two variables that is set, else the configured one.
 fn filter_text(variable: impl Fn(&str) -> Option<String>, configured: &str) -> String {
     let set = ["KLAMM_LOG", "RUST_LOG"].iter().filter_map(|name| variable(name)).find(|text| !text.trim().is_empty());
@@ -43,6 +54,15 @@ fn filter_text(variable: impl Fn(&str) -> Option<String>, configured: &str) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_noticed() {
+        assert_eq!(misspelt_level("loud"), Some("loud"));
+        assert_eq!(misspelt_level("info, chatty ,klamm=debug"), Some("chatty"));
+        for good in ["info", "", "off", "warn,klamm::net=trace"] {
+            assert_eq!(misspelt_level(good), None, "{good}");
+        }
+    }
 
     #[test]
     fn variables_win_over_the_configuration() {

@@ -24,7 +24,7 @@ use crate::net::listener::Listener;
 use crate::random::Random;
 use crate::replica::replicas::{Followed, Replicas};
 use crate::replica::storage::Storage;
-use crate::{admin, cleaner, maintenance};
+use crate::{admin, cleaner, logging, maintenance};
 
 /// Exit code for a configuration that cannot be used.
 pub const EXIT_CONFIG: u8 = 2;
@@ -115,12 +115,9 @@ fn runtime(name: &'static str, threads: usize) -> Result<Runtime, NoStart> {
 
 /// What the configuration asks for and this version cannot do.
 fn check_supported(config: &BrokerConfig) -> Result<(), NoStart> {
-    let words = config.log_level.split(',').filter(|part| !part.contains('='));
-    for word in words.map(str::trim).filter(|word| !word.is_empty()) {
-        if word.parse::<tracing_subscriber::filter::LevelFilter>().is_err() {
-            let why = format!("klamm.log.level={word}: expected error, warn, info, debug, trace or off");
-            return Err(NoStart::config(why));
-        }
+    if let Some(word) = logging::misspelt_level(&config.log_level) {
+        let why = format!("klamm.log.level: {word} is no level; expected error, warn, info, debug, trace or off");
+        return Err(NoStart::config(why));
     }
     if config.log_dirs.len() > 1 {
         return Err(NoStart::config("log.dirs: one data directory is supported so far; name one"));
