@@ -244,7 +244,7 @@ fn small_writes_go_on_and_large_batches_are_written_in_pieces() {
     let before = disk.count(Op::Write);
     let large = batch(1, 300_000, 0);
     log.append_as_leader(&large, 0, 0).unwrap();
-    assert_eq!(disk.count(Op::Write) - before, large.len().div_ceil(64 * 1024) as u64);
+    assert_eq!(disk.count(Op::Write) - before, large.len().div_ceil(256 * 1024) as u64);
     let before = disk.count(Op::Write);
     log.append_as_leader(&batch(1, 15_000, 0), 0, 0).unwrap();
     assert_eq!(disk.count(Op::Write) - before, 1);

@@ -72,7 +72,7 @@ fn append_and_read() {
             for _ in 0..5 {
                 let before = cpu_ns();
                 for _ in 0..rounds {
-                    for part in records.chunks(64 * 1024) {
+                    for part in records.chunks(256 * 1024) {
                         std::os::unix::fs::FileExt::write_all_at(&file, part, position).unwrap();
                         position += part.len() as u64;
                     }
