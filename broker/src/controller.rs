@@ -89,7 +89,7 @@ pub struct Controller {
     changed: Arc<Notify>,
     published: RwLock<Arc<Image>>,
     published_offset: watch::Sender<u64>,
-    deciding: tokio::sync::Mutex<()>,
+    deciding: Arc<tokio::sync::Mutex<()>>,
     producer_ids: ProducerIds,
     quorum: Quorum,
 }
@@ -118,7 +118,7 @@ impl Controller {
             changed,
             published: RwLock::new(image),
             published_offset: watch::Sender::new(0),
-            deciding: tokio::sync::Mutex::default(),
+            deciding: Arc::default(),
             producer_ids: ProducerIds::default(),
             quorum,
         })
@@ -144,7 +144,7 @@ impl Controller {
     /// # Errors
     /// The metadata log did not take the records; nothing changed, or it is not known whether it did.
     pub async fn change<T>(&self, decide: impl FnOnce(&Image) -> Decision<T>) -> Result<T, ErrorCode> {
-        let deciding = self.deciding.lock().await;
+        let deciding = self.deciding.clone().lock_owned().await;
         let image = self.committed.lock().image.clone();
         let Decision { records, response } = decide(&image);
         if records.is_empty() {
@@ -154,11 +154,18 @@ impl Controller {
             tracing::error!(%error, "a decision cannot be written as records");
             ErrorCode::UnknownServerError
         })?;
-        let offset = self.quorum.propose(records).await.map_err(|error| {
+        // On a task of its own: a client that hangs up cancels its request, and the next decision must
+        // still wait until this one is applied.
+        let quorum = self.quorum.clone();
+        let proposed = tokio::spawn(async move {
+            let offset = quorum.propose(records).await;
+            drop(deciding);
+            offset
+        });
+        let offset = proposed.await.map_err(|_| ErrorCode::UnknownServerError)?.map_err(|error| {
             tracing::error!(%error, "the metadata log refused a change");
             ErrorCode::KafkaStorageError
         })?;
-        drop(deciding);
         let mut published = self.published_offset.subscribe();
         match published.wait_for(|published| *published >= offset).await {
             Ok(_) => Ok(response),
