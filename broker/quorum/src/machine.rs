@@ -89,6 +89,10 @@ impl Machine {
     }
 
     /// Takes over the state of a snapshot.
+    pub fn snapshots(&self) -> Arc<Mutex<Snapshots>> {
+        self.snapshots.clone()
+    }
+
     pub fn restore(&mut self, contents: Contents) -> Result<(), QuorumError> {
         let offset = contents.meta.last_log_id.as_ref().map_or(0, |id| id.index);
         let restored = self.inner.restore(offset, &contents.records);

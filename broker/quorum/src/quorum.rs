@@ -153,6 +153,7 @@ pub struct Quorum {
 struct Inner {
     raft: Raft,
     journal: Arc<Mutex<Journal>>,
+    snapshots: Arc<Mutex<Snapshots>>,
     failure: Failure,
     proposals: mpsc::Sender<Proposal>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -178,6 +179,7 @@ impl Quorum {
         let stored = stored.map_err(|e| QuorumError::Stopped(format!("opening the metadata log failed: {e}")))??;
         let Stored { journal, machine, trigger, lock, alone } = stored;
         let last = journal.last().map(|id| id.index);
+        let snapshots = machine.snapshots();
         let journal = Arc::new(Mutex::new(journal));
         let store = LogStore { journal: journal.clone(), failure: failure.clone() };
         let raft = openraft::Raft::new(config.node_id, Arc::new(config.raft(0, alone)), NoPeers, store, machine).await;
@@ -188,7 +190,8 @@ impl Quorum {
             tokio::spawn(take_snapshots(raft.clone(), trigger)),
         ];
         let tasks = Mutex::new(tasks);
-        let quorum = Self { inner: Arc::new(Inner { raft, journal, failure, proposals, tasks, _lock: lock }) };
+        let quorum =
+            Self { inner: Arc::new(Inner { raft, journal, snapshots, failure, proposals, tasks, _lock: lock }) };
         if alone {
             quorum.lead(config.node_id, last).await?;
         }
@@ -290,6 +293,9 @@ impl Quorum {
         for task in self.inner.tasks.lock().drain(..) {
             task.abort();
         }
+        // One that is being written on a blocking thread is waited for; one that comes later is dropped.
+        let snapshots = self.inner.snapshots.clone();
+        let _ = tokio::task::spawn_blocking(move || snapshots.lock().close()).await;
     }
 }
 

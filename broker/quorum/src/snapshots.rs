@@ -29,6 +29,8 @@ pub struct Contents {
 pub struct Snapshots {
     dir: PathBuf,
     newest: Option<(SnapshotMeta, PathBuf)>,
+    /// Nothing is written any more.
+    closed: bool,
 }
 
 impl Snapshots {
@@ -42,7 +44,7 @@ impl Snapshots {
             }
         }
         paths.sort();
-        let mut snapshots = Self { dir: dir.to_path_buf(), newest: None };
+        let mut snapshots = Self { dir: dir.to_path_buf(), newest: None, closed: false };
         let Some(path) = paths.pop() else { return Ok((snapshots, None)) };
         let bytes = Bytes::from(fs::read(&path).map_err(|e| QuorumError::io("reading", &path, e))?);
         let contents = decode(&bytes).map_err(|e| damaged(&path, &e))?;
@@ -61,9 +63,14 @@ impl Snapshots {
         Ok(Some((meta.clone(), bytes.into())))
     }
 
+    /// A snapshot that is still being made is dropped: the files may belong to somebody else soon.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
     /// Makes `file` (from [`encode`]) the newest snapshot, durably, unless a newer one is there. Blocks.
     pub fn install(&mut self, meta: SnapshotMeta, file: &[u8]) -> Result<(), QuorumError> {
-        if self.newest.as_ref().is_some_and(|(have, _)| have.last_log_id >= meta.last_log_id) {
+        if self.closed || self.newest.as_ref().is_some_and(|(have, _)| have.last_log_id >= meta.last_log_id) {
             return Ok(());
         }
         let (term, index) = meta.last_log_id.as_ref().map_or((0, 0), |id| (term_of(id), id.index));
