@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use klamm_log::LogError;
-use klamm_metadata::controller::{Context, InternalTopics};
+use klamm_metadata::Image;
+use klamm_metadata::controller::{Context, Decision, InternalTopics};
+use klamm_protocol::ErrorCode;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -83,8 +85,15 @@ impl Broker {
         }
     }
 
-    /// What a controller decision needs to know of this broker.
-    pub fn deciding<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
+    /// Lets the controller decide, with what it needs to know of this broker; see [`Controller::change`].
+    ///
+    /// # Errors
+    /// The metadata log did not take the records.
+    pub async fn decide<T>(&self, decision: impl FnOnce(&Image, &Context<'_>) -> Decision<T>) -> Result<T, ErrorCode> {
+        self.controller.change(|image| self.deciding(|cx| decision(image, cx))).await
+    }
+
+    fn deciding<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
         let config = self.replicas.config();
         decide(&Context {
             node_id: config.node_id,

@@ -186,7 +186,7 @@ impl Controller {
         let sizes = broker.internal_topics(self.image().brokers().count());
         let topic = internal_topic(name, &sizes).ok_or(ErrorCode::InvalidRequest)?;
         let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-        let response = self.change(|image| broker.deciding(|cx| create_topics(image, &request, cx))).await?;
+        let response = broker.decide(|image, cx| create_topics(image, &request, cx)).await?;
         match response.topics.first().map(|topic| ErrorCode::from_code(topic.error_code)) {
             None | Some(ErrorCode::None | ErrorCode::TopicAlreadyExists) => Ok(()),
             Some(code) => {

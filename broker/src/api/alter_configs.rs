@@ -8,9 +8,7 @@ use super::{Context, Refusal};
 
 /// Lets the controller decide.
 pub async fn handle(cx: &Context<'_>, request: AlterConfigsRequest) -> Result<AlterConfigsResponse, Refusal> {
-    let decided = cx.broker.controller.change(|image| {
-        cx.broker.deciding(|deciding| controller::alter_configs(image, &request, deciding))
-    });
+    let decided = cx.broker.decide(|image, deciding| controller::alter_configs(image, &request, deciding));
     Ok(decided.await.unwrap_or_else(|code| AlterConfigsResponse {
         responses: request
             .resources

@@ -8,9 +8,7 @@ use super::{Context, Refusal};
 
 /// Lets the controller decide.
 pub async fn handle(cx: &Context<'_>, request: CreateTopicsRequest) -> Result<CreateTopicsResponse, Refusal> {
-    let decided = cx.broker.controller.change(|image| {
-        cx.broker.deciding(|deciding| controller::create_topics(image, &request, deciding))
-    });
+    let decided = cx.broker.decide(|image, deciding| controller::create_topics(image, &request, deciding));
     Ok(decided.await.unwrap_or_else(|code| CreateTopicsResponse {
         topics: request
             .topics

@@ -9,9 +9,7 @@ use super::{Context, Refusal};
 /// Lets the controller decide.
 pub async fn handle(cx: &Context<'_>, request: DeleteTopicsRequest) -> Result<DeleteTopicsResponse, Refusal> {
     let enabled = cx.broker.config.delete_topics;
-    let decided = cx.broker.controller.change(|image| {
-        cx.broker.deciding(|deciding| controller::delete_topics(image, &request, cx.version, enabled, deciding))
-    });
+    let decided = cx.broker.decide(|image, deciding| controller::delete_topics(image, &request, cx.version, enabled, deciding));
     Ok(decided.await.unwrap_or_else(|code| {
         let named = request.topic_names.iter().map(|name| (Some(name.clone()), Default::default()));
         let both = request.topics.iter().map(|topic| (topic.name.clone(), topic.topic_id));

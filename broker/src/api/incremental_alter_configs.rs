@@ -9,9 +9,7 @@ use super::{Context, Refusal};
 
 /// Lets the controller decide.
 pub async fn handle(cx: &Context<'_>, request: IncrementalAlterConfigsRequest) -> Result<IncrementalAlterConfigsResponse, Refusal> {
-    let decided = cx.broker.controller.change(|image| {
-        cx.broker.deciding(|deciding| controller::incremental_alter_configs(image, &request, deciding))
-    });
+    let decided = cx.broker.decide(|image, deciding| controller::incremental_alter_configs(image, &request, deciding));
     Ok(decided.await.unwrap_or_else(|code| IncrementalAlterConfigsResponse {
         responses: request
             .resources

@@ -73,9 +73,7 @@ async fn create_missing(cx: &Context<'_>, asked: &[MetadataRequestTopic]) {
         return;
     }
     let request = named_topics(plain);
-    let decided = cx.broker.controller.change(|image| {
-        cx.broker.deciding(|deciding| create_topics(image, &request, deciding))
-    });
+    let decided = cx.broker.decide(|image, deciding| create_topics(image, &request, deciding));
     if let Err(code) = decided.await {
         tracing::warn!(code = code.name(), "topics not made on first use");
     }
