@@ -47,6 +47,9 @@ struct Compare<'a> {
 
 impl Visitor for Compare<'_> {
     fn message<M: Message + Clone + PartialEq + Debug>(&mut self, kind: Kind) {
+        if kind.is_private() {
+            return;
+        }
         self.counts.keys += usize::from(matches!(kind, Kind::Request(_)));
         self.counts.messages += 1;
         for version in M::MIN_VERSION..=M::MAX_VERSION {
@@ -116,8 +119,10 @@ fn every_message_of_apache_is_here_with_the_same_versions() {
     #[derive(Default)]
     struct Names(BTreeMap<String, (i16, i16)>);
     impl Visitor for Names {
-        fn message<M: Message + Clone + PartialEq + Debug>(&mut self, _: Kind) {
-            self.0.insert(M::NAME.to_owned(), (M::MIN_VERSION, M::MAX_VERSION));
+        fn message<M: Message + Clone + PartialEq + Debug>(&mut self, kind: Kind) {
+            if !kind.is_private() {
+                self.0.insert(M::NAME.to_owned(), (M::MIN_VERSION, M::MAX_VERSION));
+            }
         }
     }
     let mut ours = Names::default();
@@ -161,7 +166,8 @@ fn headers_agree() {
         seen.push(key);
     }
     seen.dedup();
-    assert_eq!(seen, ApiKey::ALL);
+    let kafkas: Vec<_> = ApiKey::ALL.iter().copied().filter(|key| !key.is_private()).collect();
+    assert_eq!(seen, kafkas);
     println!("{} keys, {} versions", seen.len(), keys.len());
 }
 

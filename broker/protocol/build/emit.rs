@@ -381,7 +381,7 @@ pub fn api_keys(apis: &[(Api, Message, Message)]) -> String {
         out,
         "}}\nimpl ApiKey {{\n/// Every key, ascending.\npub const ALL: &'static [Self] = &[{all}];\n\
          /// The API with this key.\npub fn from_i16(key: i16) -> Option<Self> {{ Some(match key {{ {from} _ => return None }}) }}\n\
-         /// Its place in [`ApiKey::ALL`], for tables indexed by API.\npub fn index(self) -> usize {{ match self {{ {index} }} }}\n}}\n\
+         /// Its place in [`ApiKey::ALL`], for tables indexed by API.\npub const fn index(self) -> usize {{ match self {{ {index} }} }}\n}}\n\
          const ENTRIES: &[Entry] = &[\n{entries}];"
     );
     out

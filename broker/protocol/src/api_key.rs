@@ -62,6 +62,14 @@ impl ApiKey {
     pub fn on_controller(self) -> bool {
         self.entry().controller
     }
+
+    /// True when the key is none of Kafka's: brokers of one cluster use it among themselves.
+    pub fn is_private(self) -> bool {
+        self as i16 >= Self::PRIVATE_MIN
+    }
+
+    /// The lowest key that is not Kafka's.
+    pub const PRIVATE_MIN: i16 = 10_000;
 }
 
 impl fmt::Display for ApiKey {

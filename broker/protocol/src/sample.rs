@@ -156,3 +156,10 @@ pub enum Kind {
     /// Not an RPC: a record, a marker, a file's content.
     Data,
 }
+
+impl Kind {
+    /// Whether the message is none of Kafka's.
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::Request(key) | Self::Response(key) if key.is_private())
+    }
+}

@@ -132,7 +132,9 @@ fn the_keys_are_those_of_kafka_4_4() {
     for_each(&mut keys);
     assert_eq!(keys.0, ApiKey::ALL);
     assert_eq!(keys.1, ApiKey::ALL);
-    let numbers: Vec<i16> = ApiKey::ALL.iter().map(|&key| key.into()).collect();
+    let (private, kafkas): (Vec<_>, Vec<_>) = ApiKey::ALL.iter().copied().partition(|key| key.is_private());
+    assert!(private.iter().all(|key| !key.on_broker() && !key.on_controller()));
+    let numbers: Vec<i16> = kafkas.into_iter().map(i16::from).collect();
     let expected: Vec<i16> = (0..=3).chain(8..=94).collect();
     assert_eq!(numbers, expected);
     for &key in ApiKey::ALL {

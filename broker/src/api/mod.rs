@@ -69,6 +69,14 @@ pub struct Context<'a> {
     pub client_id: &'a str,
 }
 
+impl Context<'_> {
+    /// Whether the peer may act as a broker: fetch as a replica, or reach what brokers ask of each other.
+    /// It came over the listener that brokers use among themselves.
+    pub fn may_replicate(&self) -> bool {
+        *self.connection.listener == *self.broker.config.inter_broker_listener
+    }
+}
+
 macro_rules! table {
     ($( $key:ident $min:literal ..= $max:literal $(from $adv:literal)? $(waits $waits:ident)? => $module:ident, $request:ident $(, $gaps:literal)? ; )*) => {
         $( pub mod $module; )*
@@ -140,16 +148,16 @@ table! {
 /// The table's row for `key`, if it is served.
 pub fn row(key: ApiKey) -> Option<&'static Api> {
     const NONE: u8 = u8::MAX;
-    const ROWS: [u8; 128] = {
-        let mut rows = [NONE; 128];
+    const ROWS: [u8; ApiKey::ALL.len()] = {
+        let mut rows = [NONE; ApiKey::ALL.len()];
         let mut i = 0;
         while i < TABLE.len() {
-            rows[TABLE[i].key as usize] = i as u8;
+            rows[TABLE[i].key.index()] = i as u8;
             i += 1;
         }
         rows
     };
-    ROWS.get(key as usize).filter(|i| **i != NONE).and_then(|i| TABLE.get(usize::from(*i)))
+    ROWS.get(key.index()).filter(|i| **i != NONE).and_then(|i| TABLE.get(usize::from(*i)))
 }
 
 /// Answers one request frame (without its size prefix); `None` when it wants no answer.
