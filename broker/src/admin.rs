@@ -1,11 +1,11 @@
 //! The admin HTTP server (`klamm.admin.listener`): `/livez`, `/readyz`, `/metrics`, `/v1/status`. Read-only.
 //!
-//! It lives on the small runtime, so that it answers while requests stall; what takes time (a page of metrics) runs on a
-//! blocking thread. Connections, header bytes and idle times are bounded: nobody has to authenticate here.
+//! It is the first to start and the last to stop, so that a long recovery can be watched. It lives on the small runtime,
+//! so that it answers while requests stall; what takes time (a page of metrics) runs on a blocking thread. Connections, header bytes and idle times are bounded: nobody has to authenticate here.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
+use crate::config::HostPort;
 use crate::metrics::{MetricsSource, Snapshot};
 
 /// Connections at the same time; further ones wait to be accepted.
@@ -36,20 +37,26 @@ const HEAD_TIME: Duration = Duration::from_secs(90);
 /// What the server tells.
 pub trait AdminSource: Send + Sync + 'static {
     /// Why this broker is not ready, if it isn't.
-    fn not_ready(&self) -> Option<&'static str>;
-    /// The text of `/metrics`.
-    fn metrics(&self) -> String;
+    fn not_ready(&self) -> Option<String>;
+    /// The text of `/metrics`; `None` as long as there is nothing to measure.
+    fn metrics(&self) -> Option<String>;
     /// The body of `/v1/status`.
     fn status(&self) -> Value;
 }
 
 /// A running admin server.
-#[derive(Debug)]
 pub struct Admin {
     running: Option<(SocketAddr, JoinHandle<()>)>,
+    view: Arc<BrokerView>,
 }
 
 impl Admin {
+    /// From now on it tells about `broker`; before, it only says that one is starting.
+    pub fn show(&self, broker: &Arc<Broker>) {
+        // There is one broker in a process, so the first one stays.
+        let _ = self.view.broker.set(broker.clone());
+    }
+
     /// Where it listens; `None` when it is off.
     pub fn address(&self) -> Option<SocketAddr> {
         self.running.as_ref().map(|(address, _)| *address)
@@ -67,19 +74,19 @@ impl Admin {
 ///
 /// # Errors
 /// The address cannot be bound.
-pub async fn start(broker: &Arc<Broker>, control: &Runtime) -> io::Result<Admin> {
-    let Some(wanted) = broker.config.admin_listener.clone() else { return Ok(Admin { running: None }) };
-    let source = Arc::new(BrokerView { broker: broker.clone(), requests: Handle::current(), busy: Mutex::default() });
+pub async fn start(wanted: Option<&HostPort>, control: &Runtime) -> io::Result<Admin> {
+    let view = Arc::new(BrokerView { broker: OnceLock::new(), requests: Handle::current(), busy: Mutex::default() });
+    let Some(wanted) = wanted else { return Ok(Admin { running: None, view }) };
     let host = if wanted.host.is_empty() { "0.0.0.0".to_owned() } else { wanted.host.clone() };
-    let bind = control.spawn(async move { TcpListener::bind((host, wanted.port)).await });
+    let port = wanted.port;
+    let bind = control.spawn(async move { TcpListener::bind((host, port)).await });
     let listener = bind.await.map_err(io::Error::other)?;
-    let wanted = broker.config.admin_listener.as_ref().map(ToString::to_string).unwrap_or_default();
     let listener =
         listener.map_err(|e| io::Error::new(e.kind(), format!("klamm.admin.listener: cannot bind {wanted}: {e}")))?;
     let address = listener.local_addr()?;
-    let task = control.spawn(serve(listener, source));
+    let task = control.spawn(serve(listener, view.clone()));
     tracing::info!(%address, "admin HTTP listens");
-    Ok(Admin { running: Some((address, task)) })
+    Ok(Admin { running: Some((address, task)), view })
 }
 
 /// Accepts until aborted.
@@ -141,7 +148,8 @@ async fn readyz(State(source): Source) -> Response {
 async fn metrics(State(source): Source) -> Response {
     const TEXT: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     match tokio::task::spawn_blocking(move || source.metrics()).await {
-        Ok(text) => (TEXT, text).into_response(),
+        Ok(Some(text)) => (TEXT, text).into_response(),
+        Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "the broker is starting\n").into_response(),
         Err(error) => failed(&error),
     }
 }
@@ -160,7 +168,8 @@ fn failed(error: &tokio::task::JoinError) -> Response {
 
 /// A broker as the admin server sees it.
 struct BrokerView {
-    broker: Arc<Broker>,
+    /// Empty until its log directory and the metadata log are open.
+    broker: OnceLock<Arc<Broker>>,
     /// The runtime that serves requests.
     requests: Handle,
     /// When its workers were last looked at, and how long they had been busy by then.
@@ -181,19 +190,26 @@ impl BrokerView {
     }
 }
 
-impl MetricsSource for BrokerView {
+/// The broker, with what only this server knows.
+struct Measured<'v>(&'v BrokerView, &'v Broker);
+
+impl MetricsSource for Measured<'_> {
     fn snapshot(&self) -> Snapshot {
-        Snapshot { idle: self.idle(), ..self.broker.snapshot() }
+        Snapshot { idle: self.0.idle(), ..self.1.snapshot() }
     }
 }
 
 impl AdminSource for BrokerView {
-    fn not_ready(&self) -> Option<&'static str> {
-        (!self.broker.is_ready()).then_some("the broker is starting or stopping")
+    fn not_ready(&self) -> Option<String> {
+        match self.broker.get() {
+            None => Some("starting: opening the log directory and the metadata log".to_owned()),
+            Some(broker) => not_ready(broker.is_ready(), broker.is_stopping(), broker.replicas.progress()),
+        }
     }
 
-    fn metrics(&self) -> String {
-        self.broker.metrics.render(self, self.broker.clock.now_ms())
+    fn metrics(&self) -> Option<String> {
+        let broker = self.broker.get()?;
+        Some(broker.metrics.render(&Measured(self, broker), broker.clock.now_ms()))
     }
 
     fn status(&self) -> Value {
@@ -201,12 +217,31 @@ impl AdminSource for BrokerView {
             let one = |l: &crate::config::Listener| json!({"name": l.name, "address": l.address.to_string(), "protocol": l.protocol.name()});
             listeners.iter().map(one).collect()
         };
-        let config = &self.broker.config;
-        let mut status = status_of(&self.broker.snapshot());
-        status["listeners"] = listeners(&config.listeners).into();
-        status["advertised"] = listeners(&config.advertised).into();
+        let mut status = match self.broker.get() {
+            None => json!({"version": env!("CARGO_PKG_VERSION"), "state": "starting or stopping", "ready": false}),
+            Some(broker) => {
+                let mut status = status_of(&broker.snapshot());
+                status["listeners"] = listeners(&broker.config.listeners).into();
+                status["advertised"] = listeners(&broker.config.advertised).into();
+                status
+            }
+        };
+        status["not_ready"] = self.not_ready().into();
         status
     }
+}
+
+/// Why a broker is not ready. `progress` counts the partitions that have been opened, or closed.
+fn not_ready(ready: bool, stopping: bool, progress: Option<(usize, usize)>) -> Option<String> {
+    if ready {
+        return None;
+    }
+    Some(match (stopping, progress) {
+        (false, None) => "starting".to_owned(),
+        (false, Some((done, total))) => format!("recovering: {done} of {total} partitions"),
+        (true, None) => "stopping".to_owned(),
+        (true, Some((done, total))) => format!("stopping: {done} of {total} partitions closed"),
+    })
 }
 
 /// What a snapshot gives for `/v1/status`.
@@ -255,17 +290,44 @@ mod tests {
     struct Fake(AtomicBool);
 
     impl AdminSource for Fake {
-        fn not_ready(&self) -> Option<&'static str> {
-            (!self.0.load(Ordering::Relaxed)).then_some("the dog ate it")
+        fn not_ready(&self) -> Option<String> {
+            (!self.0.load(Ordering::Relaxed)).then(|| "the dog ate it".to_owned())
         }
 
-        fn metrics(&self) -> String {
-            "m 1\n".to_owned()
+        fn metrics(&self) -> Option<String> {
+            self.0.load(Ordering::Relaxed).then(|| "m 1\n".to_owned())
         }
 
         fn status(&self) -> Value {
             status_of(&Snapshot::default())
         }
+    }
+
+    #[test]
+    fn the_reason_tells_how_far_it_has_got() {
+        let text = |stopping, progress| not_ready(false, stopping, progress).unwrap();
+        assert_eq!(not_ready(true, false, None), None);
+        assert_eq!(text(false, None), "starting");
+        assert_eq!(text(false, Some((3, 11))), "recovering: 3 of 11 partitions");
+        assert_eq!(text(true, Some((3, 11))), "stopping: 3 of 11 partitions closed");
+    }
+
+    #[tokio::test]
+    async fn it_answers_before_there_is_a_broker() {
+        let control = Handle::current();
+        let view = BrokerView { broker: OnceLock::new(), requests: control, busy: Mutex::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Arc::new(view)));
+        let get = async |path: &str| {
+            ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+        };
+        assert!(get("/livez").await.starts_with("HTTP/1.1 200 "));
+        let ready = get("/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("starting: opening the log directory"), "{ready}");
+        assert!(get("/metrics").await.starts_with("HTTP/1.1 503 "));
+        assert!(get("/v1/status").await.contains("\"not_ready\":\"starting"));
+        server.abort();
     }
 
     async fn ask(address: SocketAddr, request: &str) -> String {
@@ -289,6 +351,7 @@ mod tests {
         assert!(get("/livez").await.starts_with("HTTP/1.1 200 "));
         let not_ready = get("/readyz").await;
         assert!(not_ready.starts_with("HTTP/1.1 503 ") && not_ready.ends_with("not ready: the dog ate it\n"));
+        assert!(get("/metrics").await.starts_with("HTTP/1.1 503 "));
         source.0.store(true, Ordering::Relaxed);
         assert!(get("/readyz").await.starts_with("HTTP/1.1 200 "));
         let metrics = get("/metrics").await;

@@ -125,7 +125,12 @@ impl Broker {
 
     /// Whether the start is over and no stop has begun.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && *self.stop.borrow() == Stop::No
+        self.ready.load(Ordering::Acquire) && !self.is_stopping()
+    }
+
+    /// Whether a stop has begun.
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow() != Stop::No
     }
 
     /// Asks the broker to stop. The first reason stays.

@@ -1,20 +1,21 @@
 //! Start and stop order of a broker.
 //!
-//! Start: log directory, metadata log, partitions, listeners. Stop, the other way round: listeners,
-//! connections, logs, metadata log; then the directory is marked clean. Requests run on one runtime;
+//! Start: admin HTTP, log directory, metadata log, partitions, listeners. Stop, the other way round: listeners,
+//! connections, logs, metadata log, admin HTTP; then the directory is marked clean. Requests run on one runtime;
 //! metadata, group timers and admin HTTP on a small one of their own, so that a page-cache write that
 //! stalls never delays them.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use klamm_metadata::controller::{Decision, Registration, register_broker};
 use klamm_metadata::{self as metadata, Endpoint, Image};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::admin::Admin;
 use crate::broker::{Broker, Stop};
 use crate::config::{BrokerConfig, Listener as ListenerConfig, SecurityProtocol};
 use crate::controller::Controller;
@@ -38,6 +39,9 @@ const METADATA_DIR: &str = "__cluster_metadata-0";
 
 /// How often partitions that could not be opened are tried again.
 const REOPEN_EVERY: Duration = Duration::from_secs(10);
+
+/// How often a start or stop that takes long says how far it has got.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a broker did not start: what to print, and the exit code.
 #[derive(Debug)]
@@ -85,8 +89,8 @@ fn start_and_wait(config: BrokerConfig) -> Result<Stop, NoStart> {
         tracing::info!(log_dirs = ?config.log_dirs, node_id = config.node_id, "broker starts");
         tokio::select! {
             opened = open(config, &control) => {
-                let (broker, listeners) = opened?;
-                serve(broker, listeners, &control, signals).await
+                let (broker, listeners, admin) = opened?;
+                serve(broker, listeners, admin, &control, signals).await
             }
             () = signals.received() => {
                 tracing::info!("stopped during the start");
@@ -133,8 +137,9 @@ fn check_supported(config: &BrokerConfig) -> Result<(), NoStart> {
 }
 
 /// Opens everything, up to bound listeners that do not accept yet.
-async fn open(config: BrokerConfig, control: &Runtime) -> Result<(Arc<Broker>, Vec<Listener>), NoStart> {
+async fn open(config: BrokerConfig, control: &Runtime) -> Result<(Arc<Broker>, Vec<Listener>, Admin), NoStart> {
     let random = Random;
+    let admin = admin::start(config.admin_listener.as_ref(), control).await.map_err(NoStart::config)?;
     let Some(log_dir) = config.log_dirs.first().cloned() else {
         return Err(NoStart::config("log.dirs: at least one data directory is needed"));
     };
@@ -171,9 +176,10 @@ async fn open(config: BrokerConfig, control: &Runtime) -> Result<(Arc<Broker>, V
     let groups = Groups::new(group_config(&config));
     let replicas = Replicas::new(storage, config.clone(), metrics.clone());
     let broker = Arc::new(Broker::new(config, metrics, replicas, controller, groups));
-    follow_all(&broker).await?;
+    admin.show(&broker);
+    follow_all(&broker, clean).await?;
     register(&broker, endpoints, meta.directory_id, clean).await?;
-    Ok((broker, listeners))
+    Ok((broker, listeners, admin))
 }
 
 fn has_files(dir: &Path) -> bool {
@@ -206,7 +212,7 @@ fn group_config(config: &BrokerConfig) -> klamm_group::Config {
 }
 
 /// Opens the partitions of the image that the metadata log left us with, and publishes it.
-async fn follow_all(broker: &Arc<Broker>) -> Result<(), NoStart> {
+async fn follow_all(broker: &Arc<Broker>, clean: bool) -> Result<(), NoStart> {
     let (image, offset, _) = broker.controller.take_changes();
     let opening = (broker.clone(), image.clone());
     let opened = tokio::task::spawn_blocking(move || {
@@ -214,11 +220,35 @@ async fn follow_all(broker: &Arc<Broker>) -> Result<(), NoStart> {
         broker.replicas.storage().set_strays_aside(&image, || broker.random.uuid())?;
         Ok::<_, klamm_log::dirs::DirError>(broker.replicas.open_all(&image, broker.clock.wall_ms()))
     });
-    let followed = opened.await.map_err(NoStart::storage)?.map_err(NoStart::storage)?;
+    let began = Instant::now();
+    let opened = telling_progress(broker, "opening partitions", opened).await;
+    let followed = opened.map_err(NoStart::storage)?.map_err(NoStart::storage)?;
+    if !followed.opened.is_empty() {
+        let ms = began.elapsed().as_millis();
+        tracing::info!(partitions = followed.opened.len(), after_clean_stop = clean, ms, "partitions opened");
+    }
     tell_groups(broker, &image, followed);
     broker.controller.publish(image, offset);
     tokio::spawn(publish(broker.clone()));
     Ok(())
+}
+
+/// Waits for `task`, which works on all partitions, and says every few seconds how far it has got.
+async fn telling_progress<T>(
+    broker: &Broker,
+    what: &str,
+    mut task: tokio::task::JoinHandle<T>,
+) -> Result<T, tokio::task::JoinError> {
+    let mut tick = tokio::time::interval(PROGRESS_EVERY);
+    tick.reset();
+    loop {
+        tokio::select! {
+            result = &mut task => return result,
+            _ = tick.tick() => if let Some((done, total)) = broker.replicas.progress() {
+                tracing::info!(done, total, "{what}");
+            }
+        }
+    }
 }
 
 /// Brings this broker in line with each committed image and publishes it, for as long as it runs.
@@ -299,10 +329,10 @@ async fn register(
 async fn serve(
     broker: Arc<Broker>,
     listeners: Vec<Listener>,
+    admin: Admin,
     control: &Runtime,
     mut signals: Signals,
 ) -> Result<Stop, NoStart> {
-    let admin = admin::start(&broker, control).await.map_err(NoStart::config)?;
     let bound = listeners.iter().filter_map(|l| Some(format!("{}://{}", l.name(), l.address().ok()?)));
     let listeners_text = bound.collect::<Vec<_>>().join(",");
     let mut accepting = Vec::new();
@@ -335,7 +365,8 @@ async fn serve(
     }
     broker.connections.stop().await;
     let closing = broker.clone();
-    let closed = tokio::task::spawn_blocking(move || closing.replicas.close()).await;
+    let closed = tokio::task::spawn_blocking(move || closing.replicas.close());
+    let closed = telling_progress(&broker, "closing partitions", closed).await;
     broker.controller.quorum().shutdown().await;
     admin.stop();
     match closed {

@@ -320,7 +320,7 @@ impl Log {
         if let Err(e) = self.with_segment(active, |s, place| s.note(place, header, position)) {
             tracing::warn!(error = %e, "index entry not written");
         }
-        if self.epochs.assign(header.partition_leader_epoch, header.base_offset)
+        if (self.epochs.assign(header.partition_leader_epoch, header.base_offset) || self.epochs_unwritten)
             && let Err(e) = self.write_epochs()
         {
             tracing::warn!(error = %e, "leader epoch not written");

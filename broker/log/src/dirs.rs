@@ -214,7 +214,7 @@ impl LogDir {
     /// Renames a partition's directory for removal: from now on it doesn't exist any more, whatever happens, and its log
     /// start is forgotten. `unique` sets it apart from other incarnations. Returns the new path, for
     /// [`remove`](Self::remove) later.
-    pub fn mark_deleted(&self, topic: &str, partition: i32, unique: Uuid) -> Result<PathBuf, DirError> {
+    pub fn mark_deleted(&mut self, topic: &str, partition: i32, unique: Uuid) -> Result<PathBuf, DirError> {
         let from = self.partition_path(topic, partition);
         let hex: String = unique.0.iter().map(|b| format!("{b:02x}")).collect();
         let suffix = format!("-{partition}.{hex}{DELETED}");
@@ -224,7 +224,9 @@ impl LogDir {
             .rename(&from, &to)
             .and_then(|()| self.disk.sync_dir(&self.path))
             .map_err(|e| LogError::io("renaming", &from, e))?;
-        // A topic of the same name must not inherit a log start. The other checkpoints do no harm when stale.
+        // A topic of the same name must not inherit a log start, nor be told that its records are gone. The other checkpoints do no harm when stale.
+        self.recovery_points.remove(&(topic.to_owned(), partition));
+        self.log_starts.remove(&(topic.to_owned(), partition));
         let mut offsets = self.read_checkpoint(LOG_STARTS)?;
         if offsets.remove(&(topic.to_owned(), partition)).is_some_and(|start| start > 0) {
             self.write_checkpoint(LOG_STARTS, &offsets)?;
@@ -420,7 +422,7 @@ mod tests {
     #[test]
     fn deleted_partitions_are_gone_at_once_and_removed_later() {
         let tmp = tempfile::tempdir().unwrap();
-        let dir = open(tmp.path(), "a").unwrap();
+        let mut dir = open(tmp.path(), "a").unwrap();
         let long = "t".repeat(249);
         for topic in ["short", &long] {
             let path = dir.partition_path(topic, 5);

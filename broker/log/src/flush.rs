@@ -132,10 +132,16 @@ impl Log {
                 || self.recovery_point < self.segments[self.active()].base)
     }
 
+    /// Whether anything has changed that isn't known to be safe on disk.
+    pub(crate) fn needs_flush(&self) -> bool {
+        let changed = self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
+        // A directory that was never written to may vanish: opening the log makes it again.
+        self.unflushed() > 0 || (changed && !self.is_unused())
+    }
+
     /// What has to be synced to make everything up to the log's end safe; `None` when it is safe already.
     pub fn flush_handle(&mut self) -> Option<FlushHandle> {
-        let changed = self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
-        if self.unflushed() <= 0 && !changed {
+        if !self.needs_flush() {
             return None;
         }
         let mut parts = Vec::new();

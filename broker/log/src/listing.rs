@@ -6,7 +6,9 @@ use std::path::Path;
 
 use crate::compact::FOLDER;
 use crate::disk::{Disk, Open};
+use crate::epochs::EPOCH_FILE;
 use crate::error::LogError;
+use crate::metadata;
 use crate::retain::SIDE_FILES;
 use crate::segment::{Place, Segment};
 use crate::walk::Walk;
@@ -17,6 +19,10 @@ pub(crate) struct Found {
     pub logs: Vec<i64>,
     pub side: HashSet<(i64, &'static str)>,
     pub snapshots: Vec<i64>,
+    /// Whether `leader-epoch-checkpoint` is there; one that isn't need not be looked for.
+    pub epochs: bool,
+    /// Whether `partition.metadata` is there.
+    pub mark: bool,
 }
 
 /// `00000000000000000042.log` -> 42 and `log`.
@@ -53,6 +59,11 @@ pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<(Found, bool), LogErro
         if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| name.ends_with(suffix)) {
             leftovers.push(name);
             continue;
+        }
+        match name.as_str() {
+            EPOCH_FILE => found.epochs = true,
+            metadata::FILE => found.mark = true,
+            _ => {}
         }
         match split_name(&name) {
             Some((base, "log")) => found.logs.push(base),

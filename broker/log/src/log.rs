@@ -36,6 +36,11 @@ pub struct Log {
     pub(crate) epochs: Epochs,
     /// The epoch file.
     pub(crate) epoch_file: Unsynced,
+    /// The epoch file doesn't say what `epochs` does. The next append writes it: until then nothing depends on it, and a
+    /// partition that nobody writes to needs no file.
+    pub(crate) epochs_unwritten: bool,
+    /// The log's end when it was opened after a clean stop: as long as it is still there, closing has nothing to do.
+    pub(crate) settled_at: Option<i64>,
     pub(crate) producers: Producers,
     /// Offsets that have a `.snapshot` file, ascending.
     pub(crate) snapshots: Vec<i64>,
@@ -194,11 +199,10 @@ impl Log {
         self.epochs.end_offset(epoch, self.log_end)
     }
 
-    /// Notes that a leader epoch begins at the log's end: for a replica that has just become leader.
+    /// Notes that a leader epoch begins at the log's end: for a replica that has just become leader. It is kept in
+    /// memory until its first batch arrives; after a restart the leader of an epoch without a batch is told again.
     pub fn assign_epoch(&mut self, epoch: i32) -> Result<(), LogError> {
-        if self.epochs.assign(epoch, self.log_end) {
-            self.write_epochs()?;
-        }
+        self.epochs_unwritten |= self.epochs.assign(epoch, self.log_end);
         Ok(())
     }
 
@@ -209,6 +213,7 @@ impl Log {
             .write_file(&path, self.epochs.to_text().as_bytes(), false)
             .map_err(|e| LogError::io("writing", &path, e))?;
         self.epoch_file.mark();
+        self.epochs_unwritten = false;
         self.names.mark();
         Ok(())
     }
@@ -311,6 +316,9 @@ impl Log {
             return Ok(());
         }
         self.ensure_online()?;
+        if self.is_settled() {
+            return Ok(());
+        }
         let active = self.active();
         self.with_segment(active, |s, place| s.seal(place))?;
         if self.log_end > self.log_start || !self.producers.is_empty() {
@@ -325,6 +333,16 @@ impl Log {
             self.with_segment(at, |s, place| s.close(place))?;
         }
         Ok(())
+    }
+
+    /// Whether closing has nothing to write: never written to, or not since the last clean stop.
+    fn is_settled(&self) -> bool {
+        self.is_unused() || (self.settled_at == Some(self.log_end) && self.generation == 0 && !self.needs_flush())
+    }
+
+    /// Whether the log has never held anything: then it has no file either, and nothing in it can be lost.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.log_end == 0 && self.segments.len() == 1 && self.generation == 0 && self.producers.is_empty()
     }
 
     /// Keeps the newest snapshot and those at segment starts.

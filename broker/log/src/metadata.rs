@@ -9,7 +9,7 @@ use klamm_protocol::Uuid;
 use crate::disk::Disk;
 use crate::error::LogError;
 
-const FILE: &str = "partition.metadata";
+pub(crate) const FILE: &str = "partition.metadata";
 
 fn parse(text: &[u8]) -> Option<Uuid> {
     let text = std::str::from_utf8(text).ok()?;
@@ -34,8 +34,9 @@ pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, LogError> {
 }
 
 /// Refuses a directory of another topic; marks one that has no (readable) mark. A zero `expected` takes any topic.
-pub(crate) fn check_or_write(disk: &dyn Disk, dir: &Path, expected: Uuid) -> Result<Uuid, LogError> {
-    match read(disk, dir)? {
+/// `present` says whether the file was seen in the directory.
+pub(crate) fn check_or_write(disk: &dyn Disk, dir: &Path, expected: Uuid, present: bool) -> Result<Uuid, LogError> {
+    match if present { read(disk, dir)? } else { None } {
         Some(found) if expected.is_zero() || found == expected => Ok(found),
         Some(found) => Err(LogError::TopicIdMismatch {
             dir: dir.to_path_buf(),
@@ -45,6 +46,12 @@ pub(crate) fn check_or_write(disk: &dyn Disk, dir: &Path, expected: Uuid) -> Res
         None => {
             if !expected.is_zero() {
                 let path = dir.join(FILE);
+                if present {
+                    tracing::warn!(
+                        file = %path.display(), topic_id = %expected,
+                        "partition.metadata is garbled: written again with the topic's id from the cluster's metadata"
+                    );
+                }
                 let text = format!("version: 0\ntopic_id: {expected}");
                 disk.write_file(&path, text.as_bytes(), false).map_err(|e| LogError::io("writing", &path, e))?;
             }

@@ -67,8 +67,20 @@ impl Log {
     ) -> Result<Log, LogError> {
         let (found, is_new) = list(&*disk, dir)?;
         // Checkpoints may still have an entry of an earlier incarnation of the topic.
-        let recovery = if is_new { Recovery::default() } else { recovery };
-        let topic_id = metadata::check_or_write(&*disk, dir, topic_id)?;
+        let recovery = if is_new {
+            if recovery.recovery_point > recovery.log_start_offset.max(0) {
+                tracing::warn!(
+                    dir = %dir.display(), recovery_point = recovery.recovery_point,
+                    "the partition's directory is gone, with records that had been flushed: begun anew, empty"
+                );
+            }
+            Recovery::default()
+        } else {
+            recovery
+        };
+        let topic_id = metadata::check_or_write(&*disk, dir, topic_id, found.mark)?;
+        // What was last safe on disk is known after a clean stop only, and of a directory without a log not even then.
+        let unsafe_names = !recovery.clean || found.logs.is_empty();
         let mut log = Log {
             salt: dir.file_name().map_or(0, |n| n.as_encoded_bytes().iter().fold(0, |h, b| mix(h ^ u64::from(*b)))),
             dir: dir.to_path_buf(),
@@ -81,21 +93,23 @@ impl Log {
             recovery_point: 0,
             epochs: Epochs::default(),
             epoch_file: Unsynced::default(),
+            epochs_unwritten: false,
+            settled_at: None,
             producers: Producers::default(),
             snapshots: found.snapshots.clone(),
             recent: VecDeque::new(),
             cursors: Default::default(),
             trash: VecDeque::new(),
             health: Default::default(),
-            names: Unsynced::new(is_new),
-            own_name: Unsynced::new(is_new),
+            names: Unsynced::new(unsafe_names),
+            own_name: Unsynced::new(unsafe_names),
             generation: 0,
             last_flush_ms: now_ms,
             cleaned_to: 0,
             report: RecoveryReport::default(),
         };
         log.load_segments(&found, &recovery, now_ms)?;
-        log.load_data(&recovery)?;
+        log.load_data(found.epochs, &recovery)?;
         for at in 0..log.segments.len() {
             // Nothing stays open for a partition nobody uses.
             log.with_segment(at, |s, place| s.close(place))?;
@@ -121,12 +135,10 @@ impl Log {
         Ok(())
     }
 
-    fn load_data(&mut self, recovery: &Recovery) -> Result<(), LogError> {
+    fn load_data(&mut self, has_epochs: bool, recovery: &Recovery) -> Result<(), LogError> {
         self.log_start = sane_start(recovery).max(self.segments[0].base);
         self.log_end = i64::MAX;
-        let path = self.dir.join(EPOCH_FILE);
-        let text = self.disk.read_file(&path).map_err(|e| LogError::io("reading", &path, e))?;
-        let epochs = text.as_deref().and_then(Epochs::parse);
+        let epochs = if has_epochs { self.read_epochs()? } else { None };
         let epochs_known = epochs.is_some();
         self.epochs = epochs.unwrap_or_default();
         let before = self.epochs.clone();
@@ -179,9 +191,27 @@ impl Log {
         self.epochs.truncate_end(self.log_end);
         self.epochs.truncate_start(self.log_start);
         if self.epochs != before {
-            self.write_epochs()?;
+            if self.log_end > self.log_start {
+                self.write_epochs()?;
+            } else {
+                self.epochs_unwritten = true;
+            }
+        }
+        if quick.is_some() {
+            self.settled_at = Some(self.log_end);
         }
         self.drop_stray_snapshots()
+    }
+
+    /// The epoch file; `None` when it isn't one.
+    fn read_epochs(&self) -> Result<Option<Epochs>, LogError> {
+        let path = self.dir.join(EPOCH_FILE);
+        let text = self.disk.read_file(&path).map_err(|e| LogError::io("reading", &path, e))?;
+        let epochs = text.as_deref().and_then(Epochs::parse);
+        if epochs.is_none() && text.is_some() {
+            tracing::warn!(file = %path.display(), "leader-epoch-checkpoint is garbled: made again from the batches");
+        }
+        Ok(epochs)
     }
 
     /// The log's end after a clean stop, from the last index entry on; `None` when the file doesn't end with a batch.

@@ -5,5 +5,6 @@ pub mod intake;
 pub mod partition;
 pub mod replicas;
 pub mod session;
+pub mod spread;
 pub mod storage;
 pub mod waiting;

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::flush::Flusher;
 use super::partition::{Partition, Topic};
+use super::spread::Progress;
 use super::storage::Storage;
 use crate::config::BrokerConfig;
 use crate::metrics::Metrics;
@@ -68,6 +69,8 @@ pub struct Replicas {
     offline: AtomicUsize,
     /// Partitions with files that wait for their removal.
     trash: Mutex<Vec<Arc<Partition>>>,
+    /// How far opening or closing all partitions has got.
+    progress: Progress,
     /// Group commit for the log directory.
     pub flusher: Arc<Flusher>,
 }
@@ -92,6 +95,7 @@ impl Replicas {
             config: RwLock::new(Arc::new(config)),
             offline: AtomicUsize::new(0),
             trash: Mutex::default(),
+            progress: Progress::default(),
             flusher: Arc::default(),
         }
     }
@@ -145,23 +149,29 @@ impl Replicas {
     /// Opens everything that `image` places here, on several threads. For the start.
     pub fn open_all(&self, image: &Image, now_ms: i64) -> Followed {
         self.follow_configs(image);
-        let topics: Vec<_> = image.topics().cloned().collect();
-        let threads = self.config().recovery_threads_per_dir.max(1);
-        let chunk = topics.len().div_ceil(threads).max(1);
+        let topics: Vec<_> = image.topics().map(|topic| (topic.clone(), self.host(image, topic))).collect();
+        let mut wanted = Vec::new();
+        for (topic, hosted) in &topics {
+            wanted.extend((0..).zip(&topic.partitions).map(|(index, partition)| (&hosted.topic, index, partition)));
+        }
+        let threads = self.config().recovery_threads_per_dir;
+        let places = self
+            .progress
+            .spread(threads, &wanted, |(topic, index, partition)| self.place(topic, *index, partition, now_ms));
+        let mut places = places.into_iter();
         let mut followed = Followed::default();
-        std::thread::scope(|scope| {
-            let open = |part: &[Arc<klamm_metadata::Topic>]| {
-                part.iter().flat_map(|topic| self.follow_topic(image, topic, now_ms)).collect::<Vec<_>>()
-            };
-            let workers: Vec<_> = topics.chunks(chunk).map(|part| scope.spawn(move || open(part))).collect();
-            for worker in workers {
-                match worker.join() {
-                    Ok(opened) => followed.opened.extend(opened),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
+        for (topic, hosted) in topics {
+            let places: Vec<Place> = places.by_ref().take(topic.partitions.len()).collect();
+            followed.opened.extend(places.iter().flatten().cloned());
+            *hosted.partitions.write() = places;
+            self.list(&topic, hosted);
+        }
         followed
+    }
+
+    /// How many partitions have been opened or closed, of how many, while the broker starts or stops.
+    pub fn progress(&self) -> Option<(usize, usize)> {
+        self.progress.get()
     }
 
     /// Brings the partitions in line with `image`, which differs from the last one by `changes`.
@@ -207,11 +217,11 @@ impl Replicas {
         }
     }
 
-    /// Opens those partitions of a topic that are new here and brings the rest up to date.
-    fn follow_topic(&self, image: &Image, topic: &klamm_metadata::Topic, now_ms: i64) -> Vec<Arc<Partition>> {
+    /// The topic as it is here, with its configuration up to date.
+    fn host(&self, image: &Image, topic: &klamm_metadata::Topic) -> Arc<Hosted> {
         let own = image.config(&Resource::topic(&topic.name)).map(|entries| (**entries).clone()).unwrap_or_default();
         let config = Arc::new(self.config().topic(&own));
-        let hosted = match self.topic_by_id(topic.id) {
+        match self.topic_by_id(topic.id) {
             Some(hosted) => {
                 if *hosted.topic.config() != *config {
                     hosted.topic.set_config(config.clone());
@@ -226,7 +236,19 @@ impl Replicas {
                 let shared = Arc::new(Topic::new(topic.name.clone(), topic.id, metrics, config));
                 Arc::new(Hosted { topic: shared, partitions: RwLock::default() })
             }
-        };
+        }
+    }
+
+    /// Lets requests find the topic.
+    fn list(&self, topic: &klamm_metadata::Topic, hosted: Arc<Hosted>) {
+        let mut tables = self.tables.write();
+        tables.by_name.insert(topic.name.clone(), hosted.clone());
+        tables.by_id.insert(topic.id, hosted);
+    }
+
+    /// Opens those partitions of a topic that are new here and brings the rest up to date.
+    fn follow_topic(&self, image: &Image, topic: &klamm_metadata::Topic, now_ms: i64) -> Vec<Arc<Partition>> {
+        let hosted = self.host(image, topic);
         let mut opened = Vec::new();
         let mut places = hosted.partitions.read().clone();
         for (index, wanted) in (0..).zip(&topic.partitions) {
@@ -242,9 +264,7 @@ impl Replicas {
             }
         }
         *hosted.partitions.write() = places;
-        let mut tables = self.tables.write();
-        tables.by_name.insert(topic.name.clone(), hosted.clone());
-        tables.by_id.insert(topic.id, hosted);
+        self.list(topic, hosted);
         opened
     }
 
@@ -352,13 +372,13 @@ impl Replicas {
     /// Something could not be written; the next start checks the logs.
     pub fn close(&self) -> Result<(), DirError> {
         let partitions = self.partitions();
-        let mut failed: Option<LogError> = None;
-        for partition in &partitions {
-            if let Err(error) = partition.close() {
+        let threads = self.config().recovery_threads_per_dir;
+        let closed = self.progress.spread(threads, &partitions, |partition| {
+            partition.close().inspect_err(|error| {
                 tracing::error!(partition = %partition.dir_name(), %error, "log not closed cleanly");
-                failed.get_or_insert(error);
-            }
-        }
+            })
+        });
+        let failed: Option<LogError> = closed.into_iter().find_map(Result::err);
         self.storage.write_checkpoints(&partitions)?;
         match failed {
             Some(error) => Err(error.into()),

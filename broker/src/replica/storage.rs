@@ -1,11 +1,11 @@
 //! The log directory of this broker: opening partitions, taking them away, checkpoints, the clean stop.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use klamm_log::dirs::{DirError, MetaProperties, boot_id};
-use klamm_log::{Log, LogDir, LogError, RealDisk};
+use klamm_log::{Log, LogDir, LogError, RealDisk, Recovery};
 use klamm_metadata::Image;
 use klamm_protocol::Uuid;
 use parking_lot::Mutex;
@@ -99,7 +99,14 @@ impl Storage {
             };
             (dir.disk().clone(), dir.partition_path(&topic.name, index), dir.recovery(&topic.name, index))
         };
-        let mut log = Log::open(disk, &path, topic.id, topic.config().log.clone(), recovery, now_ms)?;
+        let open = |recovery| Log::open(disk.clone(), &path, topic.id, topic.config().log.clone(), recovery, now_ms);
+        let mut log = match open(recovery) {
+            Err(LogError::TopicIdMismatch { found, .. }) => {
+                set_aside(&path, &found)?;
+                open(Recovery::default())?
+            }
+            opened => opened?,
+        };
         let report = log.recovery_report();
         if report.cut_bytes > 0
             || report.lost_from.is_some()
@@ -125,8 +132,8 @@ impl Storage {
 
     /// Takes a deleted partition's directory out of sight; it is removed after `delay_ms`.
     pub fn delete_partition(&self, partition: &Partition, unique: Uuid, now_ms: i64, delay_ms: i64) {
-        let dir = self.dir.lock();
-        let Some(dir) = dir.as_ref() else { return };
+        let mut dir = self.dir.lock();
+        let Some(dir) = dir.as_mut() else { return };
         // The log's lock is held over the renaming: no file is opened under the old name meanwhile.
         let renamed = partition.with_log(|log| {
             let renamed = dir.mark_deleted(&partition.topic.name, partition.index, unique);
@@ -172,17 +179,10 @@ impl Storage {
         let dir = self.dir.lock();
         let Some(dir) = dir.as_ref() else { return Ok(()) };
         for ((topic, index), path) in dir.partitions()? {
-            let known = image.topic(&topic).filter(|t| t.partition(index).is_some());
-            let same = known.is_some_and(|t| {
-                klamm_log::metadata::read(&**dir.disk(), &path).ok().flatten().is_none_or(|id| id == t.id)
-            });
-            if same {
-                continue;
+            // Whether it belongs to an earlier topic of that name is seen when it is opened.
+            if image.topic(&topic).is_none_or(|t| t.partition(index).is_none()) {
+                set_aside(&path, &unique())?;
             }
-            let name = format!("{topic}-{index}.{}-stray", unique());
-            let aside = self.path.join(&name);
-            tracing::warn!(from = %path.display(), to = name, "directory belongs to no topic of this cluster, set aside");
-            std::fs::rename(&path, &aside).map_err(|source| LogError::Io { action: "renaming", path, source })?;
         }
         Ok(())
     }
@@ -237,4 +237,13 @@ impl Storage {
             None => Ok(()),
         }
     }
+}
+
+/// Renames a directory that belongs to no topic of this cluster, so that it is out of the way; `unique` sets it apart
+/// from others of its name.
+fn set_aside(path: &Path, unique: &impl ToString) -> Result<(), LogError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}-stray", unique.to_string()));
+    tracing::warn!(from = %path.display(), to = %aside.display(), "directory belongs to no topic of this cluster, set aside");
+    std::fs::rename(path, &aside).map_err(|source| LogError::Io { action: "renaming", path: path.into(), source })
 }
