@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use klamm_protocol::batch::{BatchError, BatchHeader, BatchView, TimestampOffset};
+use klamm_protocol::compress::{CompressError, Limits};
 
 use crate::disk::read_full;
 use crate::error::LogError;
@@ -20,15 +21,13 @@ pub struct FoundRecord {
 }
 
 impl Log {
-    /// The first record with a timestamp of at least `timestamp`. Batches are decompressed to at most
-    /// `max_decompressed` bytes.
+    /// The first record with a timestamp of at least `timestamp`.
+    ///
+    /// Where the batch that has it passes `limits` when unpacked, the batch's first offset stands for it: a consumer
+    /// that starts there gets some earlier records too, but misses none.
     ///
     /// The caller compares the offset found with the high watermark or last stable offset.
-    pub fn offset_for_timestamp(
-        &mut self,
-        timestamp: i64,
-        max_decompressed: usize,
-    ) -> Result<Option<FoundRecord>, LogError> {
+    pub fn offset_for_timestamp(&mut self, timestamp: i64, limits: Limits) -> Result<Option<FoundRecord>, LogError> {
         for at in self.segment_of(self.log_start)..self.segments.len() {
             if self.segments[at].size == 0 {
                 continue;
@@ -37,7 +36,7 @@ impl Log {
             if max.timestamp < timestamp {
                 continue;
             }
-            if let Some(found) = self.first_at_or_after(at, timestamp, max_decompressed)? {
+            if let Some(found) = self.first_at_or_after(at, timestamp, limits)? {
                 return Ok(Some(found));
             }
         }
@@ -48,7 +47,7 @@ impl Log {
         &mut self,
         at: usize,
         timestamp: i64,
-        max_decompressed: usize,
+        limits: Limits,
     ) -> Result<Option<FoundRecord>, LogError> {
         let log_start = self.log_start;
         let (file, size, start) = self.with_segment(at, |s, place| {
@@ -65,7 +64,13 @@ impl Log {
                 continue;
             }
             let found = self.record_in(at, position, &header, |batch| {
-                batch.find_timestamp(timestamp, log_start, &mut Vec::new(), max_decompressed)
+                match batch.find_timestamp(timestamp, log_start, limits) {
+                    Err(e) if is_too_large(&e) => Ok(Some(TimestampOffset {
+                        timestamp: header.max_timestamp,
+                        offset: header.base_offset.max(log_start),
+                    })),
+                    found => found,
+                }
             })?;
             if found.is_some() {
                 return Ok(found);
@@ -73,8 +78,9 @@ impl Log {
         }
     }
 
-    /// The record with the largest timestamp; of several, the first.
-    pub fn max_timestamp_offset(&mut self, max_decompressed: usize) -> Result<Option<FoundRecord>, LogError> {
+    /// The record with the largest timestamp; of several, the first. Where its batch passes `limits` when unpacked, the
+    /// batch's last.
+    pub fn max_timestamp_offset(&mut self, limits: Limits) -> Result<Option<FoundRecord>, LogError> {
         let mut best: Option<(usize, i64, i64)> = None;
         for at in self.segment_of(self.log_start)..self.segments.len() {
             let max = self.with_segment(at, |s, place| s.max_time(place))?;
@@ -88,7 +94,12 @@ impl Log {
         let Some((position, header)) = self.with_segment(at, |s, place| s.find(place, offset))? else {
             return Ok(None);
         };
-        self.record_in(at, position, &header, |batch| batch.max_timestamp(&mut Vec::new(), max_decompressed))
+        self.record_in(at, position, &header, |batch| match batch.max_timestamp(limits) {
+            Err(e) if is_too_large(&e) => {
+                Ok(Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() }))
+            }
+            found => found,
+        })
     }
 
     /// Looks for a record in one batch.
@@ -117,4 +128,8 @@ impl Log {
         bytes.truncate(read);
         Ok(bytes.into())
     }
+}
+
+fn is_too_large(e: &BatchError) -> bool {
+    matches!(e, BatchError::Compress(CompressError::TooLarge { .. }))
 }

@@ -11,6 +11,7 @@ use klamm_log::{CompactionLimits, Log, LogConfig, RealDisk, Recovery};
 use klamm_protocol::Uuid;
 use klamm_protocol::batch::{BatchBuilder, EndTxnMarker, RecordBatch, end_txn_marker};
 use klamm_protocol::compress::Compression;
+use klamm_protocol::compress::Limits;
 
 fn copy_golden(to: &Path) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/apache-4.3.1/golden-0");
@@ -46,7 +47,7 @@ fn check_golden(log: &mut Log) {
         for record in RecordBatch::new(bytes).unwrap().records(1 << 20) {
             let record = record.unwrap();
             values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap());
-            let found = log.offset_for_timestamp(record.timestamp, 1 << 20).unwrap().unwrap();
+            let found = log.offset_for_timestamp(record.timestamp, Limits::both(1 << 20)).unwrap().unwrap();
             assert_eq!(found.timestamp, record.timestamp);
             assert!(found.offset <= record.offset);
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 use common::*;
 use klamm_log::{CompactionLimits, LogConfig, RealDisk, Recovery};
 use klamm_protocol::batch::{BatchBuilder, BatchHeader, EndTxnMarker, batches, end_txn_marker, verify_crc};
+use klamm_protocol::compress::Limits;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -160,9 +161,9 @@ fn use_it(dir: &Path, recovery: &Recovery) {
         log.read(at, 1 << 20, at / 2 + end / 2, false).ok();
     }
     for time in [0, 1_000, 1_025, 2_000, i64::MAX] {
-        log.offset_for_timestamp(time, 1 << 16).ok();
+        log.offset_for_timestamp(time, Limits::both(1 << 16)).ok();
     }
-    log.max_timestamp_offset(1 << 16).ok();
+    log.max_timestamp_offset(Limits::both(1 << 16)).ok();
     log.aborted_transactions(start, end).ok();
     log.append_as_leader(&batch(2, 30, 5), 9, 0).ok();
     let high_watermark = log.log_end_offset();

@@ -7,6 +7,7 @@ use common::*;
 use klamm_log::{LogConfig, LogError, RealDisk, Recovery};
 use klamm_protocol::batch::{BatchBuilder, EndTxnMarker, end_txn_marker};
 use klamm_protocol::compress::Compression;
+use klamm_protocol::compress::Limits;
 
 const CAP: usize = 1 << 20;
 
@@ -241,16 +242,31 @@ fn timestamps_are_found_to_the_record() {
         }
         for target in (0..2_300).step_by(7) {
             let expected = all.iter().find(|(_, t)| *t >= target);
-            let found = log.offset_for_timestamp(target, CAP).unwrap();
+            let found = log.offset_for_timestamp(target, Limits::both(CAP)).unwrap();
             assert_eq!(found.map(|f| (f.offset, f.timestamp)), expected.copied(), "time {target}");
             assert!(found.is_none_or(|f| f.leader_epoch == 2));
         }
         let newest = all.iter().max_by_key(|(o, t)| (*t, -o)).copied();
-        let found = log.max_timestamp_offset(CAP).unwrap();
+        let found = log.max_timestamp_offset(Limits::both(CAP)).unwrap();
         assert_eq!(found.map(|f| (f.offset, f.timestamp)), newest);
     }
     log.delete_records(100, 0).unwrap();
-    assert_eq!(log.offset_for_timestamp(0, CAP).unwrap().unwrap().offset, 100);
+    assert_eq!(log.offset_for_timestamp(0, Limits::both(CAP)).unwrap().unwrap().offset, 100);
+}
+
+#[test]
+fn a_batch_too_large_to_look_into_answers_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(&dir.path().join("t-0"), small());
+    log.append_as_leader(&batch(4, 20, 1_000), 2, 0).unwrap();
+    log.append_as_leader(&build(BatchBuilder::new(0).compression(Compression::Gzip, None), 4, 900, 2_000), 2, 0)
+        .unwrap();
+    let (enough, less) = (Limits::both(CAP), Limits::both(2_000));
+    assert_eq!(log.offset_for_timestamp(2_002, enough).unwrap().map(|f| (f.offset, f.timestamp)), Some((6, 2_002)));
+    assert_eq!(log.offset_for_timestamp(2_002, less).unwrap().map(|f| (f.offset, f.timestamp)), Some((4, 2_003)));
+    assert_eq!(log.max_timestamp_offset(less).unwrap().map(|f| (f.offset, f.timestamp)), Some((7, 2_003)));
+    log.delete_records(5, 0).unwrap();
+    assert_eq!(log.offset_for_timestamp(2_000, less).unwrap().map(|f| f.offset), Some(5));
 }
 
 #[test]
@@ -337,7 +353,7 @@ fn truncation_cuts_at_batch_edges_and_appends_go_on() {
         assert!(log.epochs().entries().iter().all(|e| e.start_offset < end));
         let next = batch_of(1, 0, end as i32, 3, 999);
         assert_eq!(log.append_as_leader(&next, 9, 0).unwrap().base_offset, end);
-        assert_eq!(log.max_timestamp_offset(CAP).unwrap().unwrap().offset, end + 2);
+        assert_eq!(log.max_timestamp_offset(Limits::both(CAP)).unwrap().unwrap().offset, end + 2);
         log.close(false).unwrap();
         let mut log = open(&path, small());
         assert_eq!(log.log_end_offset(), end + 3);

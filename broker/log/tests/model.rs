@@ -7,6 +7,7 @@ use std::path::Path;
 use common::*;
 use klamm_log::{Log, LogConfig, LogError, RealDisk, Recovery};
 use klamm_protocol::batch::{BatchBuilder, batches};
+use klamm_protocol::compress::Limits;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -203,7 +204,7 @@ fn check(log: &mut Log, model: &Model, step: &Step) {
         assert!(below.range.is_none() || below.next_offset <= bound.max(offset), "{step:?} at {offset}, {below:?}");
         let time = first.map_or(0, |b| b.time);
         let expected = model.records().find(|r| r.1 >= time);
-        let by_time = log.offset_for_timestamp(time, 1 << 20).unwrap();
+        let by_time = log.offset_for_timestamp(time, Limits::both(1 << 20)).unwrap();
         assert_eq!(by_time.map(|f| (f.offset, f.timestamp)), expected, "{step:?} time {time}");
     }
     for b in &model.batches {

@@ -2,6 +2,7 @@
 
 mod common;
 
+use klamm_protocol::compress::Limits;
 use std::path::{Path, PathBuf};
 
 use common::*;
@@ -234,8 +235,8 @@ fn side_files_missing_or_garbled_change_no_read() {
         let batches = read_all(log, 0, 700);
         let singles: Vec<_> = (0..260).map(|o| log.read(o, 1, 260, true).unwrap().first_offset).collect();
         let bounded: Vec<_> = (1..260).map(|o| log.read(0, 1 << 20, o, true).unwrap().next_offset).collect();
-        let times: Vec<_> = (900..1_200).map(|t| log.offset_for_timestamp(t, 1 << 20).unwrap()).collect();
-        let newest = log.max_timestamp_offset(1 << 20).unwrap();
+        let times: Vec<_> = (900..1_200).map(|t| log.offset_for_timestamp(t, Limits::both(1 << 20)).unwrap()).collect();
+        let newest = log.max_timestamp_offset(Limits::both(1 << 20)).unwrap();
         let producers: Vec<_> = (0..3).map(|p| log.producers().get(p).map(|p| p.last_sequence())).collect();
         (batches, singles, bounded, times, newest, log.epochs().clone(), producers)
     };

@@ -1,6 +1,7 @@
 //! ListOffsets: versions 1 to 11. Looks offsets up by timestamp or by one of the special marks.
 
 use klamm_protocol::ErrorCode;
+use klamm_protocol::compress::Limits;
 use klamm_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use klamm_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
@@ -23,8 +24,8 @@ const LATEST_TIERED: i64 = -5;
 /// First offset not yet tiered (KIP-1023), from version 11.
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
-/// Most bytes that the one batch looked into may decompress to.
-const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+/// What looking into one batch may take. Beyond it the batch as a whole answers, to within its records.
+const LIMITS: Limits = Limits { total: 64 << 20, window: 5 << 20 };
 
 /// Answers each partition on its own.
 pub async fn handle(cx: &Context<'_>, request: ListOffsetsRequest) -> Result<ListOffsetsResponse, Refusal> {
@@ -82,8 +83,8 @@ fn look_up(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, isolatio
         }
         // Nothing is tiered.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return Ok((-1, -1, -1)),
-        MAX_TIMESTAMP => partition.with_log(|log| log.max_timestamp_offset(DECOMPRESSED_BYTES_MAX)),
-        timestamp => partition.with_log(|log| log.offset_for_timestamp(timestamp, DECOMPRESSED_BYTES_MAX)),
+        MAX_TIMESTAMP => partition.with_log(|log| log.max_timestamp_offset(LIMITS)),
+        timestamp => partition.with_log(|log| log.offset_for_timestamp(timestamp, LIMITS)),
     };
     match found {
         Ok(Some(found)) if found.offset < end => Ok((found.offset, found.timestamp, found.leader_epoch)),

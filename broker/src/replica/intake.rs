@@ -8,12 +8,19 @@ use klamm_protocol::ErrorCode;
 use klamm_protocol::batch::{
     self, BatchHeader, ProduceRules, RecordBatch, RecordRules, TimestampType, check_records, recompress, validate,
 };
-use klamm_protocol::compress::Compression;
+use klamm_protocol::compress::{Compression, Limits};
 
 use crate::config::{TopicCompression, TopicConfig};
 
 /// Produce versions that may carry zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
+
+/// A batch may unpack to so many times the topic's `max.message.bytes`, and to [`TOTAL_MIN`] in any case.
+const RATIO_MAX: usize = 64;
+const TOTAL_MIN: usize = 64 << 20;
+
+/// What may be held at once for a batch that can't be unpacked in pieces.
+const WINDOW_MIN: usize = 5 << 20;
 
 /// A batch that may be appended.
 #[derive(Debug)]
@@ -98,26 +105,18 @@ fn look_inside(records: Bytes, header: &BatchHeader, topic: &TopicConfig, now_ms
     if !topic.log.compact && !doubtful && wanted == codec {
         return Ok(records);
     }
-    let cap = usize::try_from(topic.max_decompressed_message_bytes).unwrap_or(0).min(intake_cap(topic));
-    let mut scratch = Vec::new();
+    let limits = limits(topic);
     let parsed = RecordBatch::new(records)?;
     let rules =
         RecordRules { keys_required: topic.log.compact, timestamps: (!topic.log_append_time).then_some(timestamps) };
-    let walked = check_records(&parsed.view(), &rules, &mut scratch, cap)?;
+    let walked = check_records(&parsed.view(), &rules, limits)?;
     if !walked.consecutive {
         return Err(Refused::because(ErrorCode::InvalidRecord, "the records' offsets are not 0, 1, 2 and so on"));
     }
     let mut records = parsed.bytes().clone();
     if wanted != codec {
-        records = recompress(&parsed.view(), wanted, level, &mut scratch, cap)?;
         let max = usize::try_from(topic.max_message_bytes).unwrap_or(0);
-        if records.len() > max {
-            let message = format!(
-                "recompressed as the topic wants, the batch has {} bytes; the topic allows {max}",
-                records.len()
-            );
-            return Err(Refused::because(ErrorCode::MessageTooLarge, message));
-        }
+        records = recompress(&parsed.view(), wanted, level, walked.records_bytes, limits, max)?;
     }
     if !topic.log_append_time && walked.max_timestamp != header.max_timestamp {
         records = rewritten(records, TimestampType::CreateTime, walked.max_timestamp)?;
@@ -125,11 +124,17 @@ fn look_inside(records: Bytes, header: &BatchHeader, topic: &TopicConfig, now_ms
     Ok(records)
 }
 
-/// Most bytes a batch may become where the broker has to look inside. What a connection can make the broker
-/// hold stays within a few MiB; an honest producer whose batch becomes larger is told that it is too large, and
-/// splits it. A topic that takes larger batches is given room for them.
-fn intake_cap(topic: &TopicConfig) -> usize {
-    usize::try_from(topic.max_message_bytes).unwrap_or(0).saturating_mul(4).max(6 << 20)
+/// What looking inside may cost. The records are unpacked through a window, so their size costs time alone: the bound
+/// leaves an honest producer all the room it needs and ends a bomb. What has to be held whole to be unpacked is bounded
+/// by a few MiB, so that no connection makes the broker hold more; a topic that takes larger batches gives more room.
+/// A producer whose batch passes a bound is told that it is too large, and splits it.
+fn limits(topic: &TopicConfig) -> Limits {
+    let size = |n: i32| usize::try_from(n).unwrap_or(0);
+    let (allowed, batch) = (size(topic.max_decompressed_message_bytes), size(topic.max_message_bytes));
+    Limits {
+        total: allowed.min(batch.saturating_mul(RATIO_MAX).max(TOTAL_MIN)),
+        window: allowed.min(batch.saturating_mul(4).max(WINDOW_MIN)),
+    }
 }
 
 fn target(topic: TopicCompression, sent: Compression) -> (Compression, Option<i32>) {

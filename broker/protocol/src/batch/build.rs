@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::header::{CODEC_MASK, CONTROL, CRC_FROM, DELETE_HORIZON, TIMESTAMP_TYPE, TRANSACTIONAL, crc32c};
 use super::{BatchError, BatchHeader, BatchView, HEADER_LEN, Header, LOG_OVERHEAD, TimestampType};
-use crate::compress::{CompressError, Compression, compress_into};
+use crate::compress::{CompressError, Compression, Encoder, Limits, compress_into};
 
 /// Why a batch can't be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -317,22 +317,47 @@ fn seal(header: &mut BatchHeader, batch: &mut [u8]) -> Result<(), BuildError> {
 
 /// The same batch with another codec, for topics whose `compression.type` isn't `producer`.
 ///
-/// The records' encoding doesn't depend on the codec, so they aren't parsed. `scratch` and `cap` are for decompression.
+/// The records' encoding doesn't depend on the codec, so they aren't parsed. `records_bytes` is how many bytes they have
+/// unpacked, as [`super::check_records`] says. They go from decoder to encoder through a window.
+///
+/// # Errors
+/// The batch can't be unpacked, or has more than `max` bytes afterwards.
 pub fn recompress(
     batch: &BatchView<'_>,
     codec: Compression,
     level: Option<i32>,
-    scratch: &mut Vec<u8>,
-    cap: usize,
+    records_bytes: usize,
+    limits: Limits,
+    max: usize,
 ) -> Result<Bytes, BatchError> {
-    let records = batch.decompressed(scratch, cap)?;
-    let mut out = vec![0; HEADER_LEN];
     let mut header = *batch.header();
     header.attributes &= !CODEC_MASK;
-    if !records.is_empty() {
+    let out = vec![0; HEADER_LEN];
+    let mut out = if records_bytes == 0 {
+        out
+    } else {
         header.attributes |= i16::from(codec.id());
-        compress_into(codec, level, records, &mut out)?;
-    }
+        let mut encoder = Encoder::new(codec, level, records_bytes, out)?;
+        // A batch past 2 GiB has no length field that fits.
+        let max = max.min(i32::MAX as usize);
+        let too_large = || BatchError::Compress(CompressError::TooLarge { codec, cap: max });
+        match batch.decoder(limits)? {
+            None => encoder.write(batch.payload())?,
+            Some(mut decoder) => {
+                while decoder.advance()? {
+                    encoder.write(decoder.chunk())?;
+                    if encoder.len() > max {
+                        return Err(too_large());
+                    }
+                }
+            }
+        }
+        let out = encoder.finish()?;
+        if out.len() > max {
+            return Err(too_large());
+        }
+        out
+    };
     // Only a batch past 2 GiB can't be sealed.
     seal(&mut header, &mut out).map_err(|_| CompressError::TooLarge { codec, cap: i32::MAX as usize })?;
     Ok(out.into())

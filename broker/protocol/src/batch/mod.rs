@@ -8,6 +8,7 @@ mod build;
 mod control;
 mod header;
 mod record;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod validate;

@@ -69,7 +69,7 @@ impl<'a> Iterator for Headers<'a> {
 impl ExactSizeIterator for Headers<'_> {}
 
 /// What is wrong with a record, without saying which.
-type Fault = &'static str;
+pub(super) type Fault = &'static str;
 
 /// Reads an unsigned varint of at most `bits` bits.
 #[inline]
@@ -250,7 +250,7 @@ pub(super) struct RecordTime {
     pub(super) size: usize,
 }
 
-fn place(batch: &BatchHeader, offset_delta: i32, timestamp_delta: i64) -> Result<(i64, i64), Fault> {
+pub(super) fn place(batch: &BatchHeader, offset_delta: i32, timestamp_delta: i64) -> Result<(i64, i64), Fault> {
     if !(0..=batch.last_offset_delta).contains(&offset_delta) {
         return Err("has an offset outside of the batch");
     }

@@ -4,9 +4,17 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::compress::Limits;
 
 const T: i64 = 1_700_000_000_000;
 const CAP: usize = 1 << 20;
+const LIMITS: Limits = Limits { total: CAP, window: CAP };
+
+/// The batch with another codec, by way of a walk as a broker does it.
+fn recoded(batch: &BatchView<'_>, codec: Compression) -> Result<Bytes, BatchError> {
+    let bytes = batch.walk(&mut Vec::new(), CAP)?.map(|record| record.unwrap().size).sum();
+    recompress(batch, codec, None, bytes, LIMITS, CAP)
+}
 
 fn golden(name: &str) -> Bytes {
     let line = include_str!("testdata/batches.hex")
@@ -66,9 +74,9 @@ fn apaches_batches_are_read_in_every_codec() {
         batch.verify_crc().unwrap();
         assert_eq!(batch.header().compression(), Ok(codec), "{name}");
         assert_eq!(records(&batch), four_records(0), "{name}");
-        let unpacked = recompress(&batch.view(), Compression::None, None, &mut Vec::new(), CAP).unwrap();
+        let unpacked = recoded(&batch.view(), Compression::None).unwrap();
         assert_eq!(unpacked, plain, "{name}");
-        let packed = recompress(&RecordBatch::new(plain.clone()).unwrap().view(), codec, None, &mut vec![], CAP);
+        let packed = recoded(&RecordBatch::new(plain.clone()).unwrap().view(), codec);
         assert_eq!(records(&RecordBatch::new(packed.unwrap()).unwrap()), four_records(0), "{name}");
     }
 }
@@ -170,14 +178,13 @@ fn the_builder_refuses_what_no_batch_can_say() {
 
 #[test]
 fn timestamps_are_found_without_reading_records() {
-    let mut scratch = Vec::new();
     for name in ["plain/none", "plain/gzip", "plain/zstd"] {
         let batch = RecordBatch::new(golden(name)).unwrap();
         let view = batch.view();
         let latest = TimestampOffset { timestamp: T + 5_000_000_000, offset: 2 };
-        assert_eq!(view.max_timestamp(&mut scratch, CAP), Ok(Some(latest)));
-        assert_eq!(view.recompute_max_timestamp(&mut scratch, CAP), Ok(latest.timestamp));
-        let mut find = |timestamp, from| view.find_timestamp(timestamp, from, &mut scratch, CAP).unwrap();
+        assert_eq!(view.max_timestamp(LIMITS), Ok(Some(latest)));
+        assert_eq!(view.recompute_max_timestamp(LIMITS), Ok(latest.timestamp));
+        let find = |timestamp, from| view.find_timestamp(timestamp, from, LIMITS).unwrap();
         assert_eq!(find(T - 250, 0), Some(TimestampOffset { timestamp: T, offset: 0 }));
         assert_eq!(find(T - 250, 1), Some(TimestampOffset { timestamp: T - 250, offset: 1 }));
         assert_eq!(find(T + 1, 0), Some(latest));
@@ -188,10 +195,10 @@ fn timestamps_are_found_without_reading_records() {
     }
     let batch = RecordBatch::new(golden("log-append-time")).unwrap();
     let first = TimestampOffset { timestamp: T + 1, offset: 77 };
-    assert_eq!(batch.view().max_timestamp(&mut scratch, CAP), Ok(Some(first)));
-    assert_eq!(batch.view().recompute_max_timestamp(&mut scratch, CAP), Ok(T + 1));
+    assert_eq!(batch.view().max_timestamp(LIMITS), Ok(Some(first)));
+    assert_eq!(batch.view().recompute_max_timestamp(LIMITS), Ok(T + 1));
     let batch = RecordBatch::new(golden("emptied")).unwrap();
-    assert_eq!(batch.view().max_timestamp(&mut scratch, CAP), Ok(None));
+    assert_eq!(batch.view().max_timestamp(LIMITS), Ok(None));
 }
 
 /// The batch with its header changed by `change`, and the CRC made right again.
@@ -232,9 +239,7 @@ fn the_cap_holds_for_records_too() {
     let batch = RecordBatch::new(bytes).unwrap();
     let too_large = BatchError::Compress(CompressError::TooLarge { codec: Compression::Gzip, cap: CAP });
     assert_eq!(batch.records(CAP).next(), Some(Err(too_large.clone())));
-    let mut scratch = Vec::new();
-    assert_eq!(batch.view().max_timestamp(&mut scratch, CAP), Err(too_large));
-    assert!(scratch.capacity() <= CAP);
+    assert_eq!(batch.view().max_timestamp(LIMITS), Err(too_large));
     assert_eq!(batch.records(6 << 20).count(), 1);
 }
 
@@ -288,10 +293,9 @@ fn a_producers_batch_is_taken_or_refused_with_the_code_kafka_gives() {
 
 #[test]
 fn records_are_held_to_the_topics_rules() {
-    let mut scratch = Vec::new();
     for name in ["plain/none", "plain/snappy"] {
         let batch = RecordBatch::new(golden(name)).unwrap();
-        let mut check = |rules: &RecordRules| check_records(&batch.view(), rules, &mut scratch, CAP);
+        let check = |rules: &RecordRules| check_records(&batch.view(), rules, LIMITS);
         let walked = check(&RecordRules::default()).unwrap();
         assert_eq!(walked.max_timestamp, T + 5_000_000_000);
         assert!(walked.consecutive);
@@ -312,10 +316,10 @@ fn records_are_held_to_the_topics_rules() {
     }
     let unstamped = RecordBatch::new(golden("no-timestamp")).unwrap();
     let rules = RecordRules { keys_required: true, timestamps: Some(T..=T) };
-    let walked = check_records(&unstamped.view(), &rules, &mut scratch, CAP).unwrap();
+    let walked = check_records(&unstamped.view(), &rules, LIMITS).unwrap();
     assert_eq!(walked.max_timestamp, -1);
     let gaps = RecordBatch::new(golden("delete-horizon")).unwrap();
-    assert!(!check_records(&gaps.view(), &RecordRules::default(), &mut scratch, CAP).unwrap().consecutive);
+    assert!(!check_records(&gaps.view(), &RecordRules::default(), LIMITS).unwrap().consecutive);
 }
 
 fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
@@ -362,7 +366,7 @@ proptest! {
 
         let mut scratch = Vec::new();
         let view = batch.view();
-        prop_assert_eq!(view.recompute_max_timestamp(&mut scratch, CAP), Ok(batch.header().max_timestamp));
+        prop_assert_eq!(view.recompute_max_timestamp(LIMITS), Ok(batch.header().max_timestamp));
         let walked: Vec<_> = view.walk(&mut scratch, CAP).unwrap().map(Result::unwrap).collect();
         for (view, record) in walked.iter().zip(&wanted) {
             prop_assert_eq!((view.offset, view.timestamp), (record.offset, record.timestamp));
@@ -370,7 +374,7 @@ proptest! {
             prop_assert_eq!(view.headers.len(), record.headers.len());
         }
         drop(walked);
-        let again = recompress(&view, other, None, &mut scratch, CAP).unwrap();
+        let again = recoded(&view, other).unwrap();
         prop_assert_eq!(&records(&RecordBatch::new(again).unwrap()), &wanted);
         let rewritten = fill(BatchBuilder::rewriting(batch.header()).unwrap(), &wanted);
         prop_assert_eq!(rewritten, bytes);
@@ -390,7 +394,7 @@ proptest! {
             let batch = RecordBatch::new(altered(&short, |_| ()).into()).unwrap();
             prop_assert!(batch.verify_crc().is_ok());
             prop_assert!(batch.records(CAP).any(|r| r.is_err()));
-            prop_assert!(batch.view().max_timestamp(&mut Vec::new(), CAP).is_err());
+            prop_assert!(batch.view().max_timestamp(LIMITS).is_err());
         }
     }
 
@@ -412,10 +416,21 @@ proptest! {
             let _ = batch.header().last_sequence();
             let _ = batch.records(cap).count();
             let mut scratch = Vec::new();
-            let _ = batch.view().find_timestamp(0, 0, &mut scratch, cap);
+            let limits = Limits::both(cap);
+            let _ = batch.view().find_timestamp(0, 0, limits);
             let rules = RecordRules { keys_required: true, timestamps: Some(0..=5) };
-            let _ = check_records(&batch.view(), &rules, &mut scratch, cap);
-            let _ = recompress(&batch.view(), Compression::Lz4, None, &mut scratch, cap);
+            let _ = check_records(&batch.view(), &rules, limits);
+            let _ = recompress(&batch.view(), Compression::Lz4, None, cap, limits, 1 << 20);
+            // A walk that keeps nothing judges as one that keeps all.
+            let whole = batch.view().walk(&mut scratch, cap).and_then(|walk| {
+                walk.map(|record| record.map(|r| r.size)).sum::<Result<usize, _>>()
+            });
+            let glance = check_records(&batch.view(), &RecordRules { keys_required: true, timestamps: None }, limits);
+            match (whole, glance) {
+                (Ok(size), Ok(walked)) => prop_assert_eq!(size, walked.records_bytes),
+                (Ok(_), Err(Refused::Records(_))) | (Err(_), Err(Refused::Batch(_))) => {}
+                (whole, glance) => prop_assert!(false, "{:?} but {:?}", whole, glance),
+            }
             prop_assert!(scratch.capacity() <= cap.max(8));
         }
     }

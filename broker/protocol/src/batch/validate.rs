@@ -5,8 +5,10 @@
 
 use std::ops::RangeInclusive;
 
+use super::record::RecordTime;
+use super::stream::Seen;
 use super::{BatchError, BatchHeader, BatchView, HEADER_LEN, TimestampType, header, record, verify_crc};
-use crate::compress::Compression;
+use crate::compress::{Compression, Limits};
 use crate::error::ErrorCode;
 
 /// What depends on request and topic.
@@ -254,15 +256,10 @@ pub struct Walked {
 /// Refused records listed at most; a response needn't repeat a whole batch.
 const LISTED_MAX: usize = 100;
 
-/// Walks the records of a batch that [`validate`] took, decompressing to at most `cap` bytes of `scratch`. Without
+/// Walks the records of a batch that [`validate`] took, holding no more than a window of what it unpacks. Without
 /// [`RecordRules::keys_required`] it reads only offsets and timestamps.
-pub fn check_records(
-    batch: &BatchView<'_>,
-    rules: &RecordRules,
-    scratch: &mut Vec<u8>,
-    cap: usize,
-) -> Result<Walked, Refused> {
-    let mut cursor = batch.cursor(scratch, cap)?;
+pub fn check_records(batch: &BatchView<'_>, rules: &RecordRules, limits: Limits) -> Result<Walked, Refused> {
+    let mut glance = batch.glance(limits)?;
     let mut walked = Walked { max_timestamp: -1, consecutive: true, records_bytes: 0 };
     let mut refused = Vec::new();
     let mut refuse = |index, fault| {
@@ -271,19 +268,12 @@ pub fn check_records(
         }
     };
     for index in 0.. {
-        let (offset_delta, timestamp, size, has_key) = if rules.keys_required {
-            let Some(record) = cursor.record() else { break };
-            let record = record?;
-            (record.offset_delta, record.timestamp, record.size, record.key.is_some())
-        } else {
-            let Some(time) = cursor.time() else { break };
-            let time = time?;
-            (time.offset_delta, time.timestamp, time.size, true)
-        };
+        let Some(seen) = glance.next(rules.keys_required) else { break };
+        let Seen { time: RecordTime { offset_delta, timestamp, size, .. }, has_key } = seen?;
         walked.max_timestamp = walked.max_timestamp.max(timestamp);
         walked.consecutive &= offset_delta == index;
         walked.records_bytes += size;
-        if !has_key {
+        if has_key == Some(false) {
             refuse(index, RecordFault::NoKey);
         } else if let Some(range) = &rules.timestamps
             && timestamp != -1

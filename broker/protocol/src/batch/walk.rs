@@ -1,12 +1,13 @@
 //! Reading records without owning them: for validation, offsets by timestamp, compaction.
 //!
-//! Walks borrow a scratch buffer for decompression that the caller keeps, so nothing is allocated per record, and in
-//! the long run nothing per batch. Uncompressed batches aren't copied at all. The walks over timestamps read three
-//! numbers of each record and skip the rest by its length.
+//! Walks that give records borrow a scratch buffer for decompression that the caller keeps, so nothing is allocated per
+//! record, and in the long run nothing per batch. Uncompressed batches aren't copied at all. The walks over timestamps
+//! read three numbers of each record, skip the rest by its length, and unpack through a window.
 
 use super::record::Cursor;
+use super::stream::Glance;
 use super::{BatchError, BatchHeader, HEADER_LEN, RecordView, TimestampType, header};
-use crate::compress::{Compression, decompress_into};
+use crate::compress::{Compression, Decoder, Limits, decompress_into};
 
 /// A whole batch over borrowed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,24 +73,35 @@ impl<'a> BatchView<'a> {
     where
         'a: 's,
     {
-        Ok(Walk(self.cursor(scratch, cap)?))
+        Ok(Walk(Cursor::new(self.header, self.decompressed(scratch, cap)?)))
     }
 
-    pub(super) fn cursor<'s>(&self, scratch: &'s mut Vec<u8>, cap: usize) -> Result<Cursor<'s>, BatchError>
-    where
-        'a: 's,
-    {
-        Ok(Cursor::new(self.header, self.decompressed(scratch, cap)?))
+    /// Walks the records without keeping any.
+    pub(super) fn glance(&self, limits: Limits) -> Result<Glance<'a>, BatchError> {
+        Ok(match self.decoder(limits)? {
+            Some(decoder) => Glance::packed(self.header, decoder),
+            None => Glance::Plain(Cursor::new(self.header, self.payload())),
+        })
+    }
+
+    /// What unpacks the records; `None` if they aren't packed.
+    pub(super) fn decoder(&self, limits: Limits) -> Result<Option<Decoder<'a>>, BatchError> {
+        match self.header.compression()? {
+            Compression::None => Ok(None),
+            // As in `decompressed`.
+            _ if self.payload().is_empty() && self.header.records_count == 0 => Ok(None),
+            codec => Ok(Some(Decoder::new(codec, self.payload(), limits)?)),
+        }
     }
 
     /// The largest timestamp of the records and the first offset that has it; `None` for an empty batch.
     ///
     /// For `CreateTime` the header's own value is the producer's claim; this is what the records say.
-    pub fn max_timestamp(&self, scratch: &mut Vec<u8>, cap: usize) -> Result<Option<TimestampOffset>, BatchError> {
-        let mut cursor = self.cursor(scratch, cap)?;
+    pub fn max_timestamp(&self, limits: Limits) -> Result<Option<TimestampOffset>, BatchError> {
+        let mut glance = self.glance(limits)?;
         let mut max: Option<TimestampOffset> = None;
-        while let Some(time) = cursor.time() {
-            let time = time?;
+        while let Some(seen) = glance.next(false) {
+            let time = seen?.time;
             if max.is_none_or(|max| time.timestamp > max.timestamp) {
                 max = Some(TimestampOffset { timestamp: time.timestamp, offset: time.offset });
             }
@@ -99,11 +111,11 @@ impl<'a> BatchView<'a> {
 
     /// What the header's max timestamp has to be: from the records for `CreateTime`, as it is for `LogAppendTime`.
     /// -1 if no record has a timestamp.
-    pub fn recompute_max_timestamp(&self, scratch: &mut Vec<u8>, cap: usize) -> Result<i64, BatchError> {
+    pub fn recompute_max_timestamp(&self, limits: Limits) -> Result<i64, BatchError> {
         if self.header.timestamp_type() == TimestampType::LogAppendTime {
             return Ok(self.header.max_timestamp);
         }
-        Ok(self.max_timestamp(scratch, cap)?.map_or(-1, |max| max.timestamp))
+        Ok(self.max_timestamp(limits)?.map_or(-1, |max| max.timestamp))
     }
 
     /// The first record with an offset from `min_offset` on and a timestamp of `timestamp` or later.
@@ -113,15 +125,14 @@ impl<'a> BatchView<'a> {
         &self,
         timestamp: i64,
         min_offset: i64,
-        scratch: &mut Vec<u8>,
-        cap: usize,
+        limits: Limits,
     ) -> Result<Option<TimestampOffset>, BatchError> {
         if self.header.max_timestamp < timestamp || self.header.last_offset() < min_offset {
             return Ok(None);
         }
-        let mut cursor = self.cursor(scratch, cap)?;
-        while let Some(time) = cursor.time() {
-            let time = time?;
+        let mut glance = self.glance(limits)?;
+        while let Some(seen) = glance.next(false) {
+            let time = seen?.time;
             if time.timestamp >= timestamp && time.offset >= min_offset {
                 return Ok(Some(TimestampOffset { timestamp: time.timestamp, offset: time.offset }));
             }

@@ -5,21 +5,26 @@ use std::io::{Read, Write};
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
+use super::stream::CHUNK;
 use super::{CompressError, Compression, grow};
 
 /// First guess at the size of the output; it only saves growing in small steps.
 const STEP_MIN: usize = 4 * 1024;
 
 pub(super) fn compress(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) -> Result<(), CompressError> {
-    let level = match level {
+    let mut encoder = GzEncoder::new(out, self::level(level));
+    encoder.write_all(input).and_then(|()| encoder.try_finish()).map_err(|e| failed(&e))
+}
+
+pub(super) fn level(level: Option<i32>) -> flate2::Compression {
+    match level {
         None | Some(-1) => flate2::Compression::default(),
         Some(level) => flate2::Compression::new(level.clamp(1, 9) as u32),
-    };
-    let mut encoder = GzEncoder::new(out, level);
-    encoder
-        .write_all(input)
-        .and_then(|()| encoder.try_finish())
-        .map_err(|e| CompressError::Encode { codec: Compression::Gzip, what: e.to_string() })
+    }
+}
+
+pub(super) fn failed(e: &std::io::Error) -> CompressError {
+    CompressError::Encode { codec: Compression::Gzip, what: e.to_string() }
 }
 
 pub(super) fn decompress(input: &[u8], cap: usize, out: &mut Vec<u8>) -> Result<(), CompressError> {
@@ -48,4 +53,20 @@ pub(super) fn decompress(input: &[u8], cap: usize, out: &mut Vec<u8>) -> Result<
 
 fn read(decoder: &mut MultiGzDecoder<&[u8]>, into: &mut [u8]) -> Result<usize, CompressError> {
     decoder.read(into).map_err(|e| CompressError::Corrupt { codec: Compression::Gzip, what: e.to_string().into() })
+}
+
+/// Chunks of a gzip stream. The decoder keeps 32 KiB to look back.
+pub(super) struct Stream<'a>(MultiGzDecoder<&'a [u8]>);
+
+impl<'a> Stream<'a> {
+    pub(super) fn new(input: &'a [u8]) -> Self {
+        Self(MultiGzDecoder::new(input))
+    }
+
+    pub(super) fn advance(&mut self, out: &mut Vec<u8>) -> Result<bool, CompressError> {
+        out.resize(CHUNK, 0);
+        let n = read(&mut self.0, out)?;
+        out.truncate(n);
+        Ok(n > 0)
+    }
 }

@@ -109,7 +109,8 @@ fn bomb(codec: Compression) -> Vec<u8> {
             encoder.finish().unwrap()
         }
         Compression::Zstd => {
-            let mut encoder = ::zstd::Encoder::new(Vec::new(), 19).unwrap();
+            // The highest level whose window is set aside.
+            let mut encoder = ::zstd::Encoder::new(Vec::new(), 16).unwrap();
             for _ in 0..SIZE >> 20 {
                 encoder.write_all(&megabyte).unwrap();
             }
@@ -224,6 +225,8 @@ fn lz4_frames_of_every_shape() {
                 packed.extend_from_slice(&XxHash32::oneshot(0, &data).to_le_bytes());
             }
             assert_eq!(decompress(Compression::Lz4, &packed, data.len()).unwrap(), data, "{flags:#x} {code}");
+            let streamed = in_pieces(Compression::Lz4, &packed, Limits::both(data.len()));
+            assert_eq!(streamed.unwrap().0, data, "{flags:#x} {code}");
             let flipped = packed.len() - 6;
             packed[flipped] ^= 1;
             if flags & 0x14 != 0 {
@@ -249,6 +252,7 @@ fn gzip_members_and_zstd_frames_back_to_back() {
         let parts = [text(5_000, 1), text(70_000, 2)];
         let packed = parts.iter().map(|part| compress(codec, None, part).unwrap()).collect::<Vec<_>>().concat();
         assert_eq!(decompress(codec, &packed, 75_000).unwrap(), parts.concat());
+        assert_eq!(in_pieces(codec, &packed, Limits::both(75_000)).unwrap().0, parts.concat());
         assert!(decompress(codec, &packed, 74_999).is_err());
     }
 }
@@ -264,6 +268,7 @@ fn zstd_streams_without_a_content_size() {
             }
             let packed = encoder.finish().unwrap();
             assert_eq!(decompress(Compression::Zstd, &packed, data.len()).unwrap(), data);
+            assert_eq!(in_pieces(Compression::Zstd, &packed, Limits::both(data.len())).unwrap().0, data);
             assert!(decompress(Compression::Zstd, &packed, data.len() - 1).is_err());
         }
     }
@@ -277,6 +282,72 @@ fn codec_numbers_and_names() {
     }
     assert_eq!(Compression::from_id(5), Err(CompressError::UnknownCodec(5)));
     assert!("lzma".parse::<Compression>().is_err());
+}
+
+/// All chunks of a stream, and the largest allocation on the way.
+fn in_pieces(codec: Compression, packed: &[u8], limits: Limits) -> Result<(Vec<u8>, usize), CompressError> {
+    let mut decoder = Decoder::new(codec, packed, limits)?;
+    let (mut all, mut most) = (Vec::new(), 0);
+    while decoder.advance()? {
+        all.extend_from_slice(decoder.chunk());
+        most = most.max(decoder.chunk().len());
+    }
+    assert!(!decoder.advance()?, "{codec}: the end is the end");
+    Ok((all, most))
+}
+
+#[test]
+fn streams_give_what_was_put_in_at_any_size() {
+    for codec in Compression::ALL {
+        for len in [0, 1, 32_768, 65_536, 65_537, 700_000, 3 << 20] {
+            for data in [text(len, 7), noise(len), vec![0; len]] {
+                let mut encoder = Encoder::new(codec, None, len, b"before".to_vec()).unwrap();
+                data.chunks(50_001).for_each(|piece| encoder.write(piece).unwrap());
+                let packed = encoder.finish().unwrap();
+                let packed = packed.strip_prefix(b"before").unwrap();
+                if codec != Compression::None {
+                    assert!(len < 3 << 20 || data[1] != 0 || packed.len() < len / 10, "{codec} compresses");
+                    assert_eq!(decompress(codec, packed, len).unwrap(), data, "{codec} {len}");
+                }
+                let limits = Limits { total: len, window: 4 << 20 };
+                assert_eq!(in_pieces(codec, packed, limits).unwrap().0, data, "{codec} {len}");
+                if len > 0 {
+                    assert!(in_pieces(codec, packed, Limits { total: len - 1, ..limits }).is_err(), "{codec} {len}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bombs_are_read_through_a_window() {
+    for codec in CODECS {
+        let packed = bomb(codec);
+        let limits = Limits { total: 64 << 20, window: 4 << 20 };
+        let mut decoder = Decoder::new(codec, &packed, limits).unwrap();
+        let mut total = 0;
+        while decoder.advance().unwrap() {
+            total += decoder.chunk().len();
+            assert!(decoder.chunk().len() <= limits.window, "{codec}");
+        }
+        assert_eq!(total, limits.total, "{codec}");
+        let less = Limits { total: limits.total - 1, ..limits };
+        assert_eq!(in_pieces(codec, &packed, less), Err(CompressError::TooLarge { codec, cap: less.total }));
+    }
+}
+
+#[test]
+fn what_has_to_be_held_whole_meets_the_window() {
+    let data = text(5 << 20, 9);
+    let bare = snap::raw::Encoder::new().compress_vec(&data).unwrap();
+    // A frame whose window is its whole content.
+    let zstd = ::zstd::bulk::compress(&data, 22).unwrap();
+    for (codec, packed) in [(Compression::Snappy, bare), (Compression::Zstd, zstd)] {
+        let limits = Limits { total: 100 << 20, window: data.len() };
+        assert_eq!(in_pieces(codec, &packed, limits).unwrap().0, data, "{codec}");
+        let less = Limits { window: data.len() - 1, ..limits };
+        assert_eq!(in_pieces(codec, &packed, less), Err(CompressError::TooLarge { codec, cap: less.window }));
+    }
 }
 
 fn codec() -> impl Strategy<Value = Compression> {
@@ -304,8 +375,14 @@ proptest! {
             packed[at] = byte;
         }
         let mut out = Vec::new();
-        let _ = decompress_into(codec, &packed, cap, &mut out);
+        let whole = decompress_into(codec, &packed, cap, &mut out);
         prop_assert!(out.len() <= cap && out.capacity() <= cap.max(8));
+        // Piece by piece, the same is accepted.
+        let pieces = in_pieces(codec, &packed, Limits::both(cap));
+        prop_assert_eq!(whole.is_ok(), pieces.is_ok());
+        if let Ok((pieces, _)) = pieces {
+            prop_assert_eq!(pieces, out);
+        }
     }
 
     #[test]
