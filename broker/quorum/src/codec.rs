@@ -20,14 +20,20 @@ type Result<T> = std::result::Result<T, Malformed>;
 const BLANK: u8 = 0;
 const RECORDS: u8 = 1;
 const MEMBERSHIP: u8 = 2;
+const RECORDS_OF_TERM: u8 = 3;
 
 pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     put_log_id(out, &entry.log_id);
     match &entry.payload {
         EntryPayload::Blank => out.put_u8(BLANK),
-        EntryPayload::Normal(batch) => {
+        EntryPayload::Normal(Batch { records, term: None }) => {
             out.put_u8(RECORDS);
-            put_records(out, &batch.0);
+            put_records(out, records);
+        }
+        EntryPayload::Normal(Batch { records, term: Some(term) }) => {
+            out.put_u8(RECORDS_OF_TERM);
+            out.put_u64_le(*term);
+            put_records(out, records);
         }
         EntryPayload::Membership(membership) => {
             out.put_u8(MEMBERSHIP);
@@ -40,7 +46,11 @@ pub fn get_entry(input: &mut Bytes) -> Result<Entry> {
     let log_id = get_log_id(input)?;
     let payload = match get_u8(input, "entry kind")? {
         BLANK => EntryPayload::Blank,
-        RECORDS => EntryPayload::Normal(Batch(get_records(input)?)),
+        RECORDS => EntryPayload::Normal(Batch::new(get_records(input)?)),
+        RECORDS_OF_TERM => {
+            let term = Some(get_u64(input, "term of records")?);
+            EntryPayload::Normal(Batch { records: get_records(input)?, term })
+        }
         MEMBERSHIP => EntryPayload::Membership(get_membership(input)?),
         _ => return Err(Malformed("entry kind")),
     };
@@ -117,10 +127,32 @@ pub fn put_membership(out: &mut Vec<u8>, membership: &Membership) {
     out.put_u32_le(nodes.len() as u32);
     for (id, voter) in nodes {
         out.put_i32_le(*id);
-        put_slice(out, voter.host.as_bytes());
-        out.put_u16_le(voter.port);
-        out.put_slice(&voter.directory_id);
+        put_voter(out, voter);
     }
+}
+
+pub fn put_voter(out: &mut Vec<u8>, voter: &Voter) {
+    put_slice(out, voter.host.as_bytes());
+    out.put_u16_le(voter.port);
+    out.put_slice(&voter.directory_id);
+}
+
+pub fn get_voter(input: &mut Bytes) -> Result<Voter> {
+    let host = get_string(input, "host")?;
+    let port = get_u16(input, "port")?;
+    Ok(Voter { host, port, directory_id: get_uuid(input, "directory id")? })
+}
+
+pub fn get_string(input: &mut Bytes, what: &'static str) -> Result<String> {
+    let text = get_slice(input, what)?;
+    String::from_utf8(text.to_vec()).map_err(|_| Malformed(what))
+}
+
+pub fn get_uuid(input: &mut Bytes, what: &'static str) -> Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    need(input, 16, what)?;
+    input.copy_to_slice(&mut uuid);
+    Ok(uuid)
 }
 
 pub fn get_membership(input: &mut Bytes) -> Result<Membership> {
@@ -135,13 +167,7 @@ pub fn get_membership(input: &mut Bytes) -> Result<Membership> {
     let mut nodes = BTreeMap::new();
     for _ in 0..count {
         let id = get_i32(input, "node id")?;
-        let host = get_slice(input, "host")?;
-        let host = String::from_utf8(host.to_vec()).map_err(|_| Malformed("host"))?;
-        let port = get_u16(input, "port")?;
-        let mut directory_id = [0; 16];
-        need(input, 16, "directory id")?;
-        input.copy_to_slice(&mut directory_id);
-        nodes.insert(id, Voter { host, port, directory_id });
+        nodes.insert(id, get_voter(input)?);
     }
     // openraft asserts that every voter has a node; hostile bytes must not reach that assertion.
     if configs.iter().flatten().any(|id| !nodes.contains_key(id)) {
@@ -183,7 +209,7 @@ fn need(input: &Bytes, size: usize, what: &'static str) -> Result<()> {
     if input.remaining() < size { Err(Malformed(what)) } else { Ok(()) }
 }
 
-fn get_bool(input: &mut Bytes, what: &'static str) -> Result<bool> {
+pub fn get_bool(input: &mut Bytes, what: &'static str) -> Result<bool> {
     match get_u8(input, what)? {
         0 => Ok(false),
         1 => Ok(true),
@@ -196,7 +222,7 @@ pub fn get_u8(input: &mut Bytes, what: &'static str) -> Result<u8> {
     Ok(input.get_u8())
 }
 
-fn get_u16(input: &mut Bytes, what: &'static str) -> Result<u16> {
+pub fn get_u16(input: &mut Bytes, what: &'static str) -> Result<u16> {
     need(input, 2, what)?;
     Ok(input.get_u16_le())
 }
@@ -204,6 +230,11 @@ fn get_u16(input: &mut Bytes, what: &'static str) -> Result<u16> {
 pub fn get_i32(input: &mut Bytes, what: &'static str) -> Result<i32> {
     need(input, 4, what)?;
     Ok(input.get_i32_le())
+}
+
+pub fn get_u32(input: &mut Bytes, what: &'static str) -> Result<u32> {
+    need(input, 4, what)?;
+    Ok(input.get_u32_le())
 }
 
 pub fn get_u64(input: &mut Bytes, what: &'static str) -> Result<u64> {
@@ -226,8 +257,10 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let records = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..5)
-            .prop_map(|v| EntryPayload::Normal(Batch(v.into_iter().map(Bytes::from).collect())));
+        let records = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..5);
+        let records = (records, any::<Option<u64>>()).prop_map(|(v, term)| {
+            EntryPayload::Normal(Batch { records: v.into_iter().map(Bytes::from).collect(), term })
+        });
         let membership = proptest::collection::btree_map(any::<i32>(), voter(), 1..4)
             .prop_map(|nodes| EntryPayload::Membership(Membership::new(vec![nodes.keys().copied().collect()], nodes)));
         let payload = prop_oneof![Just(EntryPayload::Blank), records, membership];

@@ -45,6 +45,13 @@ pub enum QuorumError {
         /// Node id of the leader.
         leader: Option<i32>,
     },
+    /// This node lost its leadership, or contact to a majority, while the records were under way: they may or may
+    /// not take effect.
+    #[error("it isn't known whether the metadata records were committed")]
+    Undecided,
+    /// The voters can't be changed like that, or not now; nothing changed, or a part that does no harm.
+    #[error("voters of the metadata quorum: {0}")]
+    Change(String),
     /// The state machine refused committed records.
     #[error("metadata records at offset {offset} can't be applied: {reason}")]
     Machine {

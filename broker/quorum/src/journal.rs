@@ -297,6 +297,12 @@ impl Journal {
         }
     }
 
+    /// Term of the entry at `index`, if it is here.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        let at = index.checked_sub(self.first)?;
+        self.positions.get(usize::try_from(at).ok()?).map(|position| position.term)
+    }
+
     /// The membership of the newest membership entry, if the log holds or held one.
     pub fn membership(&self) -> Option<&Membership> {
         self.memberships.last().map(|(_, membership)| membership)
@@ -594,7 +600,7 @@ impl Journal {
 
     fn remember(&mut self, entry: &Entry) {
         let size = |e: &Entry| match &e.payload {
-            EntryPayload::Normal(batch) => 64 + codec::records_size(&batch.0),
+            EntryPayload::Normal(batch) => 64 + codec::records_size(&batch.records),
             _ => 64,
         };
         self.recent_bytes += size(entry);

@@ -15,7 +15,7 @@ fn owner() -> Owner {
 
 fn entry(term: u64, index: u64, size: usize) -> Entry {
     let records = [Bytes::from(vec![index as u8; size])];
-    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Batch(records.into())) }
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Batch::new(records)) }
 }
 
 fn fresh(dir: &Path, segment_bytes: u64) -> Journal {

@@ -8,17 +8,35 @@
 //! once is never written again; the quorum stops with the reason, and the process has to follow.
 
 mod codec;
+mod config;
+mod contacts;
+mod core;
+mod election;
 mod error;
+mod follow;
 mod frame;
+mod join;
 mod journal;
 mod log_store;
 mod machine;
+mod membership;
+mod message;
+mod metrics;
 mod network;
+mod node;
+mod propose;
 mod quorum;
+mod receive;
 mod snapshots;
+mod transport;
 mod types;
 
+pub use config::{Bootstrap, QuorumConfig};
+pub use core::Leadership;
 pub use error::QuorumError;
 pub use machine::{Freeze, MachineError, StateMachine};
-pub use quorum::{Quorum, QuorumConfig, QuorumMetrics, Role};
+pub use membership::wanted_voters;
+pub use metrics::{QuorumMetrics, Replica, Role};
+pub use quorum::Quorum;
+pub use transport::{BoxFuture, NoTransport, Peer, Transport, TransportError};
 pub use types::Voter;

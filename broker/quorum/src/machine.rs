@@ -17,7 +17,9 @@ use crate::codec;
 use crate::error::QuorumError;
 use crate::log_store::Failure;
 use crate::snapshots::{self, Contents, Snapshots};
-use crate::types::{Entry, LogId, Snapshot, SnapshotFile, SnapshotMeta, StorageError, StoredMembership, Types};
+use crate::types::{
+    Entry, LogId, Snapshot, SnapshotFile, SnapshotMeta, StorageError, StoredMembership, Types, Written, term_of,
+};
 
 /// Why a machine can't apply a record; it stops the process.
 pub type MachineError = Box<dyn std::error::Error + Send + Sync>;
@@ -102,21 +104,23 @@ impl Machine {
         Ok(())
     }
 
-    fn apply_one(&mut self, entry: Entry) -> Result<u64, QuorumError> {
+    fn apply_one(&mut self, entry: Entry) -> Result<Written, QuorumError> {
         let offset = entry.log_id.index;
+        let mut done = true;
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
+            EntryPayload::Normal(batch) if batch.term.is_some_and(|t| t != term_of(&entry.log_id)) => done = false,
             EntryPayload::Normal(batch) => {
-                let applied = self.inner.apply(offset, &batch.0);
+                let applied = self.inner.apply(offset, &batch.records);
                 applied.map_err(|e| QuorumError::Machine { offset, reason: e.to_string() })?;
-                self.trigger.applied(&batch.0);
+                self.trigger.applied(&batch.records);
             }
         }
         self.applied = Some(entry.log_id);
-        Ok(offset)
+        Ok(Written { offset, applied: done })
     }
 }
 
@@ -127,12 +131,12 @@ impl RaftStateMachine<Types> for Machine {
         Ok((self.applied, self.membership.clone()))
     }
 
-    async fn apply<I>(&mut self, entries: I) -> Result<Vec<u64>, StorageError>
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Written>, StorageError>
     where
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let applied: Result<Vec<u64>, QuorumError> = entries.into_iter().map(|e| self.apply_one(e)).collect();
+        let applied: Result<Vec<Written>, QuorumError> = entries.into_iter().map(|e| self.apply_one(e)).collect();
         applied.map_err(|e| self.failure.storage(e))
     }
 

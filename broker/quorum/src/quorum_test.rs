@@ -1,12 +1,13 @@
 //! A quorum of one through its whole life: forming, restarting, snapshots, failures.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use openraft::EntryPayload;
 use tempfile::TempDir;
 
 use super::*;
 use crate::machine::{Freeze, MachineError};
+use crate::metrics::Role;
 
 /// Remembers every record; refuses the record "poison".
 #[derive(Clone, Default)]
@@ -46,7 +47,7 @@ async fn one_node_leads_at_once_and_finds_its_records_again() {
     let dir = TempDir::new().unwrap();
     let config = QuorumConfig::new(dir.path().join("quorum"), 0, "cluster");
     let (quorum, tape) = open(&config).await;
-    assert_eq!(quorum.leader(), Some(0));
+    assert_eq!(quorum.leader().borrow().leader, Some(0));
     let first = quorum.propose(records(&["a", "b"])).await.unwrap();
     let second = quorum.propose(records(&["c"])).await.unwrap();
     assert!(second > first);
@@ -70,12 +71,11 @@ async fn opening_and_the_first_proposal_are_quick() {
     let config = QuorumConfig::new(dir.path(), 0, "cluster");
     let (quorum, _) = open(&config).await;
     for round in 0..2_000 {
-        drop(
-            quorum.inner.proposals.try_send(Proposal {
-                records: vec![Bytes::from(format!("{round:0100}"))],
-                answer: oneshot::channel().0,
-            }),
-        );
+        drop(quorum.inner.proposals.try_send(Proposal {
+            term: 1,
+            records: vec![Bytes::from(format!("{round:0100}"))],
+            answer: oneshot::channel().0,
+        }));
     }
     quorum.propose(records(&["end"])).await.unwrap();
     quorum.shutdown().await;
@@ -104,7 +104,7 @@ async fn snapshots_bound_the_journal_and_replace_it() {
     for round in 0..60 {
         quorum.propose(vec![Bytes::from(vec![round; 200]); 100]).await.unwrap();
     }
-    let raft = &quorum.inner.raft;
+    let raft = &quorum.inner.core.raft;
     raft.wait(None).metrics(|m| m.snapshot.is_some(), "snapshot").await.unwrap();
     let expected = tape.0.lock().clone();
     assert_eq!(expected.len(), 6_000);
@@ -128,7 +128,7 @@ async fn purged_entries_come_back_from_the_snapshot() {
         quorum.propose(vec![Bytes::from(format!("{round:04000}"))]).await.unwrap();
     }
     quorum.snapshot().await.unwrap();
-    let raft = quorum.inner.raft.clone();
+    let raft = quorum.inner.core.raft.clone();
     raft.wait(None).metrics(|m| m.purged.is_some(), "purge").await.unwrap();
     let before = quorum.metrics();
     println!("journal after purge: {} bytes, purged to {:?}", before.journal_bytes, before.purged_offset);
@@ -196,7 +196,7 @@ async fn with_peers_a_restarted_leader_does_not_go_on_in_its_old_term() {
     let vote = Vote::new_committed(1, 0);
     drop(Journal::create(dir.path(), config.owner(), 1 << 20, Some(vote), &[entry]).unwrap());
     let (quorum, _) = open(&config).await;
-    assert_eq!(quorum.leader(), None);
+    assert_eq!(quorum.leader().borrow().leader, None);
     let error = quorum.propose(records(&["a"])).await.unwrap_err();
     assert!(matches!(error, QuorumError::NotLeader { leader: None }), "{error}");
     quorum.shutdown().await;
@@ -237,7 +237,7 @@ async fn a_full_disk_refuses_proposals_and_the_quorum_goes_on() {
         }
     };
     assert!(matches!(refusal, QuorumError::NoSpace { .. }), "{refusal}");
-    assert!(quorum.inner.failure.get().is_none());
+    assert!(quorum.inner.core.failure.get().is_none());
     println!("2 MiB hold {acked} proposals of 10,000 bytes and their snapshots");
     assert_eq!(tape.0.lock().len(), acked);
     // Room again: a snapshot is taken when one is due, and what it holds is purged.

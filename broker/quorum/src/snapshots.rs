@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use bytes::{BufMut, Bytes};
 
 use crate::codec::{self, Malformed};
 use crate::error::QuorumError;
-use crate::types::{SnapshotMeta, term_of};
+use crate::types::{LogId, SnapshotMeta, term_of};
 
 const SUFFIX: &str = ".snapshot";
 const MAGIC: &[u8; 4] = b"KLS1";
@@ -61,6 +62,28 @@ impl Snapshots {
         let Some((meta, path)) = &self.newest else { return Ok(None) };
         let bytes = fs::read(path).map_err(|e| QuorumError::io("reading", path, e))?;
         Ok(Some((meta.clone(), bytes.into())))
+    }
+
+    /// Up to `bytes_max` bytes at `position` of the newest snapshot, with its offset and size. Another snapshot than
+    /// the asked one begins at its start.
+    pub fn part(
+        &self,
+        upto: Option<LogId>,
+        position: u64,
+        bytes_max: usize,
+    ) -> Result<Option<(LogId, u64, Bytes)>, QuorumError> {
+        let Some((meta, path)) = &self.newest else { return Ok(None) };
+        let Some(newest) = meta.last_log_id else { return Ok(None) };
+        let position = if upto == Some(newest) { position } else { 0 };
+        let read = || {
+            let file = File::open(path)?;
+            let size = file.metadata()?.len();
+            let wanted = size.saturating_sub(position).min(bytes_max as u64);
+            let mut bytes = vec![0; wanted as usize];
+            file.read_exact_at(&mut bytes, position)?;
+            Ok((newest, size, Bytes::from(bytes)))
+        };
+        read().map(Some).map_err(|e| QuorumError::io("reading", path, e))
     }
 
     /// A snapshot that is still being made is dropped: the files may belong to somebody else soon.

@@ -6,18 +6,42 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::transport::Peer;
+
 /// Records of one log entry: they are applied together or not at all.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Batch(pub Arc<[Bytes]>);
+pub struct Batch {
+    /// The records.
+    pub records: Arc<[Bytes]>,
+    /// The only term in which they may take effect. In an entry of another term they are void, on every node
+    /// alike: openraft can't be asked to append under a condition.
+    pub term: Option<u64>,
+}
 
-impl fmt::Debug for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Batch({} records)", self.0.len())
+impl Batch {
+    /// Records that count in any term.
+    pub fn new(records: impl Into<Arc<[Bytes]>>) -> Self {
+        Self { records: records.into(), term: None }
     }
 }
 
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} records)", self.records.len())
+    }
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its index.
+    pub offset: u64,
+    /// False when its records were void.
+    pub applied: bool,
+}
+
 /// A member of the quorum and where it can be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Voter {
     /// Host name or address of the node's controller listener; empty for a node that runs alone.
     pub host: String,
@@ -25,6 +49,13 @@ pub struct Voter {
     pub port: u16,
     /// Id of the log directory that holds the node's metadata log, all zeros when unknown.
     pub directory_id: [u8; 16],
+}
+
+impl Voter {
+    /// The voter as the transport calls it.
+    pub fn peer(&self, id: i32) -> Peer {
+        Peer { id, host: self.host.clone(), port: self.port }
+    }
 }
 
 /// Contents of a snapshot in its file form (see [`crate::snapshots`]).
@@ -35,7 +66,7 @@ openraft::declare_raft_types!(
     /// openraft's type parameters for the metadata quorum.
     pub Types:
         D = Batch,
-        R = u64,
+        R = Written,
         NodeId = i32,
         Node = Voter,
         SnapshotData = SnapshotFile,

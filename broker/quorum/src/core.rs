@@ -1,0 +1,208 @@
+//! A running node: Raft, its files and what its tasks share. Also who leads, as callers may rely on it.
+//!
+//! Openraft's own view of leadership isn't enough: a leader that reaches no majority goes on calling itself
+//! leader. Here it counts only while a majority answers.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::ServerState;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::error::QuorumError;
+use crate::log_store::Failure;
+use crate::message::Identity;
+use crate::node::Node;
+use crate::receive::Incoming;
+use crate::snapshots::Snapshots;
+use crate::types::{Membership, Raft, Vote, Voter, term_of};
+
+/// Who leads, as far as this node can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// The leader. On a leader that has lost contact to a majority: None.
+    pub leader: Option<i32>,
+    /// The term it leads in: Kafka's leader epoch of the metadata log.
+    pub term: u64,
+    /// This node leads and has applied an entry of its own term, and so everything committed before it.
+    pub ready: bool,
+}
+
+/// See the module's head.
+pub struct Core {
+    pub node: Arc<Node>,
+    pub raft: Raft,
+    pub snapshots: Arc<Mutex<Snapshots>>,
+    pub failure: Failure,
+    pub leadership: watch::Sender<Leadership>,
+    /// Held while the membership is changed: one change at a time.
+    pub changing: tokio::sync::Mutex<()>,
+    /// This leader steps down: it takes no proposals and sends no heartbeats.
+    pub resigning: AtomicBool,
+    /// The leader asked this node to stand for election at once.
+    pub elect_now: Notify,
+    pub incoming: tokio::sync::Mutex<Option<Incoming>>,
+    leads_since: Mutex<(u64, Option<Instant>)>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Held until the last clone is gone and with it the last writer.
+    _lock: File,
+}
+
+impl Core {
+    pub fn new(node: Arc<Node>, raft: Raft, snapshots: Arc<Mutex<Snapshots>>, failure: Failure, lock: File) -> Self {
+        Self {
+            node,
+            raft,
+            snapshots,
+            failure,
+            leadership: watch::Sender::default(),
+            changing: tokio::sync::Mutex::default(),
+            resigning: AtomicBool::new(false),
+            elect_now: Notify::new(),
+            incoming: tokio::sync::Mutex::default(),
+            leads_since: Mutex::default(),
+            tasks: Mutex::default(),
+            _lock: lock,
+        }
+    }
+
+    pub fn id(&self) -> i32 {
+        self.node.config.node_id
+    }
+
+    /// The newest membership in this node's log, committed or not, as Raft wants it.
+    pub fn members(&self) -> Membership {
+        self.raft.server_metrics().borrow().membership_config.membership().clone()
+    }
+
+    /// Whether this node, with this directory, is a voter.
+    pub fn is_voter(&self, members: &Membership) -> bool {
+        members.voter_ids().any(|id| id == self.id()) && self.my_entry(members).is_some_and(|v| self.is_me(v))
+    }
+
+    /// This node's entry in a membership, whatever directory it names.
+    pub fn my_entry<'a>(&self, members: &'a Membership) -> Option<&'a Voter> {
+        members.get_node(&self.id())
+    }
+
+    pub fn is_me(&self, voter: &Voter) -> bool {
+        voter.directory_id == self.node.config.me.directory_id
+    }
+
+    /// Whether this node is the only member.
+    pub fn is_alone(&self, members: &Membership) -> bool {
+        members.nodes().count() == 1 && members.voter_ids().eq([self.id()])
+    }
+
+    /// The vote and what this node is.
+    pub fn state(&self) -> (Vote, ServerState) {
+        let server = self.raft.server_metrics();
+        let server = server.borrow();
+        (server.vote, server.state)
+    }
+
+    /// The leader as a node that can be called, when known.
+    pub fn leader_node(&self) -> Option<(i32, Voter)> {
+        let leader = self.leadership.borrow().leader?;
+        Some((leader, self.members().get_node(&leader)?.clone()))
+    }
+
+    pub fn stopped(&self, otherwise: impl ToString) -> QuorumError {
+        let reason = self.failure.get().map_or_else(|| otherwise.to_string(), |e| e.to_string());
+        QuorumError::Stopped(reason)
+    }
+
+    pub fn not_leader(&self) -> QuorumError {
+        let leader = self.leadership.borrow().leader.filter(|id| *id != self.id());
+        QuorumError::NotLeader { leader }
+    }
+
+    /// This node's term if it leads and a majority knows it.
+    pub fn leads(&self) -> Option<u64> {
+        let now = *self.leadership.borrow();
+        (now.leader == Some(self.id()) && !self.resigning.load(Ordering::Relaxed)).then_some(now.term)
+    }
+
+    /// Works out anew who leads, and tells who waits for it.
+    pub fn observe(&self) {
+        let metrics = self.raft.metrics();
+        let (term, mut leader, leads, applied) = {
+            let m = metrics.borrow();
+            let leads = m.state == ServerState::Leader && m.current_leader == Some(self.id());
+            (m.current_term, m.current_leader, leads, m.last_applied)
+        };
+        if leads {
+            if self.resigning.load(Ordering::Relaxed) || !self.has_majority(term) {
+                leader = None;
+            }
+        } else {
+            self.leads_since.lock().1 = None;
+            let lost = leader == Some(self.id()) || self.is_voter(&self.members()) && !self.hears_leader();
+            if lost {
+                leader = None;
+            }
+        }
+        let ready = leads && leader.is_some() && applied.is_some_and(|id| term_of(&id) == term);
+        let next = Leadership { leader, term, ready };
+        self.leadership.send_if_modified(|now| std::mem::replace(now, next) != next);
+    }
+
+    fn hears_leader(&self) -> bool {
+        self.node.contacts.leader().is_some_and(|at| at.elapsed() < self.node.config.contact_max())
+    }
+
+    fn has_majority(&self, term: u64) -> bool {
+        let since = {
+            let mut leads_since = self.leads_since.lock();
+            if leads_since.0 != term || leads_since.1.is_none() {
+                *leads_since = (term, Some(Instant::now()));
+            }
+            leads_since.1
+        };
+        let contact_max = self.node.config.contact_max();
+        let recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < contact_max);
+        if recent(since) {
+            return true;
+        }
+        let members = self.members();
+        let reached = members.nodes().filter(|(id, voter)| {
+            **id == self.id() || recent(self.node.contacts.member(**id, voter).and_then(|c| c.heard))
+        });
+        is_majority(&members, &reached.map(|(id, _)| *id).collect())
+    }
+
+    /// Runs a task for as long as the quorum is open.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        tasks.retain(|t| !t.is_finished());
+        tasks.push(tokio::spawn(task));
+    }
+
+    /// Ends all tasks; they hold this core, which holds the lock on the folder.
+    pub fn abort_tasks(&self) -> Vec<JoinHandle<()>> {
+        let tasks: Vec<_> = self.tasks.lock().drain(..).collect();
+        tasks.iter().for_each(JoinHandle::abort);
+        tasks
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.node.config.identity()
+    }
+
+    pub fn heartbeat(&self) -> Duration {
+        self.node.config.heartbeat
+    }
+}
+
+/// Whether `ids` hold a majority in each configuration that counts.
+pub fn is_majority(members: &Membership, ids: &BTreeSet<i32>) -> bool {
+    let configs = members.get_joint_config();
+    !configs.is_empty() && configs.iter().all(|c| c.intersection(ids).count() * 2 > c.len())
+}
