@@ -1,0 +1,115 @@
+"""The floor of this machine: what it costs to receive bytes from loopback, to write them to a file and to answer.
+
+No protocol, no checksum, no index: three blocking system calls a request. No broker on this machine can be cheaper,
+however it is made. The interpreter's own part, about 1 us a request, is measured with the same calls on /dev/null and
+taken off.
+"""
+
+import os
+import resource
+import socket
+import statistics
+import tempfile
+
+ANSWER = b"a" * 66
+IN_FLIGHT = 5
+
+
+def warm(directory, size):
+    """Has the machine own `size` bytes of memory that is free for the page cache.
+
+    A hypervisor takes memory back that a guest leaves free for some seconds; the first touch afterwards costs more
+    than the write itself (here 0.5 to 2.6 CPU-s/GB), at random, on both sides of a pair.
+    """
+    chunk = b"\1" * (1 << 20)
+    with tempfile.NamedTemporaryFile(dir=directory, buffering=0) as f:
+        for _ in range(max(1, int(size) >> 20)):
+            f.write(chunk)
+
+
+def send(port, size, count, core):
+    """The client: keeps a few requests in flight."""
+    os.sched_setaffinity(0, {core})
+    request = b"r" * size
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sent = answered = 0
+        while answered < count * len(ANSWER):
+            while sent < count and sent - answered // len(ANSWER) < IN_FLIGHT:
+                s.sendall(request)
+                sent += 1
+            got = s.recv(1 << 16)
+            if not got:
+                return
+            answered += len(got)
+
+
+def cpu():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def serve(connection, file, size, count):
+    """Receives, writes and answers `count` requests; gives the CPU time."""
+    whole = memoryview(bytearray(size))
+    since, position = cpu(), 0
+    for _ in range(count):
+        have = 0
+        while have < size:
+            n = connection.recv_into(whole[have:])
+            if n == 0:
+                raise SystemExit("floor: the client is gone")
+            have += n
+        done = 0
+        while done < size:
+            done += os.pwrite(file, whole[done:], position + done)
+        position += size
+        connection.send(ANSWER)
+    return cpu() - since
+
+
+def interpreter(size, rounds=100_000):
+    """The CPU time of one round of the loop above with calls that do nothing."""
+    whole = memoryview(bytearray(size))
+    sink = os.open("/dev/null", os.O_RDWR)
+    since, position = cpu(), 0
+    for _ in range(rounds):
+        have = os.pwrite(sink, whole[0:], position)
+        have += os.pwrite(sink, whole[0:], position)
+        position += have
+        os.pwrite(sink, ANSWER, 0)
+    os.close(sink)
+    return (cpu() - since) / rounds
+
+
+def measure(directory, size, total, cores):
+    """CPU seconds for one GB in requests of `size` bytes."""
+    count = max(1, int(total) // size)
+    warm(directory, 1.3 * total)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = os.fork()
+        if client == 0:
+            code = 1
+            try:
+                send(server.getsockname()[1], size, count, cores[1])
+                code = 0
+            finally:
+                os._exit(code)
+        os.sched_setaffinity(0, {cores[0]})
+        connection = server.accept()[0]
+    with connection, tempfile.TemporaryFile(dir=directory) as f:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        spent = serve(connection, f.fileno(), size, count)
+    os.waitpid(client, 0)
+    return max(0.0, spent - count * interpreter(size)) / (count * size / 1e9)
+
+
+def rows(directory, total, runs, cores):
+    """A line of a table for each size of request."""
+    yield "| requests of | CPU-s/GB | us a request | load |"
+    yield "| --- | --- | --- | --- |"
+    for size in (16 << 10, 64 << 10, 256 << 10, 1 << 20):
+        found = [measure(directory, size, total, cores) for _ in range(runs)]
+        middle = statistics.median(found)
+        load = os.getloadavg()[0]
+        yield f"| {size >> 10} KiB | {middle:.3f} ({min(found):.3f}–{max(found):.3f}) | {middle * size / 1e3:.1f} | {load:.1f} |"
