@@ -1,7 +1,7 @@
 //! Compaction (`cleanup.policy=compact`): of each key only the last record stays.
 //!
 //! `begin_compaction` chooses sealed segments under the lock; [`Compaction::run`] reads them and writes new ones without
-//! it; `finish_compaction` swaps them in. Offsets never change. As in Kafka, tombstones and transaction markers go in two
+//! it; `finish_compaction` swaps them in. What fits into one segment becomes one. Offsets never change. As in Kafka, tombstones and transaction markers go in two
 //! steps with a delete horizon between, aborted records go, and the last batch of each producer stays, if need be empty.
 
 use std::collections::{HashMap, HashSet};
@@ -65,6 +65,7 @@ pub struct Compaction {
     aborted: Vec<AbortedTxn>,
     producers: HashMap<i64, LastOf>,
     segment_bytes: u32,
+    segment_index_bytes: u32,
     delete_retention_ms: i64,
     now_ms: i64,
     seed: u64,
@@ -133,6 +134,7 @@ impl Log {
             aborted,
             producers: self.producers.iter().map(|(id, p)| (id, last(p))).collect(),
             segment_bytes: self.config.segment_bytes,
+            segment_index_bytes: self.config.segment_index_bytes,
             delete_retention_ms: self.config.delete_retention_ms,
             now_ms,
             seed: self.config.jitter_seed ^ self.salt,
@@ -203,9 +205,10 @@ impl Log {
         let swap = log.with_extension("log.swap");
         rename(&new.path(base, "log"), &swap)?;
         disk.sync_dir(&self.dir).map_err(|e| LogError::io("syncing", &self.dir, e))?;
-        for member in (at + 1..at + output.members.len()).rev() {
-            self.discard(member, now_ms)?;
-            self.segments.remove(member);
+        // Oldest first: what let a record go always comes after it, so that a crash on the way brings none back.
+        for _ in 1..output.members.len() {
+            self.discard(at + 1, now_ms)?;
+            self.segments.remove(at + 1);
         }
         self.segments[at].abandon();
         for suffix in crate::retain::SIDE_FILES {
@@ -242,11 +245,35 @@ impl Compaction {
         let mut state = Transactions::new(&self.aborted);
         let mut done =
             Compacted { generation: self.generation, outputs: Vec::new(), cleaned_to: latest.end, bytes: (0, 0) };
-        for group in self.groups(latest.end) {
-            let output = self.rewrite(group, &latest, &mut state, limits)?;
-            done.bytes.0 += output.members.iter().map(|m| u64::from(m.1)).sum::<u64>();
-            done.bytes.1 += u64::from(output.segment.size);
-            done.outputs.push(output);
+        let mut last: Option<Output> = None;
+        let sources = &self.sources[..self.sources.partition_point(|s| s.base < latest.end)];
+        for (n, source) in sources.iter().enumerate() {
+            done.bytes.0 += u64::from(source.size);
+            let end = self.sources.get(n + 1).map_or(self.end, |next| next.base);
+            // Where it surely fits behind what is there, it is written there; otherwise it is seen when it is written.
+            match &mut last {
+                Some(last) if self.fits(last, source.size, 0, end) => {
+                    self.rewrite(source, last, &latest, &mut state, limits)?;
+                }
+                last => {
+                    let mut next = self.output(source.base)?;
+                    self.rewrite(source, &mut next, &latest, &mut state, limits)?;
+                    match last {
+                        Some(last) if self.fits(last, next.segment.size, next.segment.index_bytes(), end) => {
+                            self.join(last, next)?;
+                        }
+                        last => done.outputs.extend(last.replace(next)),
+                    }
+                }
+            }
+        }
+        done.outputs.extend(last);
+        let place = self.place();
+        for Output { segment, .. } in &mut done.outputs {
+            let path = segment.log_path(place);
+            segment.log_file(place)?.sync_data().map_err(|e| LogError::io("writing", &path, e))?;
+            segment.seal(place)?;
+            done.bytes.1 += u64::from(segment.size);
         }
         Ok(done)
     }
@@ -289,71 +316,75 @@ impl Compaction {
         Ok(latest)
     }
 
-    /// Neighbouring segments that fit into one, in order; only those that begin below `end`.
-    fn groups(&self, end: i64) -> Vec<&[Source]> {
-        let mut groups = Vec::new();
-        let mut rest = &self.sources[..self.sources.partition_point(|s| s.base < end)];
-        while let Some(first) = rest.first() {
-            let mut size = 0u64;
-            let fits = |next_base: i64| next_base - first.base <= i64::from(i32::MAX);
-            let mut count = 0;
-            for (n, source) in rest.iter().enumerate() {
-                size += u64::from(source.size);
-                let next_base = rest.get(n + 1).map_or(self.end, |s| s.base);
-                if n > 0 && (size > u64::from(self.segment_bytes) || !fits(next_base)) {
-                    break;
-                }
-                count = n + 1;
-            }
-            let (group, others) = rest.split_at(count.max(1));
-            groups.push(group);
-            rest = others;
-        }
-        groups
+    fn place(&self) -> Place<'_> {
+        Place { disk: &*self.disk, dir: &self.folder, interval: self.interval }
     }
 
-    /// Writes what is to be kept of a group into one new segment.
+    /// A new, empty segment in the folder.
+    fn output(&self, base: i64) -> Result<Output, LogError> {
+        let mut segment = Segment::new(base, self.now_ms);
+        segment.log_file(self.place())?;
+        Ok(Output { members: Vec::new(), segment, aborted: Vec::new() })
+    }
+
+    /// Whether that many bytes more, of batches that end below `end`, leave a segment that Kafka would still make.
+    fn fits(&self, output: &Output, bytes: u32, index_bytes: u64, end: i64) -> bool {
+        let Output { segment, .. } = output;
+        u64::from(segment.size) + u64::from(bytes) <= u64::from(self.segment_bytes)
+            && segment.index_bytes() + index_bytes <= u64::from(self.segment_index_bytes)
+            && end - segment.base <= i64::from(i32::MAX)
+    }
+
+    /// Writes what is to be kept of a segment behind what an output holds already.
     fn rewrite(
         &self,
-        group: &[Source],
+        source: &Source,
+        output: &mut Output,
         latest: &Latest,
         state: &mut Transactions,
         limits: CompactionLimits,
-    ) -> Result<Output, LogError> {
-        let place = Place { disk: &*self.disk, dir: &self.folder, interval: self.interval };
-        let base = group.first().map_or(0, |s| s.base);
-        let mut segment = Segment::new(base, self.now_ms);
-        let file = segment.log_file(place)?;
-        let path = segment.log_path(place);
-        let mut pending = Vec::new();
-        let mut written = 0u64;
+    ) -> Result<(), LogError> {
+        let mut writer = Writer::new(self.place(), &mut output.segment)?;
         let mut scratch = Vec::new();
         state.kept.clear();
-        for source in group {
-            source.each_batch(|header, bytes| {
-                let Some(kept) = self.keep(header, bytes, latest, state, &mut scratch, limits)? else {
-                    return Ok(false);
-                };
-                let header = BatchHeader::parse(&kept)?;
-                segment.note(place, &header, segment.size)?;
-                segment.size += kept.len() as u32;
-                pending.extend_from_slice(&kept);
-                if pending.len() >= WRITE_AT {
-                    write_out(&*file, &mut pending, &mut written).map_err(|e| LogError::io("writing", &path, e))?;
-                }
-                Ok(false)
-            })?;
+        source.each_batch(|header, bytes| {
+            if let Some(kept) = self.keep(header, bytes, latest, state, &mut scratch, limits)? {
+                writer.add(&kept)?;
+            }
+            Ok(false)
+        })?;
+        writer.finish()?;
+        output.members.push((source.base, source.size));
+        output.aborted.append(&mut state.kept);
+        output.segment.has_aborts = !output.aborted.is_empty();
+        Ok(())
+    }
+
+    /// Moves what the next output holds behind the last one's.
+    fn join(&self, last: &mut Output, mut next: Output) -> Result<(), LogError> {
+        let place = self.place();
+        let path = next.segment.log_path(place);
+        let part = Source {
+            base: next.segment.base,
+            size: next.segment.size,
+            file: next.segment.log_file(place)?,
+            path: path.clone(),
+        };
+        let mut writer = Writer::new(place, &mut last.segment)?;
+        part.each_batch(|_, bytes| {
+            writer.add(bytes)?;
+            Ok(false)
+        })?;
+        writer.finish()?;
+        next.segment.abandon();
+        for suffix in ["log"].into_iter().chain(crate::retain::SIDE_FILES) {
+            let path = place.path(part.base, suffix);
+            self.disk.remove_file(&path).map_err(|e| LogError::io("removing", &path, e))?;
         }
-        write_out(&*file, &mut pending, &mut written)
-            .and_then(|()| file.sync_data())
-            .map_err(|e| LogError::io("writing", &path, e))?;
-        segment.seal(place)?;
-        segment.has_aborts = !state.kept.is_empty();
-        Ok(Output {
-            members: group.iter().map(|s| (s.base, s.size)).collect(),
-            segment,
-            aborted: std::mem::take(&mut state.kept),
-        })
+        last.members.append(&mut next.members);
+        last.aborted.append(&mut next.aborted);
+        last.segment.has_aborts = !last.aborted.is_empty();
+        Ok(())
     }
 
     /// What is left of a batch: `None` when nothing is.
@@ -423,11 +454,37 @@ impl Compaction {
     }
 }
 
-fn write_out(file: &dyn DiskFile, pending: &mut Vec<u8>, written: &mut u64) -> io::Result<()> {
-    write_all(file, &mut [IoSlice::new(pending)], *written)?;
-    *written += pending.len() as u64;
-    pending.clear();
-    Ok(())
+/// Writes batches at the end of a segment.
+struct Writer<'a> {
+    place: Place<'a>,
+    segment: &'a mut Segment,
+    file: Arc<dyn DiskFile>,
+    pending: Vec<u8>,
+    written: u64,
+}
+
+impl<'a> Writer<'a> {
+    fn new(place: Place<'a>, segment: &'a mut Segment) -> Result<Self, LogError> {
+        let file = segment.log_file(place)?;
+        Ok(Writer { place, written: u64::from(segment.size), segment, file, pending: Vec::new() })
+    }
+
+    fn add(&mut self, batch: &[u8]) -> Result<(), LogError> {
+        let header = BatchHeader::parse(batch)?;
+        self.segment.note(self.place, &header, self.segment.size)?;
+        self.segment.size += batch.len() as u32;
+        self.pending.extend_from_slice(batch);
+        if self.pending.len() >= WRITE_AT { self.finish() } else { Ok(()) }
+    }
+
+    /// Writes what was gathered.
+    fn finish(&mut self) -> Result<(), LogError> {
+        write_all(&*self.file, &mut [IoSlice::new(&self.pending)], self.written)
+            .map_err(|e| LogError::io("writing", &self.segment.log_path(self.place), e))?;
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
 }
 
 impl Source {

@@ -186,6 +186,11 @@ impl Segment {
         Ok(())
     }
 
+    /// Bytes of the larger of the two indexes, as far as known without opening them.
+    pub fn index_bytes(&self) -> u64 {
+        self.index.bytes_known().max(self.times.bytes_known())
+    }
+
     /// Whether an index has reached the configured size.
     pub fn index_is_full(&self, segment_index_bytes: u32) -> bool {
         let limit = u64::from(segment_index_bytes);

@@ -153,6 +153,54 @@ fn only_the_last_of_each_key_stays_where_it_was() {
 }
 
 #[test]
+fn one_run_leaves_neither_empty_segments_nor_small_ones() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut log = open_log(RealDisk::shared(), &tmp.path().join("t-0"), false);
+    // Segments whose keys are all written again later, between some whose keys are not.
+    for i in 0..400u32 {
+        let key = if (120..140).contains(&i) { 1_000 + i } else { i % 5 };
+        log.append_as_leader(&pairs(BatchBuilder::new(0), &[(key, Some(i))], 5), 0, 0).unwrap();
+    }
+    let before = committed(&mut log);
+    let segments = log.segment_count();
+    assert!(segments > 20, "{segments}");
+    assert!(compact(&mut log, LIMITS, 0) > 20);
+    let after = committed(&mut log);
+    assert_eq!(table(&after), table(&before));
+    assert!(after.iter().all(|r| before.contains(r)));
+    let sizes: Vec<_> = log.segment_sizes().collect();
+    assert!(sizes.iter().all(|(_, size)| *size > 0 && *size <= 2_000), "{sizes:?}");
+    for pair in sizes[..sizes.len() - 1].windows(2) {
+        assert!(pair[0].1 + pair[1].1 > 2_000, "two that fit into one: {sizes:?}");
+    }
+    for clean in [true, false] {
+        log.close(clean).unwrap();
+        log = open_log(RealDisk::shared(), &tmp.path().join("t-0"), clean);
+        assert_eq!(committed(&mut log), after);
+        assert_eq!(log.segment_sizes().collect::<Vec<_>>(), sizes);
+    }
+    for offset in 0..400 {
+        let next = after.iter().find(|r| r.0 >= offset).unwrap().0;
+        assert!(log.read(offset, 1, 400, true).unwrap().first_offset <= next);
+    }
+}
+
+#[test]
+fn a_full_index_ends_a_joined_segment() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut log = open_log(RealDisk::shared(), &tmp.path().join("t-0"), false);
+    for i in 0..200u32 {
+        log.append_as_leader(&pairs(BatchBuilder::new(0), &[(i, Some(i))], i64::from(i)), 0, 0).unwrap();
+    }
+    let count = log.segment_count();
+    log.set_config(LogConfig { segment_bytes: 1 << 20, segment_index_bytes: 200, ..config() });
+    assert!(compact(&mut log, LIMITS, 0) > 5);
+    let now = log.segment_count();
+    assert!(now > 3 && now < count, "{count} -> {now}");
+    assert_eq!(committed(&mut log).len(), 200);
+}
+
+#[test]
 fn tombstones_go_after_their_retention_and_not_before() {
     let tmp = tempfile::tempdir().unwrap();
     let mut log = open_log(RealDisk::shared(), &tmp.path().join("t-0"), false);
