@@ -44,6 +44,8 @@ pub struct Core {
     pub leadership: watch::Sender<Leadership>,
     /// Held while the membership is changed: one change at a time.
     pub changing: tokio::sync::Mutex<()>,
+    /// Held while a proposal is written.
+    pub writing: tokio::sync::Mutex<()>,
     /// This leader steps down: it takes no proposals and sends no heartbeats.
     pub resigning: AtomicBool,
     /// The leader asked this node to stand for election at once.
@@ -64,6 +66,7 @@ impl Core {
             failure,
             leadership: watch::Sender::default(),
             changing: tokio::sync::Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
             resigning: AtomicBool::new(false),
             elect_now: Notify::new(),
             incoming: tokio::sync::Mutex::default(),

@@ -20,7 +20,7 @@ use crate::types::{LogId, Membership, Voter};
 /// Elections a node stands for when the leader asked it to.
 const TRANSFER_TRIES: u32 = 3;
 /// Heartbeats for which a leader that steps down waits for a follower to catch up, or to take over.
-const RESIGN_HEARTBEATS: u32 = 10;
+const RESIGN_HEARTBEATS: u32 = 20;
 
 /// Sends heartbeats as leader, stands for election as follower; until Raft stops.
 pub async fn drive(core: Arc<Core>) {
@@ -153,16 +153,18 @@ pub fn would_vote(core: &Core, term: u64, last: Option<LogId>) -> bool {
     !content && term > vote.leader_id.term && last >= core.node.journal.lock().last()
 }
 
-/// Stands for election because the leader asked for it.
+/// Stands for election because the leader asked for it. The others deny their votes until they haven't heard the
+/// leader for a while, so with more than three voters it takes a second try.
 async fn take_over(core: &Arc<Core>) {
     let mut server = core.raft.server_metrics();
+    let term = core.state().0.leader_id.term;
     for _ in 0..TRANSFER_TRIES {
         if core.raft.trigger().elect().await.is_err() {
             return;
         }
-        let wait = core.node.config.vote_timeout();
-        let led = server.wait_for(|m| m.current_leader.is_some() && m.vote.committed && m.state == ServerState::Leader);
-        if timeout(wait, led).await.is_ok() {
+        let wait = core.node.config.vote_timeout() + core.heartbeat() / 3;
+        let decided = server.wait_for(|m| m.vote.committed && m.vote.leader_id.term > term);
+        if timeout(wait, decided).await.is_ok() {
             return;
         }
     }
@@ -185,12 +187,16 @@ pub async fn resign(core: &Arc<Core>) -> Result<bool, QuorumError> {
 
 async fn hand_over(core: &Arc<Core>, term: u64, members: &Membership) -> bool {
     let patience = core.heartbeat() * RESIGN_HEARTBEATS;
+    // A proposal that is under way would leave the successor behind.
+    let Ok(_idle) = timeout(patience, core.writing.lock()).await else { return false };
     let Ok(Some((id, voter))) = timeout(patience, successor(core, members)).await else { return false };
     let asked = core.node.ask(id, &voter, Ask::Transfer { term }, core.node.config.vote_timeout()).await;
     if let Err(error) = asked {
         tracing::warn!(to = id, %error, "leadership of the metadata quorum isn't handed over");
         return false;
     }
+    // This node keeps out of the election it asked for.
+    core.node.contacts.leader_heard();
     let mut server = core.raft.server_metrics();
     let taken = server.wait_for(|m| m.vote.committed && m.current_leader != Some(core.id()));
     matches!(timeout(patience, taken).await, Ok(Ok(_)))

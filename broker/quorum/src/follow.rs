@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use openraft::ServerState;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
 use crate::error::QuorumError;
@@ -26,6 +26,8 @@ const WAIT: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(2);
 /// Pause after a voter couldn't help.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Time after which the leader is tried again by who pulls from another voter.
+const STRAY: Duration = Duration::from_secs(5);
 /// Most that is asked for at once.
 const BYTES: u32 = 1 << 20;
 
@@ -58,8 +60,13 @@ pub async fn follow(core: Arc<Core>) {
     let mut hint = None;
     let mut turn = 0usize;
     let mut from_applied = false;
+    let mut led_by = (None, Instant::now());
     loop {
-        server.borrow_and_update();
+        let vote = server.borrow_and_update().vote;
+        if led_by.0 != Some(vote) || led_by.1.elapsed() > STRAY {
+            led_by = (Some(vote), Instant::now());
+            turn = 0;
+        }
         if core.is_alone(&core.members()) {
             if server.changed().await.is_err() {
                 return;
@@ -165,12 +172,10 @@ async fn pull(core: &Arc<Core>, source: &Source, from_applied: bool) -> Result<P
         Ok(Reply::Unknown) => Ok(Pulled::FromApplied),
         Ok(Reply::SnapshotNeeded { vote }) if lawful(core, &vote) => pull_snapshot(core, source, vote).await,
         Ok(Reply::Entries { vote, commit, entries, leader }) if lawful(core, &vote) => {
-            let mut next = last.map_or(0, |id| id.index + 1);
-            for entry in &entries {
-                if entry.log_id.index != next || Some(entry.log_id) > commit {
-                    return Ok(Pulled::Elsewhere(None));
-                }
-                next += 1;
+            let first = last.map_or(0, |id| id.index + 1);
+            let orderly = |(next, id): (u64, LogId)| id.index == next && Some(id) <= commit;
+            if !(first..).zip(entries.iter().map(|e| e.log_id)).all(orderly) {
+                return Ok(Pulled::Elsewhere(None));
             }
             let rpc = AppendEntriesRequest { vote, prev_log_id: last, entries, leader_commit: commit };
             match core.raft.append_entries(rpc).await.map_err(|e| core.stopped(e))? {

@@ -68,10 +68,8 @@ pub fn probed(core: &Core, voters: &VoterList) -> Reply {
 /// Forms a quorum if that is this node's to do, then keeps this node's entry in the membership true.
 pub async fn enter(core: Arc<Core>) {
     let fresh = !is_formed(&core);
-    if fresh {
-        if let Bootstrap::Voters(_) = core.node.config.bootstrap {
-            form(&core).await;
-        }
+    if fresh && matches!(core.node.config.bootstrap, Bootstrap::Voters(_)) {
+        form(&core).await;
     }
     announce(&core, fresh).await;
 }

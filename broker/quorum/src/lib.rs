@@ -7,6 +7,8 @@
 //! Invariant: a vote or an entry is on stable storage before anyone is told about it. Storage that fails
 //! once is never written again; the quorum stops with the reason, and the process has to follow.
 
+#[cfg(test)]
+mod cluster_test;
 mod codec;
 mod config;
 mod contacts;

@@ -67,7 +67,10 @@ pub struct Replica {
 
 /// A momentary view of the quorum.
 pub fn quorum(core: &Core) -> QuorumMetrics {
-    let journal_bytes = core.node.journal.lock().size();
+    let (journal_bytes, last_offset) = {
+        let journal = core.node.journal.lock();
+        (journal.size(), journal.last().map(|id| id.index))
+    };
     let leadership = *core.leadership.borrow();
     let watch = core.raft.metrics();
     let m = watch.borrow();
@@ -79,7 +82,7 @@ pub fn quorum(core: &Core) -> QuorumMetrics {
         term: m.current_term,
         leader: leadership.leader,
         voted_for: m.vote.leader_id.voted_for,
-        last_offset: m.last_log_index,
+        last_offset,
         applied_offset: m.last_applied.map(|id| id.index),
         snapshot_offset: m.snapshot.map(|id| id.index),
         purged_offset: m.purged.map(|id| id.index),

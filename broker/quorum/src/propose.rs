@@ -73,6 +73,7 @@ enum Failed {
 }
 
 async fn propose_one(core: &Arc<Core>, term: u64, records: Vec<Bytes>, size: usize) -> Result<u64, Failed> {
+    let _writing = core.writing.lock().await;
     if core.leads() != Some(term) && core.failure.get().is_none() {
         return Err(Failed::NotLeader);
     }

@@ -33,11 +33,11 @@ use crate::{election, follow, join, membership, receive};
 /// A running node of the metadata quorum, voter or observer; which one may change while it runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Quorum {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    core: Arc<Core>,
+pub(crate) struct Inner {
+    pub(crate) core: Arc<Core>,
     proposals: mpsc::Sender<Proposal>,
 }
 
@@ -69,6 +69,10 @@ impl Quorum {
             Ok(raft) => raft,
             Err(e) => return Err(QuorumError::Stopped(failure.get().map_or(e.to_string(), |f| f.to_string()))),
         };
+        // Raft's task answers once it has published what it found on disk; until then the membership looks empty.
+        if let Err(e) = raft.with_raft_state(|_| ()).await {
+            return Err(QuorumError::Stopped(failure.get().map_or(e.to_string(), |f| f.to_string())));
+        }
         let (proposals, queue) = mpsc::channel(QUEUE_MAX);
         let core = Arc::new(Core::new(node, raft, snapshots, failure, lock));
         let quorum = Self { inner: Arc::new(Inner { core: core.clone(), proposals }) };
@@ -228,7 +232,7 @@ impl Quorum {
         self.stop().await;
     }
 
-    async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let core = &self.inner.core;
         // The core's task result says nothing new: a failure is kept in `failure`.
         let _ = core.raft.shutdown().await;

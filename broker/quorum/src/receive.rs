@@ -189,7 +189,8 @@ async fn snapshot(
     data: Bytes,
 ) -> Result<Reply, QuorumError> {
     let (mine, _) = core.state();
-    if !(vote >= mine) {
+    // Two candidates of one term compare as neither more nor less.
+    if vote.partial_cmp(&mine).is_none_or(|order| order.is_lt()) {
         return Ok(Reply::Snapshot { position: size, vote: Some(mine) });
     }
     core.node.contacts.leader_heard();

@@ -1,0 +1,123 @@
+//! Nodes without a vote: they pull, go on after restarts, take snapshots, and get and lose seats online.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::cluster::{Cluster, port, records};
+use crate::{Bootstrap, Role};
+
+/// Three voters and the observers 3 and up.
+async fn with_observers(seed: u64, observers: i32) -> Cluster {
+    let mut cluster = Cluster::of(3, seed).await;
+    cluster.bootstrap = Bootstrap::Join((0..3).map(|id| ("sim".to_owned(), port(id))).collect());
+    for id in 3..3 + observers {
+        cluster.start(id).await;
+    }
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn observers_follow_and_go_on_where_they_were() {
+    let mut cluster = with_observers(21, 2).await;
+    for round in 0..10 {
+        cluster.put(&format!("{round}")).await;
+    }
+    cluster.agree().await;
+    let leader = cluster.leader().await;
+    assert_eq!(cluster.voter_ids(4), [0, 1, 2]);
+    assert_eq!(cluster.quorum(3).leader().borrow().leader, Some(leader));
+    assert!(cluster.quorum(3).propose(records(&["no"])).await.is_err());
+    // A restarted one has its log at once, and the rest soon.
+    cluster.kill(4).await;
+    cluster.put("while it was away").await;
+    cluster.start(4).await;
+    assert!(cluster.quorum(4).metrics().last_offset >= Some(10));
+    cluster.agree().await;
+    // The leader's death moves them to another voter.
+    cluster.kill(leader).await;
+    cluster.put("under the next leader").await;
+    cluster.start(leader).await;
+    cluster.agree().await;
+    sleep(Duration::from_secs(8)).await;
+    let now = cluster.leader().await;
+    let replicas = cluster.quorum(now).replicas(1_000_000);
+    assert_eq!(replicas.iter().filter(|r| r.votes).count(), 3);
+    let end = cluster.quorum(now).metrics().last_offset.unwrap() + 1;
+    for replica in &replicas {
+        assert_eq!(replica.log_end_offset, Some(end), "{replica:?}");
+        let (heard, caught_up) = (replica.last_fetch_ms.unwrap(), replica.last_caught_up_ms.unwrap());
+        assert!(heard <= 1_000_000 && caught_up <= heard && caught_up > 997_000, "{replica:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn far_behind_means_a_snapshot_for_observers_and_voters() {
+    let mut cluster = Cluster::new(22, super::cluster::voters(&[0, 1, 2]));
+    cluster.tune = Arc::new(|config| {
+        config.snapshot_records = 40;
+        config.entries_kept = 5;
+        config.segment_bytes = 16 << 10;
+    });
+    for id in 0..3 {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader().await;
+    let away = (leader + 1) % 3;
+    cluster.put("first").await;
+    cluster.kill(away).await;
+    let big = "x".repeat(20_000);
+    for round in 0..120 {
+        cluster.put(&format!("{round} {big}")).await;
+    }
+    let purged = || cluster.quorum(leader).metrics().purged_offset.is_some_and(|o| o > 20);
+    cluster.until("the leader to purge", purged).await;
+    cluster.bootstrap = Bootstrap::Join((0..3).map(|id| ("sim".to_owned(), port(id))).collect());
+    cluster.start(3).await;
+    cluster.start(away).await;
+    cluster.agree().await;
+    for id in [3, away] {
+        assert!(cluster.quorum(id).metrics().snapshot_offset.is_some(), "node {id} was given a snapshot");
+    }
+    for id in 0..4 {
+        cluster.restart(id).await;
+    }
+    cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn seats_are_given_and_taken_without_a_restart() {
+    let mut cluster = with_observers(23, 1).await;
+    cluster.agree().await;
+    let leader = cluster.leader().await;
+    cluster.quorum(leader).add_voter(3, cluster.voter(3)).await.unwrap();
+    cluster.until("it to vote", || cluster.quorum(3).metrics().role == Role::Follower).await;
+    cluster.agree().await;
+    // Four voters; it can lead.
+    for _ in 0..20 {
+        let now = cluster.leader().await;
+        if now == 3 {
+            break;
+        }
+        let _ = cluster.quorum(now).resign().await;
+        sleep(Duration::from_secs(1)).await;
+        if cluster.leader().await != 3 && now != 3 {
+            let others: Vec<i32> = (0..3).collect();
+            for id in others {
+                if cluster.leader().await == id {
+                    cluster.kill(id).await;
+                    sleep(Duration::from_secs(2)).await;
+                    cluster.start(id).await;
+                }
+            }
+        }
+    }
+    let leader = cluster.leader().await;
+    let removed = if leader == 3 { 2 } else { 3 };
+    let directory_id = cluster.voter(removed).directory_id;
+    cluster.quorum(leader).remove_voter(removed, directory_id).await.unwrap();
+    cluster.until("it to observe", || cluster.quorum(removed).metrics().role == Role::Observer).await;
+    cluster.put("after").await;
+    cluster.agree().await;
+}
