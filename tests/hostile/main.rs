@@ -8,5 +8,6 @@ mod batches;
 mod fixture;
 mod frames;
 mod names;
+mod pipelines;
 mod requests;
 mod settings;

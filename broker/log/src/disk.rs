@@ -127,7 +127,11 @@ pub(crate) const WRITE_MAX: usize = 256 * 1024;
 const SLICES_MAX: usize = 16;
 
 /// Writes all buffers at a position, in writes of at most [`WRITE_MAX`] bytes. The slices are used up.
+///
+/// What needs several writes is cut where the file offset is a multiple of [`WRITE_MAX`]: the kernel keeps pages in
+/// blocks that are aligned to their own size, so an aligned write gets one large block instead of many small ones.
 pub(crate) fn write_all(file: &dyn DiskFile, mut bufs: &mut [IoSlice<'_>], mut position: u64) -> io::Result<()> {
+    let mut left: usize = bufs.iter().map(|b| b.len()).sum();
     loop {
         while bufs.first().is_some_and(|b| b.is_empty()) {
             bufs = &mut bufs[1..];
@@ -136,6 +140,9 @@ pub(crate) fn write_all(file: &dyn DiskFile, mut bufs: &mut [IoSlice<'_>], mut p
             return Ok(());
         }
         let mut room = WRITE_MAX;
+        if left > WRITE_MAX {
+            room -= usize::try_from(position % WRITE_MAX as u64).unwrap_or(0);
+        }
         let mut now = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
         for (slot, buf) in now.iter_mut().zip(bufs.iter()) {
@@ -152,6 +159,7 @@ pub(crate) fn write_all(file: &dyn DiskFile, mut bufs: &mut [IoSlice<'_>], mut p
             Ok(n) => {
                 IoSlice::advance_slices(&mut bufs, n);
                 position += n as u64;
+                left = left.saturating_sub(n);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
@@ -341,6 +349,45 @@ mod tests {
         let file = Short(Default::default());
         write_all(&file, &mut slices, 0).unwrap();
         assert_eq!(file.0.lock().unwrap().0, parts.concat());
+    }
+
+    #[test]
+    fn large_writes_are_cut_at_aligned_offsets() {
+        #[derive(Debug, Default)]
+        struct Calls(std::sync::Mutex<Vec<(usize, usize)>>);
+        impl DiskFile for Calls {
+            fn write_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+                let n = bufs.iter().map(|b| b.len()).sum();
+                self.0.lock().unwrap().push((position as usize, n));
+                Ok(n)
+            }
+            fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+                Ok(0)
+            }
+            fn sync_data(&self) -> io::Result<()> {
+                Ok(())
+            }
+            fn set_len(&self, _: u64) -> io::Result<()> {
+                Ok(())
+            }
+            fn len(&self) -> io::Result<u64> {
+                Ok(0)
+            }
+            fn file(&self) -> Arc<File> {
+                unreachable!("not read by this test")
+            }
+        }
+        let calls = |len: usize, position: usize| {
+            let (bytes, file) = (vec![1; len], Calls::default());
+            let (head, tail) = bytes.split_at(16);
+            write_all(&file, &mut [IoSlice::new(head), IoSlice::new(tail)], position as u64).unwrap();
+            file.0.into_inner().unwrap()
+        };
+        let max = WRITE_MAX;
+        // One write where one is enough, wherever it begins.
+        assert_eq!(calls(max, max - 10), [(max - 10, max)]);
+        let cut = [(1000, max - 1000), (max, max), (2 * max, max), (3 * max, 1000)];
+        assert_eq!(calls(3 * max, 1000), cut);
     }
 
     #[test]

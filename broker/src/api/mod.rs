@@ -78,7 +78,7 @@ impl Context<'_> {
 }
 
 macro_rules! table {
-    ($( $key:ident $min:literal ..= $max:literal $(from $adv:literal)? $(waits $waits:ident)? => $module:ident, $request:ident $(, $gaps:literal)? ; )*) => {
+    ($( $key:ident $min:literal ..= $max:literal $(from $adv:literal)? => $module:ident, $request:ident $(, $gaps:literal)? ; )*) => {
         $( pub mod $module; )*
 
         /// THE table, in the order of the keys.
@@ -91,12 +91,6 @@ macro_rules! table {
                 gaps: table!(@gaps $($gaps)?),
             }, )*
         ];
-
-        /// Whether the handler of `key` may park.
-        pub fn may_wait(key: i16) -> bool {
-            $( $( let _ = stringify!($waits); if key == ApiKey::$key as i16 { return true; } )? )*
-            false
-        }
 
         async fn dispatch(cx: &Context<'_>, key: ApiKey, correlation_id: i32, reader: Reader) -> Result<Option<Encoded>, Refusal> {
             match key {
@@ -115,30 +109,30 @@ macro_rules! table {
 pub mod error;
 
 table! {
-    Produce 3..=13 from 0 waits yes => produce, ProduceRequest, "transactions";
-    Fetch 4..=18 waits yes => fetch, FetchRequest, "follower fetches";
+    Produce 3..=13 from 0 => produce, ProduceRequest, "transactions";
+    Fetch 4..=18 => fetch, FetchRequest, "follower fetches";
     ListOffsets 1..=11 => list_offsets, ListOffsetsRequest;
     Metadata 0..=13 => metadata, MetadataRequest;
-    OffsetCommit 2..=10 waits yes => offset_commit, OffsetCommitRequest;
+    OffsetCommit 2..=10 => offset_commit, OffsetCommitRequest;
     OffsetFetch 1..=10 => offset_fetch, OffsetFetchRequest;
-    FindCoordinator 0..=6 waits yes => find_coordinator, FindCoordinatorRequest, "transaction and share coordinators";
-    JoinGroup 0..=9 waits yes => join_group, JoinGroupRequest;
+    FindCoordinator 0..=6 => find_coordinator, FindCoordinatorRequest, "transaction and share coordinators";
+    JoinGroup 0..=9 => join_group, JoinGroupRequest;
     Heartbeat 0..=4 => heartbeat, HeartbeatRequest;
     LeaveGroup 0..=5 => leave_group, LeaveGroupRequest;
-    SyncGroup 0..=5 waits yes => sync_group, SyncGroupRequest;
+    SyncGroup 0..=5 => sync_group, SyncGroupRequest;
     DescribeGroups 0..=6 => describe_groups, DescribeGroupsRequest;
     ListGroups 0..=5 => list_groups, ListGroupsRequest;
     ApiVersions 0..=5 => api_versions, ApiVersionsRequest;
-    CreateTopics 2..=7 waits yes => create_topics, CreateTopicsRequest;
-    DeleteTopics 1..=6 waits yes => delete_topics, DeleteTopicsRequest;
+    CreateTopics 2..=7 => create_topics, CreateTopicsRequest;
+    DeleteTopics 1..=6 => delete_topics, DeleteTopicsRequest;
     DeleteRecords 0..=2 => delete_records, DeleteRecordsRequest;
-    InitProducerId 0..=5 waits yes => init_producer_id, InitProducerIdRequest, "transactional ids";
+    InitProducerId 0..=5 => init_producer_id, InitProducerIdRequest, "transactional ids";
     OffsetForLeaderEpoch 2..=4 => offset_for_leader_epoch, OffsetForLeaderEpochRequest;
     DescribeConfigs 1..=4 => describe_configs, DescribeConfigsRequest;
-    AlterConfigs 0..=2 waits yes => alter_configs, AlterConfigsRequest;
-    CreatePartitions 0..=3 waits yes => create_partitions, CreatePartitionsRequest;
+    AlterConfigs 0..=2 => alter_configs, AlterConfigsRequest;
+    CreatePartitions 0..=3 => create_partitions, CreatePartitionsRequest;
     DeleteGroups 0..=3 => delete_groups, DeleteGroupsRequest;
-    IncrementalAlterConfigs 0..=1 waits yes => incremental_alter_configs, IncrementalAlterConfigsRequest;
+    IncrementalAlterConfigs 0..=1 => incremental_alter_configs, IncrementalAlterConfigsRequest;
     ListPartitionReassignments 0..=0 => list_partition_reassignments, ListPartitionReassignmentsRequest, "always empty: partitions cannot be moved yet";
     OffsetDelete 0..=0 => offset_delete, OffsetDeleteRequest;
     DescribeCluster 0..=2 => describe_cluster, DescribeClusterRequest;

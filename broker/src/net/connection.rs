@@ -6,13 +6,17 @@
 //!
 //! Invariant: the read buffer grows with the bytes that really arrived, never with an announced size.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
 use klamm_protocol::ApiKey;
+use klamm_protocol::wire::Encoded;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -135,7 +139,13 @@ pub enum Ended {
 /// Serves `stream` until either side ends it.
 pub async fn serve(broker: Arc<Broker>, stream: TcpStream, connection: Connection) {
     let handle = connection.handle.clone();
-    match Serving::new(&broker, &stream, &connection).run().await {
+    let mut serving = Serving::new(&broker, &stream, &connection);
+    let mut ended = serving.run().await;
+    if matches!(ended, Err(Ended::Refused(_) | Ended::FrameSize { .. })) {
+        // What was asked before the request that ends the connection has been done: its answers leave.
+        ended = serving.flush().await.and(ended);
+    }
+    match ended {
         Ok(()) => debug!(peer = %handle.peer, "connection ended by the client"),
         Err(Ended::Io(e)) => debug!(peer = %handle.peer, error = %e, "connection lost"),
         Err(Ended::Closed) => debug!(peer = %handle.peer, "connection closed: idle or stopping"),
@@ -164,14 +174,10 @@ impl<'a> Serving<'a> {
         }
     }
 
-    async fn run(mut self) -> Result<(), Ended> {
+    async fn run(&mut self) -> Result<(), Ended> {
         loop {
             while let Some(frame) = self.next_frame()? {
-                let answer = tokio::select! {
-                    biased;
-                    answer = api::handle(self.broker, self.connection, frame) => answer?,
-                    () = self.gone() => return Err(Ended::Closed),
-                };
+                let answer = self.answer(frame).await?;
                 if let Some(answer) = answer {
                     self.output.push(answer)?;
                     if self.output.len() >= SEND_BYTES {
@@ -182,15 +188,26 @@ impl<'a> Serving<'a> {
                     self.flush().await?;
                     return Err(Ended::Closed);
                 }
-                // A request that may wait must not hold back the answers before it.
-                if self.next_may_wait() {
-                    self.flush().await?;
-                }
             }
             self.flush().await?;
             if self.read().await? == 0 {
                 return Ok(());
             }
+        }
+    }
+
+    /// Handles one request. The answers before it are sent only when it has to wait: those of requests that came
+    /// in one read then leave in one write.
+    async fn answer(&mut self, frame: Bytes) -> Result<Option<Encoded>, Ended> {
+        let mut handling = pin!(api::handle(self.broker, self.connection, frame));
+        if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await {
+            return Ok(answer?);
+        }
+        self.flush().await?;
+        tokio::select! {
+            biased;
+            answer = handling => Ok(answer?),
+            () = self.gone() => Err(Ended::Closed),
         }
     }
 
@@ -236,12 +253,6 @@ impl<'a> Serving<'a> {
             return Err(Ended::FrameSize { size, max });
         }
         Ok(Some(usize::try_from(size).unwrap_or(usize::MAX)))
-    }
-
-    /// Whether the next frame at hand is one whose handler may park.
-    fn next_may_wait(&self) -> bool {
-        let Some(head) = self.input.get(4..6) else { return false };
-        !self.output.is_empty() && api::may_wait(i16::from_be_bytes([head[0], head[1]]))
     }
 
     async fn flush(&mut self) -> Result<(), Ended> {
