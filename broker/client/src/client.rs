@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use klamm_protocol::Request;
+use klamm_protocol::error::ErrorCode;
 use klamm_protocol::messages::metadata_request::MetadataRequestTopic;
 use klamm_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
 use tokio::sync::Mutex;
@@ -21,6 +22,9 @@ use crate::error::{ClientError, Result};
 
 /// How long a topic that was asked for may take to come into being.
 const CREATION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A broker that did not answer is asked last for this long.
+const SHUNNED: Duration = Duration::from_secs(10);
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -57,13 +61,21 @@ struct Shared {
     bootstrap: Vec<String>,
     options: ClientOptions,
     cluster: RwLock<Arc<Cluster>>,
+    /// When an address last failed to answer. A host that hangs still accepts connections, so that asking it first
+    /// would cost the whole time limit each time.
+    failed: std::sync::Mutex<HashMap<String, Instant>>,
 }
 
 impl Client {
     /// Connects to the first broker of `host:port[,host:port…]` that answers and learns the brokers.
     pub async fn connect(bootstrap: &str, options: ClientOptions) -> Result<Self> {
         let client = Self {
-            shared: Arc::new(Shared { bootstrap: parse_bootstrap(bootstrap)?, options, cluster: RwLock::default() }),
+            shared: Arc::new(Shared {
+                bootstrap: parse_bootstrap(bootstrap)?,
+                options,
+                cluster: RwLock::default(),
+                failed: std::sync::Mutex::default(),
+            }),
             connections: Arc::default(),
         };
         client.refresh(Some(&[])).await?;
@@ -98,7 +110,7 @@ impl Client {
             allow_auto_topic_creation: create,
             ..Default::default()
         };
-        let answer = self.any().await?.call(&request).await?;
+        let answer = self.ask_any(&request).await?;
         ClientError::check("metadata", answer.error_code, None)?;
         let mut slot = self.shared.cluster.write().unwrap_or_else(PoisonError::into_inner);
         Arc::make_mut(&mut slot).update(answer, topics.is_none());
@@ -151,19 +163,26 @@ impl Client {
         Ok(topic.clone())
     }
 
-    /// A connection to any broker: a known live one, else one of the bootstrap list.
+    /// A connection to any broker: an open one, else one to a known live broker, else to one of the bootstrap list;
+    /// those that failed a moment ago come last.
     pub async fn any(&self) -> Result<Connection> {
-        let mut last = None;
-        let cluster = self.cluster();
-        let open = {
+        let mut addresses: Vec<String> = {
             let connections = self.connections.lock().await;
-            connections.values().find(|c| !c.is_closed()).cloned()
+            connections.iter().filter(|(_, c)| !c.is_closed()).map(|(address, _)| address.clone()).collect()
         };
-        if let Some(connection) = open {
-            return Ok(connection);
-        }
+        let cluster = self.cluster();
         let known = cluster.brokers.values().map(Broker::address);
-        let addresses: Vec<String> = known.chain(self.shared.bootstrap.iter().cloned()).collect();
+        for address in known.chain(self.shared.bootstrap.iter().cloned()) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        {
+            let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.retain(|_, at| at.elapsed() < SHUNNED);
+            addresses.sort_by_key(|address| failed.get(address).copied());
+        }
+        let mut last = None;
         for address in &addresses {
             match self.connection(address).await {
                 Ok(connection) => return Ok(connection),
@@ -175,6 +194,33 @@ impl Client {
             Some(last) => ClientError::NoBroker { addresses: addresses.join(", "), last: Box::new(last) },
             None => ClientError::BadAddress { address: String::new() },
         })
+    }
+
+    /// Calls any broker once, and remembers when it did not answer.
+    pub(crate) async fn ask_any<R: Request>(&self, request: &R) -> Result<R::Response> {
+        let connection = self.any().await?;
+        let answer = connection.call(request).await;
+        if let Err(error) = &answer
+            && error.code().is_none()
+            && error.is_retriable()
+        {
+            self.shun(connection.address());
+        }
+        answer
+    }
+
+    fn shun(&self, address: &str) {
+        let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.insert(address.to_owned(), Instant::now());
+    }
+
+    /// A connection to a partition's leader as metadata names it; -1, or one that metadata no longer lists, means
+    /// that there is none for the moment.
+    pub(crate) async fn to_leader(&self, id: i32) -> Result<Connection> {
+        if !self.cluster().brokers.contains_key(&id) {
+            ClientError::check("the leader", ErrorCode::LeaderNotAvailable.code(), None)?;
+        }
+        self.broker(id).await
     }
 
     /// A connection to this broker.
@@ -193,7 +239,7 @@ impl Client {
     /// The group's coordinator.
     pub async fn coordinator(&self, group: &str) -> Result<Connection> {
         let request = FindCoordinatorRequest { coordinator_keys: vec![group.to_owned()], ..Default::default() };
-        let answer = self.any().await?.call(&request).await?;
+        let answer = self.ask_any(&request).await?;
         let what = || format!("coordinator of group {group}");
         let found = answer.coordinators.into_iter().next();
         let found = found.ok_or_else(|| ClientError::missing(what()))?;
@@ -211,7 +257,8 @@ impl Client {
         }
         // Opened outside the lock: one dead broker must not hold up calls to the others. Two calls
         // may open one each; the first stays in the cache.
-        let opened = Connection::open(address, self.shared.options.connection.clone()).await?;
+        let opened = Connection::open(address, self.shared.options.connection.clone()).await;
+        let opened = opened.inspect_err(|_| self.shun(address))?;
         let mut connections = self.connections.lock().await;
         connections.retain(|_, c| !c.is_closed());
         Ok(connections.entry(address.to_owned()).or_insert(opened).clone())
@@ -224,7 +271,7 @@ impl Client {
 
     /// Calls any broker, with retries.
     pub async fn call_any<R: Request>(&self, request: &R) -> Result<R::Response> {
-        self.retry(|| async { self.any().await?.call(request).await }).await
+        self.retry(|| self.ask_any(request)).await
     }
 
     /// Repeats `attempt` while its error is retriable and time is left, refreshing the known topics
@@ -310,25 +357,5 @@ fn parse_bootstrap(list: &str) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bootstrap_lists_are_checked() {
-        let good = parse_bootstrap(" a:1, [::1]:9092 ,b.example:65535,").ok();
-        assert_eq!(good.map(|list| list.len()), Some(3));
-        for bad in ["", ",", "a", "a:", ":9092", "a:0", "a:65536", "a:x"] {
-            assert!(parse_bootstrap(bad).is_err(), "{bad:?} was accepted");
-        }
-    }
-
-    #[test]
-    fn pauses_double_up_to_the_limit_and_vary() {
-        let mut backoff = Backoff { next: Duration::from_millis(50), max: Duration::from_millis(200) };
-        for full in [50, 100, 200, 200] {
-            let pause = backoff.next_pause();
-            let full = Duration::from_millis(full);
-            assert!(pause <= full && pause >= full.mul_f64(0.8), "{pause:?} of {full:?}");
-        }
-    }
-}
+#[path = "client_test.rs"]
+mod tests;

@@ -156,7 +156,7 @@ impl Client {
             topics: topics.collect(),
             timeout_ms: 10_000,
         };
-        let answer = self.broker(leader).await?.call(&request).await?;
+        let answer = self.to_leader(leader).await?.call(&request).await?;
         let mut offsets = Offsets::new();
         for topic in answer.topics {
             for p in topic.partitions {

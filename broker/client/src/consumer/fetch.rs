@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use klamm_protocol::error::ErrorCode;
 use klamm_protocol::messages::FetchRequest;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use klamm_protocol::messages::fetch_response::PartitionData;
@@ -65,10 +64,6 @@ async fn request(
     leader: i32,
     parts: &[Part],
 ) -> Result<BTreeMap<TopicPartition, PartitionData>> {
-    if leader < 0 {
-        // Not known yet, or really none; either way metadata is asked for and we come back.
-        ClientError::check("reading", ErrorCode::LeaderNotAvailable.code(), None)?;
-    }
     let cluster = client.cluster();
     let mut topics: BTreeMap<&str, FetchTopic> = BTreeMap::new();
     let mut order = Vec::new();
@@ -99,7 +94,8 @@ async fn request(
         topics,
         ..Default::default()
     };
-    let connection = client.broker(leader).await?;
+    // When there is none, or none known yet, metadata is asked for and we come back.
+    let connection = client.to_leader(leader).await?;
     // From version 13 on topics go by id alone.
     let version = connection.version_below::<FetchRequest>(if ids_known { i16::MAX } else { 12 })?;
     let limit = client.options().connection.request_timeout + options.max_wait;

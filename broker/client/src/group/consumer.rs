@@ -123,6 +123,11 @@ impl GroupConsumer {
         matches!(self.state, State::Joined(_))
     }
 
+    /// The group's generation that this member belongs to, or belonged to last.
+    pub fn generation(&self) -> i32 {
+        self.member.membership.generation
+    }
+
     /// The next records, at most `max`. Joins and rebalances as needed, in which case there may be none.
     pub async fn poll(&mut self, max: usize) -> Result<Vec<ConsumedRecord>> {
         self.keep_membership().await?;

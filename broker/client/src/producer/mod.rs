@@ -101,6 +101,8 @@ pub struct Delivered {
     pub partition: i32,
     /// Offset; -1 when the broker didn't tell (acks=0, or a repeated batch it knew already).
     pub offset: i64,
+    /// The broker that took it.
+    pub leader: i32,
 }
 
 /// A record's way to the broker. Dropping it doesn't stop the record.

@@ -96,7 +96,7 @@ async fn obtain_identity(client: &Client, shared: &Shared) {
     let request =
         InitProducerIdRequest { transactional_id: None, transaction_timeout_ms: i32::MAX, ..Default::default() };
     let answer = client.retry(|| async {
-        let answer = client.any().await?.call(&request).await?;
+        let answer = client.ask_any(&request).await?;
         ClientError::check("producer id", answer.error_code, None)?;
         Ok(Identity { id: answer.producer_id, epoch: answer.producer_epoch })
     });
@@ -147,10 +147,7 @@ async fn produce(
     leader: i32,
     batches: &[(TopicPartition, Batch)],
 ) -> Result<Placed> {
-    if leader < 0 {
-        ClientError::check("producing", ErrorCode::LeaderNotAvailable.code(), None)?;
-    }
-    let connection = client.broker(leader).await?;
+    let connection = client.to_leader(leader).await?;
     let cluster = client.cluster();
     let timeout = client.options().connection.request_timeout;
     let mut request = ProduceRequest {
@@ -183,16 +180,17 @@ async fn produce(
     let version = connection.version_below::<ProduceRequest>(if all_ids_known { i16::MAX } else { 12 })?;
     if options.acks == Acks::None {
         connection.send_unanswered(&request, version).await?;
-        let unknown =
-            |(at, _): &(TopicPartition, Batch)| (at.clone(), Ok(Delivered { partition: at.partition, offset: -1 }));
+        let unknown = |(at, _): &(TopicPartition, Batch)| {
+            (at.clone(), Ok(Delivered { partition: at.partition, offset: -1, leader }))
+        };
         return Ok(batches.iter().map(unknown).collect());
     }
     // The broker may park the request for `timeout_ms` before it answers.
     let answer = connection.start(&request, version, timeout + Duration::from_secs(5)).await?;
-    Ok(placed(&cluster, answer.answer().await?))
+    Ok(placed(&cluster, leader, answer.answer().await?))
 }
 
-fn placed(cluster: &Cluster, answer: ProduceResponse) -> Placed {
+fn placed(cluster: &Cluster, leader: i32, answer: ProduceResponse) -> Placed {
     let mut placed = Placed::new();
     for topic in answer.responses {
         let name = if topic.name.is_empty() {
@@ -212,7 +210,7 @@ fn placed(cluster: &Cluster, answer: ProduceResponse) -> Placed {
                 let what = format!("producing to {at}");
                 ClientError::check(what, p.error_code, p.error_message.as_deref()).map(|()| p.base_offset)
             };
-            let result = checked.map(|offset| Delivered { partition: p.index, offset });
+            let result = checked.map(|offset| Delivered { partition: p.index, offset, leader });
             placed.insert(at, result);
         }
     }
