@@ -6,15 +6,21 @@
 //! outlives the test program, however that ends.
 
 pub mod broker;
+pub mod cluster;
+pub mod isolated;
 pub mod jvm;
+pub mod network;
 pub mod paths;
 pub mod ports;
 pub mod process;
+pub mod random;
 pub mod wait;
 pub mod wire;
 
 pub use broker::{Broker, Peer};
+pub use cluster::{Cluster, Plan};
 pub use process::{Output, Process, Tool};
+pub use random::Random;
 pub use wait::{eventually, wait_for};
 
 use std::sync::atomic::{AtomicU32, Ordering};

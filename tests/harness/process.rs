@@ -258,6 +258,13 @@ impl Process {
         }
     }
 
+    /// Sends SIGKILL and goes on at once.
+    pub fn kill_soon(&mut self) {
+        if self.ended().is_none() {
+            let _ = self.child.kill();
+        }
+    }
+
     /// Kills it and waits until it is gone.
     pub fn kill(&mut self) {
         if self.ended().is_none() {
