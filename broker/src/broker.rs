@@ -13,6 +13,7 @@ use klamm_protocol::ErrorCode;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::complaints::Complaints;
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
 use crate::coordinator::Groups;
@@ -56,6 +57,8 @@ pub struct Broker {
     pub controller: Controller,
     /// Consumer groups.
     pub groups: Groups,
+    /// What must not be logged with every request.
+    pub complaints: Complaints,
     ready: AtomicBool,
     stop: watch::Sender<Stop>,
 }
@@ -80,6 +83,7 @@ impl Broker {
             replicas,
             controller,
             groups,
+            complaints: Complaints::default(),
             ready: AtomicBool::new(false),
             stop: watch::Sender::new(Stop::No),
         }

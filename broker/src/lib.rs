@@ -6,6 +6,7 @@ pub mod broker;
 pub mod cleaner;
 pub mod cli;
 pub mod clock;
+pub mod complaints;
 pub mod config;
 pub mod controller;
 pub mod coordinator;

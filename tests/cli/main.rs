@@ -5,6 +5,7 @@
 mod configs;
 mod errors;
 mod groups;
+mod log;
 mod records;
 mod topics;
 

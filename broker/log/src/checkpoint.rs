@@ -12,7 +12,7 @@ use crate::error::LogError;
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
 
-fn parse(text: &[u8]) -> Option<Offsets> {
+pub(crate) fn parse(text: &[u8]) -> Option<Offsets> {
     // A cut in the last line would otherwise read as a smaller number.
     let text = std::str::from_utf8(text).ok()?.strip_suffix('\n')?;
     let mut lines = text.lines();

@@ -47,6 +47,12 @@ pub enum DirError {
     /// `meta.properties` is not one.
     #[error("{0} is not a meta.properties of version 1: {1}")]
     BadMeta(PathBuf, String),
+    /// `meta.properties` is gone, and with it the knowledge of who the data belong to.
+    #[error(
+        "{0} holds data, but no {META} that says which cluster and node they belong to. No data was touched. Restore the \
+         file (version=1, cluster.id, node.id and directory.id, one a line), or start with an empty directory"
+    )]
+    Unmarked(PathBuf),
     /// It belongs to another node or cluster.
     #[error("{dir} belongs to {what} {found}, this is {expected}")]
     Foreign {
@@ -183,6 +189,10 @@ impl LogDir {
                 return Err(foreign("node", meta.node_id.to_string(), node_id.to_string()));
             }
             return Ok(meta);
+        }
+        let data = |name: &String| split_dir_name(name).is_some() || name.starts_with("__cluster_metadata-");
+        if self.entries()?.iter().any(data) {
+            return Err(DirError::Unmarked(self.path.clone()));
         }
         let meta = MetaProperties { cluster_id: cluster_id.to_owned(), node_id, directory_id: new_directory_id };
         let text = format!("version=1\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={new_directory_id}\n");
@@ -416,6 +426,19 @@ mod tests {
         ] {
             let found = split_dir_name(name);
             assert_eq!(found, is.map(|(t, p)| (t.to_owned(), p)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_with_data_is_not_formatted_again() {
+        for name in ["t-0", "__cluster_metadata-0"] {
+            let tmp = tempfile::tempdir().unwrap();
+            std::fs::create_dir(tmp.path().join(name)).unwrap();
+            let dir = open(tmp.path(), "a").unwrap();
+            let error = dir.check_or_format("c", 1, Uuid([1; 16])).unwrap_err();
+            assert!(matches!(error, DirError::Unmarked(_)), "{name}: {error}");
+            assert!(error.to_string().contains("no meta.properties"), "{error}");
+            assert!(!tmp.path().join(META).exists());
         }
     }
 

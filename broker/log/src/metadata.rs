@@ -11,7 +11,7 @@ use crate::error::LogError;
 
 pub(crate) const FILE: &str = "partition.metadata";
 
-fn parse(text: &[u8]) -> Option<Uuid> {
+pub(crate) fn parse(text: &[u8]) -> Option<Uuid> {
     let text = std::str::from_utf8(text).ok()?;
     let mut version = None;
     let mut topic_id = None;

@@ -279,7 +279,10 @@ impl Segment {
             if self.rebuilt || self.leads_to_its_batch(place, entry)? {
                 return Ok(entry.position);
             }
-            tracing::warn!(index = %at.path().display(), ?entry, "index is wrong");
+            tracing::warn!(
+                index = %at.path().display(), offset = self.base + i64::from(entry.relative), position = entry.position,
+                "an index entry leads to another batch: both indexes are made again from the segment"
+            );
             self.rebuild(place)?;
         }
     }
@@ -318,6 +321,10 @@ impl Segment {
         // Far more steps than an index leaves to do: it is missing or has lost its end.
         let walked = found.map_or(self.size, |(p, _)| p) - start;
         if !self.rebuilt && steps > 64 && walked > place.interval.saturating_mul(8) {
+            tracing::warn!(
+                index = %self.index_at(place).path().display(), walked,
+                "the index is missing or has lost its end: both indexes are made again from the segment"
+            );
             self.rebuild(place)?;
         }
         Ok(found)

@@ -4,13 +4,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, Open};
+use klamm_protocol::batch::BatchHeader;
+
+use crate::disk::{Disk, Open, read_full};
 use crate::error::{Damage, LogError};
-use crate::index::At;
-use crate::scan::{Scan, ScanError, find_sound};
+use crate::index::{At, OffsetEntry, TimeEntry};
+use crate::inspect::entries;
+use crate::scan::{Scan, ScanError, Scanned, find_sound};
 
 /// What one segment file holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SegmentReport {
     /// The file.
     pub path: PathBuf,
@@ -24,6 +27,8 @@ pub struct SegmentReport {
     pub offsets: Option<(i64, i64)>,
     /// Every place where no sound batch begins though one should.
     pub damage: Vec<Damage>,
+    /// Entries of its indexes that lead astray, by file. Indexes are caches: opening the log makes bad ones again.
+    pub index_problems: Vec<(PathBuf, String)>,
 }
 
 /// Checks all segments in a partition's directory, in order.
@@ -34,10 +39,27 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, LogErro
         .filter_map(|e| e.name.strip_suffix(".log").filter(|digits| digits.len() == 20)?.parse().ok())
         .collect();
     bases.sort_unstable();
-    bases.into_iter().map(|base| verify_segment(disk, dir, base)).collect()
+    bases.into_iter().map(|base| verify_segment(disk, dir, base, |_| {})).collect()
 }
 
-fn verify_segment(disk: &dyn Disk, dir: &Path, base: i64) -> Result<SegmentReport, LogError> {
+/// A sound batch, and where it is.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchAt<'a> {
+    /// Position of its first byte.
+    pub position: u32,
+    /// Its header.
+    pub header: &'a BatchHeader,
+    /// All its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Checks one segment of a partition's directory, by its base offset, and shows each sound batch on the way.
+pub fn verify_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    base: i64,
+    mut each: impl FnMut(BatchAt<'_>),
+) -> Result<SegmentReport, LogError> {
     let path = At { disk, dir, base, suffix: "log" }.path();
     let error = |e| LogError::io("reading", &path, e);
     let file = disk.open(&path, Open::Read).map_err(error)?;
@@ -45,9 +67,10 @@ fn verify_segment(disk: &dyn Disk, dir: &Path, base: i64) -> Result<SegmentRepor
     let bytes = file.len().map_err(error)?;
     // Longer than Kafka's format allows: what is beyond can't be addressed.
     let end = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let mut report =
-        SegmentReport { path: path.clone(), bytes, batches: 0, records: 0, offsets: None, damage: Vec::new() };
+    let mut report = SegmentReport { path: path.clone(), bytes, ..SegmentReport::default() };
+    let mut indexes = Indexes::read(disk, dir, base)?;
     let mut buf = Vec::new();
+    let mut large = Vec::new();
     let mut from = Some(0);
     while let Some(position) = from.take() {
         let mut scan = Scan::new(&*file, base, position, end, buf);
@@ -55,11 +78,21 @@ fn verify_segment(disk: &dyn Disk, dir: &Path, base: i64) -> Result<SegmentRepor
         loop {
             match scan.next() {
                 Ok(None) => break,
-                Ok(Some(batch)) => {
+                Ok(Some(Scanned { position, header, bytes })) => {
                     report.batches += 1;
-                    report.records += batch.header.records_count.unsigned_abs() as u64;
-                    let first = report.offsets.map_or(batch.header.base_offset, |(first, _)| first);
-                    report.offsets = Some((first, batch.header.next_offset()));
+                    report.records += u64::from(header.records_count.unsigned_abs());
+                    let first = report.offsets.map_or(header.base_offset, |(first, _)| first);
+                    report.offsets = Some((first, header.next_offset()));
+                    indexes.pass(position, &header);
+                    let bytes = if bytes.is_empty() {
+                        // Larger than the scan keeps. The scan has seen that the file has that many bytes.
+                        large.resize(header.total_len(), 0);
+                        read_full(&*file, &mut large, u64::from(position)).map_err(error)?;
+                        &large
+                    } else {
+                        bytes
+                    };
+                    each(BatchAt { position, header: &header, bytes });
                 }
                 Err(ScanError::Io(e)) => return Err(error(e)),
                 Err(ScanError::Bad { position, what }) => {
@@ -79,5 +112,77 @@ fn verify_segment(disk: &dyn Disk, dir: &Path, base: i64) -> Result<SegmentRepor
         }
         buf = scan.into_buffer();
     }
+    report.index_problems = indexes.problems(report.damage.is_empty());
     Ok(report)
+}
+
+/// The entries of a segment's indexes, compared with the batches as they go by.
+struct Indexes {
+    dir: PathBuf,
+    base: i64,
+    offsets: std::iter::Peekable<std::vec::IntoIter<OffsetEntry>>,
+    times: Vec<TimeEntry>,
+    newest: i64,
+    end: i64,
+    problems: Vec<(PathBuf, String)>,
+}
+
+impl Indexes {
+    fn read(disk: &dyn Disk, dir: &Path, base: i64) -> Result<Indexes, LogError> {
+        let read = |suffix| {
+            let path = At { disk, dir, base, suffix }.path();
+            let bytes = disk.read_file(&path).map_err(|e| LogError::io("reading", &path, e))?;
+            Ok::<_, LogError>(bytes.unwrap_or_default())
+        };
+        Ok(Indexes {
+            dir: dir.to_path_buf(),
+            base,
+            offsets: entries::<OffsetEntry>(&read("index")?).into_iter().peekable(),
+            times: entries(&read("timeindex")?),
+            newest: -1,
+            end: base,
+            problems: Vec::new(),
+        })
+    }
+
+    fn path(&self, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{:020}.{suffix}", self.base))
+    }
+
+    /// The next sound batch.
+    fn pass(&mut self, position: u32, header: &BatchHeader) {
+        self.newest = self.newest.max(header.max_timestamp);
+        self.end = header.next_offset();
+        while let Some(entry) = self.offsets.next_if(|e| e.position <= position) {
+            let offset = self.base + i64::from(entry.relative);
+            // Older versions of Kafka name the last offset of a whole append, beyond the batch's own.
+            if entry.position < position || header.last_offset() > offset {
+                self.wrong(entry);
+            }
+        }
+    }
+
+    fn wrong(&mut self, entry: OffsetEntry) {
+        let offset = self.base + i64::from(entry.relative);
+        let what = format!("says that offset {offset} is in the batch at byte {}, which is not so", entry.position);
+        self.problems.push((self.path("index"), what));
+    }
+
+    /// What doesn't fit. Where the segment itself is damaged, an entry for a batch that is gone is not to blame.
+    fn problems(mut self, whole: bool) -> Vec<(PathBuf, String)> {
+        if !whole {
+            return Vec::new();
+        }
+        while let Some(entry) = self.offsets.next() {
+            self.wrong(entry);
+        }
+        for entry in &self.times {
+            let offset = self.base + i64::from(entry.relative);
+            if entry.timestamp > self.newest || offset >= self.end {
+                let what = format!("says that offset {offset} has timestamp {}, which no batch has", entry.timestamp);
+                self.problems.push((self.path("timeindex"), what));
+            }
+        }
+        self.problems
+    }
 }

@@ -15,6 +15,7 @@ use klamm_protocol::messages::{ProduceRequest, ProduceResponse};
 use klamm_protocol::{ErrorCode, Records};
 
 use super::{Context, Refusal, error};
+use crate::broker::Broker;
 use crate::replica::intake::{self, Refused};
 use crate::replica::partition::{Append, Flush, Origin, Partition};
 use crate::replica::replicas::Hosted;
@@ -104,7 +105,7 @@ fn append(
     let size = records.len() as u64;
     let result = intake::check(records, &topic.config(), cx.version, now_ms).and_then(|taken| {
         let appended = partition.append(&taken.records, Origin::Client, now_ms);
-        appended.map_err(|e| of_log(&partition, &e)).map(|append| (append, taken.count))
+        appended.map_err(|e| of_log(cx.broker, &partition, &e, now_ms)).map(|append| (append, taken.count))
     });
     match result {
         Ok((mut append, count)) => {
@@ -125,10 +126,13 @@ fn append(
     }
 }
 
-fn of_log(partition: &Partition, e: &LogError) -> Refused {
+fn of_log(broker: &Broker, partition: &Partition, e: &LogError, now_ms: i64) -> Refused {
     let code = error::of_log(e);
     if code == ErrorCode::KafkaStorageError {
-        tracing::error!(partition = %partition.dir_name(), error = %e, "append failed");
+        let partition = partition.dir_name();
+        if let Some(not_logged) = broker.complaints.due(&partition, now_ms) {
+            tracing::error!(partition, error = %e, not_logged, "append failed; logged once a minute");
+        }
     }
     Refused::because(code, e.to_string())
 }

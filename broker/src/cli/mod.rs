@@ -10,6 +10,7 @@ mod consume;
 mod error;
 mod groups;
 mod input;
+mod log;
 mod offsets;
 mod output;
 mod produce;
@@ -75,6 +76,9 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Read records
     Consume(consume::ConsumeArgs),
+    /// Look at files of a log directory, without a broker
+    #[command(subcommand)]
+    Log(log::LogCommand),
 }
 
 /// Parses the process's arguments and runs what they say.
@@ -87,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Groups(command) => run(groups::run(global, command)),
         Command::Produce(args) => run(produce::run(global, args)),
         Command::Consume(args) => run(consume::run(global, args)),
+        Command::Log(command) => run(log::run(global, command)),
     }
 }
 
@@ -172,6 +177,9 @@ mod tests {
             "klamm configs describe topic",
             "klamm configs describe brokers 1",
             "klamm configs describe broker one",
+            "klamm log",
+            "klamm log dump",
+            "klamm log verify",
         ] {
             let refused = match parse(line) {
                 Err(_) => true,
@@ -201,6 +209,8 @@ mod tests {
             "klamm groups reset-offsets g --all-topics --shift-by -10",
             "klamm configs alter broker 1 --set log.cleaner.threads=2",
             "klamm broker --config f --set a=b --set c=d",
+            "klamm log verify d e/f-0 -o json",
+            "klamm log dump d/00000000000000000000.log --batches --from 17",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");

@@ -70,6 +70,21 @@ impl RecordObject {
         }
     }
 
+    /// A record as a segment file holds it; `appended` says whether the broker set its timestamp.
+    pub(super) fn stored(record: &klamm_protocol::batch::Record, appended: bool) -> Self {
+        Self::of(&ConsumedRecord {
+            topic: "".into(),
+            partition: -1,
+            offset: record.offset,
+            leader_epoch: -1,
+            timestamp: record.timestamp,
+            log_append_time: appended,
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: record.headers.clone(),
+        })
+    }
+
     /// What it says about a record to be written.
     pub(super) fn content(self) -> Result<Content, String> {
         let key = bytes(self.key, self.key_base64)?;

@@ -283,8 +283,23 @@ impl BrokerConfig {
         if self.log_dirs.iter().any(|dir| dir.as_os_str().is_empty()) {
             return refuse("log.dirs", "a directory must not be empty");
         }
+        // `a`, `./a` and `a/` are one directory, and so are two names of one place on the disk.
+        let places: Vec<PathBuf> = self.log_dirs.iter().map(|dir| place(dir)).collect();
+        for (n, dir) in self.log_dirs.iter().enumerate() {
+            if let Some(same) = places[..n].iter().position(|place| *place == places[n]) {
+                let (dir, first) = (dir.display(), self.log_dirs[same].display());
+                let why = format!("names one directory twice: {first} and {dir}; leave one of them out");
+                return Err(error("log.dirs", why).into());
+            }
+        }
         Ok(())
     }
+}
+
+/// Where a directory is, whether it is there yet or not.
+fn place(dir: &Path) -> PathBuf {
+    std::fs::canonicalize(dir)
+        .unwrap_or_else(|_| std::path::absolute(dir).unwrap_or_else(|_| dir.into()).components().collect())
 }
 
 /// Identity, listeners and quorum: the keys that must fit each other.

@@ -119,6 +119,13 @@ fn what_does_not_fit_together_is_refused() {
     refused("controller.quorum.bootstrap.servers=127.0.0.1:9093", "127.0.0.1:9093 is not this node");
     refused("controller.quorum.bootstrap.servers=a:9092,b:9092", "b:9092 is not this node");
     refused("cordoned.log.dirs=/x", "/x is none of the data directories");
+    for twice in ["/a,/b,/a/", "/a,/./a", "x,./x"] {
+        refused(&format!("log.dirs={twice}"), "names one directory twice");
+    }
+    let link = tempfile::tempdir().unwrap();
+    std::fs::create_dir(link.path().join("a")).unwrap();
+    std::os::unix::fs::symlink(link.path().join("a"), link.path().join("b")).unwrap();
+    refused(&format!("log.dirs={0}/a,{0}/b", link.path().display()), "names one directory twice");
     refused("listeners=SSL://:9093", "SSL is not available yet");
     refused("listeners=X://:9093", "names no protocol for X");
     refused("listeners=PLAINTEXT://h:1,PLAINTEXT://h:2", "different name");
