@@ -18,14 +18,15 @@ pub fn init(config: &BrokerConfig) {
 
 /// Sets logging up with a filter such as `info` or `info,klamm::net=debug`.
 pub fn init_with(json: bool, filter: &str) {
-    // openraft speaks of every step at info; whoever wants that names it.
+    // openraft speaks of every step at info, and of every message that an absent peer doesn't answer at error. What
+    // matters of that the quorum says itself; whoever wants the rest names it.
     let parsed = match misspelt_level(filter) {
         Some(word) => Err(format!("{word} is no level")),
-        None => format!("openraft=warn,{filter}").parse().map_err(|e: ParseError| e.to_string()),
+        None => format!("openraft=off,{filter}").parse().map_err(|e: ParseError| e.to_string()),
     };
     let filter: Targets = parsed.unwrap_or_else(|error| {
         eprintln!("klamm: log filter {filter:?}: {error}; taking info");
-        Targets::new().with_target("openraft", tracing::Level::WARN).with_default(tracing::Level::INFO)
+        Targets::new().with_target("openraft", LevelFilter::OFF).with_default(tracing::Level::INFO)
     });
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let set = if json {

@@ -51,7 +51,11 @@ pub struct Core {
     /// The leader asked this node to stand for election at once.
     pub elect_now: Notify,
     pub incoming: tokio::sync::Mutex<Option<Incoming>>,
+    /// Since when this node leads, and in which term. Held while leadership is worked out, so that an older view
+    /// never replaces a newer one.
     leads_since: Mutex<(u64, Option<Instant>)>,
+    /// Members that don't answer this leader.
+    silent: Mutex<BTreeSet<i32>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Held until the last clone is gone and with it the last writer.
     _lock: File,
@@ -71,6 +75,7 @@ impl Core {
             elect_now: Notify::new(),
             incoming: tokio::sync::Mutex::default(),
             leads_since: Mutex::default(),
+            silent: Mutex::default(),
             tasks: Mutex::default(),
             _lock: lock,
         }
@@ -135,6 +140,7 @@ impl Core {
 
     /// Works out anew who leads, and tells who waits for it.
     pub fn observe(&self) {
+        let mut since = self.leads_since.lock();
         let metrics = self.raft.metrics();
         let (term, mut leader, leads, applied) = {
             let m = metrics.borrow();
@@ -142,11 +148,14 @@ impl Core {
             (m.current_term, m.current_leader, leads, m.last_applied)
         };
         if leads {
-            if self.resigning.load(Ordering::Relaxed) || !self.has_majority(term) {
+            if since.0 != term || since.1.is_none() {
+                *since = (term, Some(Instant::now()));
+            }
+            if self.resigning.load(Ordering::Relaxed) || !self.has_majority(since.1) {
                 leader = None;
             }
         } else {
-            self.leads_since.lock().1 = None;
+            since.1 = None;
             let lost = leader == Some(self.id()) || self.is_voter(&self.members()) && !self.hears_leader();
             if lost {
                 leader = None;
@@ -161,14 +170,31 @@ impl Core {
         self.node.contacts.leader().is_some_and(|at| at.elapsed() < self.node.config.contact_max())
     }
 
-    fn has_majority(&self, term: u64) -> bool {
-        let since = {
-            let mut leads_since = self.leads_since.lock();
-            if leads_since.0 != term || leads_since.1.is_none() {
-                *leads_since = (term, Some(Instant::now()));
+    /// How long this node has been leading.
+    pub fn leads_for(&self) -> Duration {
+        self.leads_since.lock().1.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// Says when a member stops answering this leader, and when it answers again.
+    pub fn watch_members(&self, members: &Membership) {
+        let patience = self.node.config.contact_max() * 4;
+        if self.leads_for() < patience {
+            return;
+        }
+        let mut silent = self.silent.lock();
+        for (id, voter) in members.nodes().filter(|(id, _)| **id != self.id()) {
+            let heard = self.node.contacts.member(*id, voter).and_then(|c| c.heard);
+            if heard.is_some_and(|at| at.elapsed() < patience) {
+                if silent.remove(id) {
+                    tracing::info!(node = id, "a member of the metadata quorum answers again");
+                }
+            } else if silent.insert(*id) {
+                tracing::warn!(node = id, address = %voter.peer(*id), "a member of the metadata quorum doesn't answer");
             }
-            leads_since.1
-        };
+        }
+    }
+
+    fn has_majority(&self, since: Option<Instant>) -> bool {
         let contact_max = self.node.config.contact_max();
         let recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < contact_max);
         if recent(since) {

@@ -40,6 +40,7 @@ pub async fn drive(core: Arc<Core>) {
             }
             if !core.resigning.load(Ordering::Relaxed) {
                 beat(&core, &members).await;
+                core.watch_members(&members);
             }
             tokio::select! {
                 () = sleep(core.heartbeat()) => {}

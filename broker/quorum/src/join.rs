@@ -25,6 +25,8 @@ const PROBE_WAIT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Pause between two requests to join.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A voter that is silent for this long may be replaced by a node with its id at another address.
+const SILENT: Duration = Duration::from_secs(30);
 /// What is missing is said this often.
 const SAY_EVERY: u32 = 100;
 
@@ -201,6 +203,14 @@ pub async fn asked(core: &Arc<Core>, id: i32, voter: Voter) -> Reply {
             if probe.is_ok_and(|a| a.from.id == id && a.from.directory_id == known.directory_id) {
                 let reason = format!("node id {id} is taken: its voter runs at {}:{}", known.host, known.port);
                 return core.node.refuse(id, Refusal::IdTaken, reason);
+            }
+            // Who sits at its address has taken its place. Elsewhere it may be a mistake, made while the true voter
+            // restarts, which would then find itself a stranger.
+            let moved = known.host != voter.host || known.port != voter.port;
+            let heard = core.node.contacts.member(id, &known).and_then(|c| c.heard);
+            if moved && (core.leads_for() < SILENT || heard.is_some_and(|at| at.elapsed() < SILENT)) {
+                let reason = format!("node {id} was heard at {}:{} a moment ago", known.host, known.port);
+                return Reply::Refused { why: Refusal::Busy, reason, leader: None };
             }
             let task = core.clone();
             core.spawn(async move { told("disk replaced", id, membership::replace(&task, id, known, voter).await) });

@@ -28,8 +28,8 @@ const HEARTBEAT_WAIT: Duration = Duration::from_millis(500);
 const ENTRIES_WAIT: Duration = Duration::from_secs(1);
 /// Slowest network that replication is made for.
 const BYTES_PER_MS: usize = 1 << 10;
-/// Pause after a member couldn't be reached.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pauses after a member couldn't be reached; the last one repeats.
+const PAUSES_MS: [u64; 4] = [50, 100, 200, 400];
 /// Bytes of a snapshot in one message.
 const PART_BYTES: usize = 1 << 20;
 /// The last part's answer comes after the snapshot is on disk and applied.
@@ -167,6 +167,7 @@ impl RaftNetwork<Types> for Client {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(std::iter::repeat(PAUSE))
+        let last = PAUSES_MS[PAUSES_MS.len() - 1];
+        Backoff::new(PAUSES_MS.into_iter().chain(std::iter::repeat(last)).map(Duration::from_millis))
     }
 }

@@ -298,6 +298,13 @@ fn load(config: &QuorumConfig, machine: Box<dyn StateMachine>, failure: Failure)
         None if config.bootstrap == Bootstrap::Alone => form(config)?,
         None => Journal::create(dir, config.owner(), config.segment_bytes, None, &[])?,
     };
+    if config.bootstrap == Bootstrap::Alone
+        && contents.is_none()
+        && journal.last().is_none()
+        && journal.vote().is_none()
+    {
+        form_in(&mut journal, config)?;
+    }
     let snapshot_id = contents.as_ref().and_then(|c| c.meta.last_log_id);
     if journal.purged() > snapshot_id {
         let reason = "entries were purged, but the snapshot that holds them is missing".into();
@@ -334,11 +341,23 @@ fn reconcile(journal: &mut Journal, snapshot: LogId) -> Result<(), QuorumError> 
 /// Writes the first files of a quorum of one: this node leads term 1 and its first entry says so. One flush
 /// instead of the four that initialising, electing and confirming would take.
 fn form(config: &QuorumConfig) -> Result<Journal, QuorumError> {
-    let nodes = std::collections::BTreeMap::from([(config.node_id, config.me.clone())]);
+    let (vote, first) = founding(config);
+    Journal::create(&config.dir, config.owner(), config.segment_bytes, Some(vote), &[first])
+}
+
+/// The same in the journal of a node that waited for others in vain and is to be alone now.
+fn form_in(journal: &mut Journal, config: &QuorumConfig) -> Result<(), QuorumError> {
+    let (vote, first) = founding(config);
+    let _ = journal.set_vote(vote)?;
+    let _ = journal.append(&[first])?;
+    journal.sync_all()
+}
+
+fn founding(config: &QuorumConfig) -> (Vote, Entry) {
+    let nodes = BTreeMap::from([(config.node_id, config.me.clone())]);
     let membership = Membership::new(vec![[config.node_id].into()], nodes);
     let first = Entry { log_id: log_id(1, 0), payload: EntryPayload::Membership(membership) };
-    let vote = Vote::new_committed(1, config.node_id);
-    Journal::create(&config.dir, config.owner(), config.segment_bytes, Some(vote), &[first])
+    (Vote::new_committed(1, config.node_id), first)
 }
 
 /// Decides what the stored vote is worth after a restart.

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::machine::{Freeze, MachineError};
 use crate::metrics::Role;
+use crate::types::Batch;
 
 /// Remembers every record; refuses the record "poison".
 #[derive(Clone, Default)]
@@ -199,6 +200,65 @@ async fn with_peers_a_restarted_leader_does_not_go_on_in_its_old_term() {
     assert_eq!(quorum.leader().borrow().leader, None);
     let error = quorum.propose(records(&["a"])).await.unwrap_err();
     assert!(matches!(error, QuorumError::NotLeader { leader: None }), "{error}");
+    quorum.shutdown().await;
+}
+
+/// What a follower that is killed while it takes over a snapshot may leave: the snapshot is on disk, and beside it
+/// entries that end before it, agree with it or contradict it.
+#[tokio::test]
+async fn a_kill_while_a_snapshot_is_taken_over_costs_nothing() {
+    let nodes = BTreeMap::from([(0, Voter::default()), (1, Voter::default()), (2, Voter::default())]);
+    let members = Membership::new(vec![[0, 1, 2].into()], nodes);
+    let entry = |term, index| Entry {
+        log_id: log_id(term, index),
+        payload: EntryPayload::Normal(Batch::new(records(&[&format!("{term}/{index}")]))),
+    };
+    // Entries of term 1 up to here, and the term of those behind; the snapshot goes to offset 10 in term 3.
+    for (end, then, behind) in [(5, 1, 0), (15, 3, 8), (15, 2, 9), (10, 2, 4)] {
+        let dir = TempDir::new().unwrap();
+        let config = QuorumConfig::new(dir.path(), 0, "cluster");
+        let first = Entry { log_id: log_id(1, 0), payload: EntryPayload::Membership(members.clone()) };
+        let mut entries = vec![first];
+        entries.extend((1..=end).map(|i| entry(if i > behind && then > 1 { then } else { 1 }, i)));
+        drop(Journal::create(dir.path(), config.owner(), 1 << 20, Some(Vote::new(3, 1)), &entries).unwrap());
+        let last_membership = crate::types::StoredMembership::new(Some(log_id(1, 0)), members.clone());
+        let upto = log_id(3, 10);
+        let meta = crate::types::SnapshotMeta { last_log_id: Some(upto), last_membership, snapshot_id: "3-10".into() };
+        let state = records(&["state at 10"]);
+        let (mut snapshots, _) = Snapshots::open(dir.path()).unwrap();
+        snapshots.install(meta.clone(), &crate::snapshots::encode(&meta, &state)).unwrap();
+        drop(snapshots);
+        for _ in 0..2 {
+            let (quorum, tape) = open(&config).await;
+            assert_eq!(*tape.0.lock(), state);
+            let expected = if then == 3 { 15 } else { 10 };
+            assert_eq!(quorum.metrics().last_offset, Some(expected), "log to {end}, term {then} behind {behind}");
+            assert_eq!(quorum.metrics().applied_offset, Some(10));
+            quorum.stop().await;
+            let lock = Arc::downgrade(&quorum.inner);
+            drop(quorum);
+            assert_eq!(lock.strong_count(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_waited_for_others_in_vain_can_be_told_to_be_alone() {
+    let dir = TempDir::new().unwrap();
+    let mut config = QuorumConfig::new(dir.path(), 0, "cluster");
+    config.bootstrap = Bootstrap::Voters(vec![(0, "a".into(), 1), (1, "b".into(), 2)]);
+    let (quorum, _) = open(&config).await;
+    assert_eq!(quorum.leader().borrow().leader, None);
+    assert!(matches!(quorum.propose(records(&["a"])).await, Err(QuorumError::NotLeader { leader: None })));
+    quorum.stop().await;
+    drop(quorum);
+    config.bootstrap = Bootstrap::Alone;
+    let (quorum, _) = open(&config).await;
+    quorum.propose(records(&["a"])).await.unwrap();
+    quorum.shutdown().await;
+    drop(quorum);
+    let (quorum, tape) = open(&config).await;
+    assert_eq!(*tape.0.lock(), records(&["a"]));
     quorum.shutdown().await;
 }
 

@@ -121,7 +121,7 @@ async fn an_empty_disk_never_helps_to_elect_a_leader_that_lacks_entries() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_node_with_a_taken_id_is_turned_away() {
-    let cluster = Cluster::of(3, 13).await;
+    let mut cluster = Cluster::of(3, 13).await;
     let leader = cluster.leader().await;
     let taken = (leader + 1) % 3;
     let mut config = cluster.config(taken);
@@ -136,6 +136,13 @@ async fn a_second_node_with_a_taken_id_is_turned_away() {
     let voters = cluster.quorum(leader).metrics().voters;
     assert_eq!(voters.iter().find(|(id, _)| *id == taken).unwrap().1, cluster.voter(taken));
     assert!(cluster.quorum(leader).metrics().refusals > 0);
+    // Nor while the true one restarts.
+    cluster.kill(taken).await;
+    sleep(Duration::from_secs(10)).await;
+    let leader = cluster.leader().await;
+    let voters = cluster.quorum(leader).metrics().voters;
+    assert_eq!(voters.iter().find(|(id, _)| *id == taken).unwrap().1, cluster.voter(taken));
+    cluster.start(taken).await;
     assert!(impostor.propose(records(&["mine"])).await.is_err());
     assert!(matches!(
         cluster.quorum(leader).add_voter(taken, Voter { directory_id: [99; 16], ..cluster.voter(taken) }).await,
