@@ -104,7 +104,7 @@ pub struct Answer {
 }
 
 /// What is answered.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     Refused {
         why: Refusal,
@@ -158,7 +158,7 @@ pub enum Reply {
 }
 
 /// What became of an append.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Appended {
     Done,
     Partly(Option<LogId>),

@@ -263,6 +263,28 @@ async fn a_node_that_waited_for_others_in_vain_can_be_told_to_be_alone() {
 }
 
 #[tokio::test]
+async fn records_of_another_term_are_void_on_every_node() {
+    let dir = TempDir::new().unwrap();
+    let config = QuorumConfig::new(dir.path(), 0, "cluster");
+    let (quorum, tape) = open(&config).await;
+    let term = quorum.ensure_leader().await.unwrap();
+    for offset in [term - 1, term + 1] {
+        let batch = Batch { records: records(&["void"]).into(), term: Some(offset) };
+        let written = quorum.inner.core.raft.client_write(batch).await.unwrap();
+        assert!(!written.data.applied);
+        let error = quorum.propose_at(offset, records(&["refused"])).await.unwrap_err();
+        assert!(matches!(error, QuorumError::NotLeader { .. }), "{error}");
+    }
+    quorum.propose_at(term, records(&["counts"])).await.unwrap();
+    assert_eq!(*tape.0.lock(), records(&["counts"]));
+    quorum.shutdown().await;
+    drop(quorum);
+    let (quorum, tape) = open(&config).await;
+    assert_eq!(*tape.0.lock(), records(&["counts"]));
+    quorum.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_lone_leader_whose_term_has_no_entry_writes_one() {
     let dir = TempDir::new().unwrap();
     let config = QuorumConfig::new(dir.path(), 0, "cluster");

@@ -79,6 +79,14 @@ async fn failover_in_real_time() {
         cluster.start(old).await;
         cluster.agree().await;
     }
+    let cpu = || {
+        let stat = std::fs::read_to_string("/proc/thread-self/../../stat").unwrap_or_default();
+        let fields: Vec<u64> = stat.split(' ').skip(13).take(2).filter_map(|f| f.parse().ok()).collect();
+        fields.iter().sum::<u64>() * 10
+    };
+    let before = cpu();
+    sleep(Duration::from_secs(2)).await;
+    println!("three idle voters in one process: {} ms of CPU in 2 s (alone in it, debug build)", cpu() - before);
     println!("real time, ms: kill to ready leader {kills:?}, handover to ready leader {stops:?}");
     // Generous, for a machine that does other things as well; the figures are the ones to watch.
     assert!(kills.iter().all(|ms| *ms < 4_000) && stops.iter().all(|ms| *ms < 2_000));
@@ -90,6 +98,7 @@ async fn a_leader_without_majority_decides_nothing() {
     let old = cluster.leader().await;
     let all = ports(&[0, 1, 2]);
     cluster.put("before").await;
+    assert_eq!(Some((old, cluster.quorum(old).ensure_leader().await.unwrap())), cluster.ready());
     cluster.net.isolate(port(old), &all);
     let quorum = cluster.quorum(old).clone();
     let term = quorum.leader().borrow().term;
