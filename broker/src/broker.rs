@@ -108,6 +108,7 @@ impl Broker {
             may: &|_, _| true,
             num_partitions: config.num_partitions,
             replication_factor: config.default_replication_factor,
+            policy: config.election_policy(),
         })
     }
 

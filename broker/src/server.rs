@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use klamm_metadata::controller::{Decision, Registration, register_broker};
+use klamm_metadata::controller::{Decision, Progress, Registration, elect_leaderless, register_broker};
 use klamm_metadata::{self as metadata, Endpoint, Image};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -315,14 +315,28 @@ async fn register(
             cordoned_log_dirs: None,
         },
         clean,
+        // The lock of the log directory is held: whoever had it is gone.
+        predecessor_alive: false,
     };
-    let epoch = broker.controller.next_broker_epoch();
-    let registered = broker.controller.change(|image| match register_broker(image, &wanted, epoch) {
-        Ok(Decision { records, response }) => Decision { records, response: Ok(response) },
-        Err(error) => Decision { records: Vec::new(), response: Err(error) },
-    });
-    let registered = registered.await.map_err(|code| NoStart::storage(code.name()))?;
-    registered.map(|_| ()).map_err(NoStart::config)
+    let policy = broker.replicas.config().election_policy();
+    // Each part of the decision counts when the one before is applied.
+    loop {
+        let epoch = broker.controller.next_broker_epoch();
+        let registered = broker.controller.change(|image| match register_broker(image, &wanted, epoch, &policy) {
+            Ok(Decision { records, response }) => Decision { records, response: Ok(response) },
+            Err(error) => Decision { records: Vec::new(), response: Err(error) },
+        });
+        let registered = registered.await.map_err(|code| NoStart::storage(code.name()))?;
+        if matches!(registered.map_err(NoStart::config)?, Progress::Done(_)) {
+            break;
+        }
+    }
+    loop {
+        let elected = broker.controller.change(|image| elect_leaderless(image, &policy));
+        if elected.await.map_err(|code| NoStart::storage(code.name()))? == Progress::Done(()) {
+            return Ok(());
+        }
+    }
 }
 
 /// Accepts until the broker is to stop, then stops it in order.

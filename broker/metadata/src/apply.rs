@@ -10,7 +10,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::messages::*;
 use klamm_protocol::records::Family;
 
-use crate::image::{Broker, Endpoint, Image, NO_LEADER, Partition, Resource, ResourceType, SupportedFeature, Topic};
+use crate::image::{Broker, Endpoint, Image, Partition, Resource, ResourceType, SupportedFeature, Topic};
 use crate::names;
 use crate::record::MetadataRecord;
 
@@ -156,13 +156,14 @@ impl Image {
         let (name, next) = (topic.name.clone(), topic.partitions.len());
         let at = usize::try_from(r.partition_id).unwrap_or(usize::MAX);
         let before = match topic.partitions.get_mut(at) {
-            Some(slot) => Some(std::mem::replace(slot, partition)),
+            Some(slot) => Some(std::mem::replace(slot, partition.clone())),
             None if at == next => {
-                topic.partitions.push(partition);
+                topic.partitions.push(partition.clone());
                 None
             }
             None => return wrong(format!("partition {} of topic {name} follows a gap", r.partition_id)),
         };
+        self.index.follow(r.topic_id, r.partition_id, before.as_deref(), Some(&partition));
         self.partitions += usize::from(before.is_none());
         Ok(Change::PartitionChanged { topic: name, id: r.topic_id, partition: r.partition_id, before })
     }
@@ -176,30 +177,9 @@ impl Image {
         };
         let before = slot.clone();
         let partition = Arc::make_mut(slot);
-        let replace = |list: &mut Vec<i32>, new: &Option<Vec<i32>>| {
-            if let Some(new) = new {
-                list.clone_from(new);
-            }
-        };
-        replace(&mut partition.replicas, &r.replicas);
-        replace(&mut partition.isr, &r.isr);
-        replace(&mut partition.removing_replicas, &r.removing_replicas);
-        replace(&mut partition.adding_replicas, &r.adding_replicas);
-        replace(&mut partition.elr, &r.eligible_leader_replicas);
-        replace(&mut partition.last_known_elr, &r.last_known_elr);
-        if let Some(directories) = &r.directories {
-            partition.directories.clone_from(directories);
-        }
-        partition.directories.resize(partition.replicas.len(), Uuid::ZERO);
-        // -2 leaves the leader as it is; naming it again starts a new epoch.
-        if r.leader >= NO_LEADER {
-            partition.leader = r.leader;
-            partition.leader_epoch += 1;
-        }
-        if r.leader_recovery_state >= 0 {
-            partition.leader_recovery_state = r.leader_recovery_state;
-        }
-        partition.partition_epoch += 1;
+        partition.merge(r);
+        let after = slot.clone();
+        self.index.follow(r.topic_id, r.partition_id, Some(&before), Some(&after));
         Ok(Change::PartitionChanged { topic: name, id: r.topic_id, partition: r.partition_id, before: Some(before) })
     }
 
@@ -219,6 +199,9 @@ impl Image {
             }
         }
         self.configs.remove(&Resource::topic(&topic.name));
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            self.index.follow(id, number, Some(partition), None);
+        }
         self.partitions -= topic.partitions.len();
         Ok(Change::TopicDeleted(topic))
     }
@@ -232,12 +215,13 @@ impl Image {
             },
         };
         for id in affected {
-            let has_elr = |p: &Arc<Partition>| !p.elr.is_empty() || !p.last_known_elr.is_empty();
+            // Where nobody leads, the high watermark stands still whatever the configuration says, and the ELR is
+            // all that can bring the partition back.
+            let has_elr = |p: &Arc<Partition>| !p.elr.is_empty() && !p.isr.is_empty();
             if self.topic_by_id(id).is_some_and(|topic| topic.partitions.iter().any(has_elr)) {
                 for partition in self.topic_mut(id)?.partitions.iter_mut().filter(|p| has_elr(p)) {
                     let partition = Arc::make_mut(partition);
                     partition.elr.clear();
-                    partition.last_known_elr.clear();
                     partition.partition_epoch += 1;
                 }
             }

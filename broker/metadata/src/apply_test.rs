@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::controller::tests::{broker, context, with_brokers};
-use crate::controller::{self, Registration, create_topics, delete_topics};
+use crate::controller::{self, Policy, Registration, create_topics, delete_topics};
 use crate::record;
 
 /// What may happen to a cluster.
@@ -84,10 +84,13 @@ fn records(image: &Image, step: Step) -> Vec<MetadataRecord> {
             let endpoint = Endpoint { name: "L".into(), host: "h".into(), port: 9092, security_protocol: 0 };
             broker.endpoints.push(endpoint);
             broker.incarnation = Uuid([b + 50; 16]);
-            let wanted = Registration { cluster_id: "cluster".into(), broker, clean: false };
-            controller::register_broker(image, &wanted, 1000).unwrap().records
+            let wanted = Registration { cluster_id: "cluster".into(), broker, clean: false, predecessor_alive: false };
+            // A broker that can't do a finalized feature is refused.
+            controller::register_broker(image, &wanted, 1000, &Policy::default()).map_or(vec![], |d| d.records)
         }
-        Step::Unregister(b) => controller::unregister_broker(image, b.into()).map_or(vec![], |d| d.records),
+        Step::Unregister(b) => {
+            controller::unregister_broker(image, b.into(), &Policy::default()).map_or(vec![], |d| d.records)
+        }
         Step::Fence(b, fenced) => {
             let change = image.broker(b.into()).map(|broker| BrokerRegistrationChangeRecord {
                 broker_id: broker.id,

@@ -8,7 +8,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use klamm_protocol::Uuid;
+use klamm_protocol::messages::PartitionChangeRecord;
 
+use crate::index::Index;
 use crate::ordered::OrderedMap;
 
 /// A partition without a leader.
@@ -96,8 +98,49 @@ pub struct Partition {
     pub leader_recovery_state: i8,
     /// Replicas that left the ISR but still hold everything committed (KIP-966).
     pub elr: Vec<i32>,
-    /// The last members of an ELR that emptied.
+    /// The last leader of a partition that has none, as Kafka keeps it by default.
     pub last_known_elr: Vec<i32>,
+}
+
+impl Partition {
+    /// Whether replicas are being brought or dropped.
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding_replicas.is_empty() || !self.removing_replicas.is_empty()
+    }
+
+    /// The log directory of a replica; zero when it isn't assigned or there is no such replica.
+    pub fn directory(&self, broker: i32) -> Uuid {
+        let at = self.replicas.iter().position(|id| *id == broker);
+        at.and_then(|at| self.directories.get(at).copied()).unwrap_or(Uuid::ZERO)
+    }
+
+    /// Changes what a record names, and the epochs with it.
+    pub fn merge(&mut self, r: &PartitionChangeRecord) {
+        let replace = |list: &mut Vec<i32>, new: &Option<Vec<i32>>| {
+            if let Some(new) = new {
+                list.clone_from(new);
+            }
+        };
+        replace(&mut self.replicas, &r.replicas);
+        replace(&mut self.isr, &r.isr);
+        replace(&mut self.removing_replicas, &r.removing_replicas);
+        replace(&mut self.adding_replicas, &r.adding_replicas);
+        replace(&mut self.elr, &r.eligible_leader_replicas);
+        replace(&mut self.last_known_elr, &r.last_known_elr);
+        if let Some(directories) = &r.directories {
+            self.directories.clone_from(directories);
+        }
+        self.directories.resize(self.replicas.len(), Uuid::ZERO);
+        // -2 leaves the leader as it is; naming it again starts a new epoch.
+        if r.leader >= NO_LEADER {
+            self.leader = r.leader;
+            self.leader_epoch += 1;
+        }
+        if r.leader_recovery_state >= 0 {
+            self.leader_recovery_state = r.leader_recovery_state;
+        }
+        self.partition_epoch += 1;
+    }
 }
 
 /// A topic.
@@ -178,6 +221,11 @@ impl Broker {
         !self.fenced && !self.in_controlled_shutdown
     }
 
+    /// Whether a log directory works: one that isn't assigned yet counts while any does.
+    pub fn has_directory(&self, directory: Uuid) -> bool {
+        directory.is_zero() || self.log_dirs.contains(&directory)
+    }
+
     /// Where a new replica goes: the directory when there is only one, else the broker chooses.
     pub fn default_directory(&self) -> Uuid {
         match self.log_dirs[..] {
@@ -200,6 +248,7 @@ pub struct Image {
     pub(crate) brokers: Arc<BTreeMap<i32, Arc<Broker>>>,
     pub(crate) features: Arc<BTreeMap<String, i16>>,
     pub(crate) next_producer_id: i64,
+    pub(crate) index: Index,
 }
 
 impl Image {
@@ -215,6 +264,7 @@ impl Image {
             brokers: Arc::default(),
             features: Arc::default(),
             next_producer_id: 0,
+            index: Index::default(),
         }
     }
 

@@ -9,13 +9,18 @@ pub mod controller;
 pub mod describe;
 mod dump;
 pub mod image;
+mod index;
 pub mod names;
 pub mod ordered;
 pub mod placement;
 pub mod record;
+pub mod restart_safety;
 pub mod rules;
+pub mod state_hash;
 
 pub use apply::{ApplyError, Change};
 pub use image::{Broker, Endpoint, Entries, Image, Partition, Resource, ResourceType, Topic};
 pub use record::MetadataRecord;
+pub use restart_safety::restart_safety;
 pub use rules::ConfigRules;
+pub use state_hash::state_hash;

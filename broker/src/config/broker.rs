@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use klamm_metadata::controller::Policy;
+
 use super::layers::Layers;
 use super::listener::{self, HostPort, Listener, SecurityProtocol, Voter};
 use super::settings::{ConfigError, ConfigErrors, Entries, Settings};
@@ -166,6 +168,12 @@ impl BrokerConfig {
     pub fn with_dynamic(&self, cluster: Entries, broker: Entries) -> Result<BrokerConfig, ConfigErrors> {
         let layers = self.layers.with_dynamic(cluster, broker);
         BrokerConfig::from_layers(layers, &mut Vec::new(), &|key, reason| ConfigError::new(key, reason))
+    }
+
+    /// What decides about leaders of topics that have no configuration of their own.
+    pub fn election_policy(&self) -> Policy {
+        let topic = self.topic(&Entries::new());
+        Policy { min_isr: topic.min_insync_replicas, unclean: topic.unclean_leader_election }
     }
 
     /// The configuration of a topic that has these entries of its own.

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klamm_protocol::error::ErrorCode;
+use klamm_protocol::messages::ClearElrRecord;
 use klamm_protocol::messages::alter_configs_request::AlterConfigsRequest;
 use klamm_protocol::messages::alter_configs_response::{self as legacy, AlterConfigsResponse};
 use klamm_protocol::messages::incremental_alter_configs_request::{AlterableConfig, IncrementalAlterConfigsRequest};
@@ -12,6 +13,8 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
+use super::mistakes::{Mistake, made};
+use super::policy::MIN_ISR;
 use super::{ApiError, Context, Decision, Operation, RECORDS_MAX, fields, too_large};
 use crate::dump::config_record;
 use crate::image::{Entries, Image, Resource, ResourceType};
@@ -155,7 +158,12 @@ impl<'r> Batch<'r> {
         let reload = resource.kind == ResourceType::Broker;
         let effective =
             changes.iter().filter(|(key, value)| current.get(*key) != value.as_ref() || (reload && value.is_some()));
+        let before = self.records.len();
         self.records.extend(effective.map(|(key, value)| config_record(&resource, key, value.as_deref()).into()));
+        let min_isr = changes.get(MIN_ISR).is_some_and(|value| current.get(MIN_ISR) != value.as_ref());
+        if min_isr && self.records.len() > before && !made(Mistake::ElrOutlivesMinIsr) {
+            self.records.extend(void_elr(&resource));
+        }
         Ok(())
     }
 
@@ -172,6 +180,17 @@ impl<'r> Batch<'r> {
         }
         (self.records, outcomes)
     }
+}
+
+/// With another `min.insync.replicas` the high watermark may move while those who left the ISR are eligible still:
+/// they would no longer hold everything.
+fn void_elr(resource: &Resource) -> Option<MetadataRecord> {
+    let topic_name = match resource.kind {
+        ResourceType::Topic => resource.name.to_string(),
+        ResourceType::Broker if resource.name.is_empty() => String::new(),
+        _ => return None,
+    };
+    Some(ClearElrRecord { topic_name }.into())
 }
 
 fn unknown_type(kind: i8) -> ApiError {

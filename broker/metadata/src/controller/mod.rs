@@ -5,12 +5,21 @@
 //! request's order.
 
 pub mod alter_configs;
+pub mod alter_partition;
+pub mod assign_dirs;
+pub mod broker_state;
 pub mod brokers;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
+pub mod elect_leaders;
+pub mod heartbeats;
 pub mod internal_topics;
+mod mistakes;
+pub mod partition_change;
+pub mod policy;
 pub mod producer_ids;
+pub mod reassignments;
 mod replicas;
 
 use klamm_protocol::Uuid;
@@ -20,12 +29,21 @@ use crate::record::MetadataRecord;
 use crate::rules::ConfigRules;
 
 pub use alter_configs::{alter_configs, incremental_alter_configs};
-pub use brokers::{Registration, register_broker, unregister_broker};
+pub use alter_partition::alter_partition;
+pub use assign_dirs::assign_replicas_to_dirs;
+pub use broker_state::{
+    Progress, begin_shutdown, directories_failed, elect_leaderless, fence, unfence, unregister_broker,
+};
+pub use brokers::{Registration, register_broker};
 pub use create_partitions::create_partitions;
 pub use create_topics::{create_topics, named_topics};
 pub use delete_topics::delete_topics;
+pub use elect_leaders::{balance_leaders, elect_leaders};
+pub use heartbeats::Heartbeats;
 pub use internal_topics::{InternalTopics, internal_topic};
+pub use policy::Policy;
 pub use producer_ids::{PRODUCER_ID_BLOCK, allocate_producer_ids};
+pub use reassignments::{alter_partition_reassignments, list_partition_reassignments};
 
 /// No request may make more records than this: they travel, and are applied, together.
 pub const RECORDS_MAX: usize = 10_000;
@@ -85,6 +103,8 @@ pub struct Context<'a> {
     pub num_partitions: i32,
     /// `default.replication.factor`.
     pub replication_factor: i16,
+    /// The static configuration's part in who may lead.
+    pub policy: Policy,
 }
 
 /// Records to commit and the response to give once they are applied.
@@ -118,3 +138,7 @@ fn fields(outcome: &Result<(), ApiError>) -> (i16, Option<String>) {
 #[cfg(test)]
 #[path = "tests.rs"]
 pub(crate) mod tests;
+
+#[cfg(test)]
+#[path = "model_test.rs"]
+mod model;

@@ -24,8 +24,13 @@ use crate::rules::EffectiveConfig;
 pub(crate) fn with_brokers(racks: &[Option<String>]) -> Image {
     let mut image = Image::new("cluster");
     for (id, rack) in (0..).zip(racks) {
-        let wanted = Registration { cluster_id: "cluster".into(), broker: broker(id, rack.clone()), clean: true };
-        let decided = register_broker(&image, &wanted, i64::from(id) + 10).unwrap();
+        let wanted = Registration {
+            cluster_id: "cluster".into(),
+            broker: broker(id, rack.clone()),
+            clean: true,
+            predecessor_alive: false,
+        };
+        let decided = register_broker(&image, &wanted, i64::from(id) + 10, &Policy::default()).unwrap();
         image.apply_all(&decided.records).unwrap();
     }
     image
@@ -109,6 +114,7 @@ pub(crate) fn context() -> Context<'static> {
         may: &|_, _| true,
         num_partitions: 2,
         replication_factor: 1,
+        policy: Policy::default(),
     }
 }
 
@@ -230,8 +236,8 @@ fn assignments_by_hand_are_checked() {
     let mut image = with_brokers(&[None, None]);
     let mut fenced = broker(2, None);
     fenced.fenced = true;
-    let wanted = Registration { cluster_id: "cluster".into(), broker: fenced, clean: true };
-    image.apply_all(&register_broker(&image, &wanted, 50).unwrap().records).unwrap();
+    let wanted = Registration { cluster_id: "cluster".into(), broker: fenced, clean: true, predecessor_alive: false };
+    image.apply_all(&register_broker(&image, &wanted, 50, &Policy::default()).unwrap().records).unwrap();
     let mut gap = assigned("gap", &[&[0], &[1]]);
     gap.assignments[1].partition_index = 2;
     let mut double = assigned("double", &[&[0], &[1]]);
@@ -524,28 +530,30 @@ fn producer_ids_are_given_once() {
 fn a_new_incarnation_after_a_crash_leads_under_a_new_epoch() {
     let mut image = with_brokers(&[None, None]);
     create(&mut image, vec![assigned("t", &[&[0], &[1]])]);
-    let mut wanted = Registration { cluster_id: "cluster".into(), broker: broker(0, None), clean: false };
-    let same = register_broker(&image, &wanted, 99).unwrap();
-    assert_eq!((same.response, same.records.len()), (10, 1), "the same incarnation keeps its epoch");
+    let mut wanted =
+        Registration { cluster_id: "cluster".into(), broker: broker(0, None), clean: false, predecessor_alive: false };
+    let policy = Policy::default();
+    let same = register_broker(&image, &wanted, 99, &policy).unwrap();
+    assert_eq!((same.response, same.records.len()), (Progress::Done(10), 1), "the same incarnation keeps its epoch");
     wanted.broker.incarnation = Uuid([77; 16]);
-    let new = register_broker(&image, &wanted, 99).unwrap();
-    assert_eq!((new.response, new.records.len()), (99, 2));
+    let new = register_broker(&image, &wanted, 99, &policy).unwrap();
+    assert_eq!((new.response, new.records.len()), (Progress::Done(99), 2));
     let changes = image.apply_all(&new.records).unwrap();
     assert!(
-        matches!(&changes[1], Change::PartitionChanged { partition: 0, before: Some(b), .. } if b.leader_epoch == 0)
+        matches!(&changes[0], Change::PartitionChanged { partition: 0, before: Some(b), .. } if b.leader_epoch == 0)
     );
     let epochs: Vec<_> = image.topic("t").unwrap().partitions.iter().map(|p| (p.leader, p.leader_epoch)).collect();
     assert_eq!(epochs, [(0, 1), (1, 0)]);
     wanted.cluster_id = "other".into();
-    assert_eq!(register_broker(&image, &wanted, 100).unwrap_err().code, ErrorCode::InconsistentClusterId);
+    assert_eq!(register_broker(&image, &wanted, 100, &policy).unwrap_err().code, ErrorCode::InconsistentClusterId);
     wanted.cluster_id = "cluster".into();
     wanted.broker.log_dirs = vec![Uuid([101; 16])];
-    let swapped = register_broker(&image, &wanted, 100).unwrap_err();
+    let swapped = register_broker(&image, &wanted, 100, &policy).unwrap_err();
     assert_eq!(swapped.code, ErrorCode::InvalidRegistration);
-    let gone = unregister_broker(&image, 1).unwrap();
+    let gone = unregister_broker(&image, 1, &policy).unwrap();
     image.apply_all(&gone.records).unwrap();
     assert!(image.broker(1).is_none());
-    assert_eq!(unregister_broker(&image, 1).unwrap_err().code, ErrorCode::BrokerIdNotRegistered);
+    assert_eq!(unregister_broker(&image, 1, &policy).unwrap_err().code, ErrorCode::BrokerIdNotRegistered);
 }
 
 #[test]
