@@ -207,6 +207,21 @@ impl Core {
         is_majority(&members, &reached.map(|(id, _)| *id).collect())
     }
 
+    /// Makes room for `bytes` in the journal before Raft knows of what comes: a full disk then refuses one thing
+    /// instead of ending the process, which an append that fails half-way must do.
+    pub async fn reserve(&self, bytes: u64) -> Result<(), QuorumError> {
+        if self.node.journal.lock().has_room(bytes) {
+            return Ok(());
+        }
+        let journal = self.node.journal.clone();
+        match tokio::task::spawn_blocking(move || journal.lock().reserve(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error @ QuorumError::NoSpace { .. })) => Err(error),
+            Ok(Err(error)) => Err(self.stopped(self.failure.storage(error))),
+            Err(error) => Err(self.stopped(error)),
+        }
+    }
+
     /// Runs a task for as long as the quorum is open.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock();

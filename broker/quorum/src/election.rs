@@ -188,6 +188,9 @@ pub async fn resign(core: &Arc<Core>) -> Result<bool, QuorumError> {
 
 async fn hand_over(core: &Arc<Core>, term: u64, members: &Membership) -> bool {
     let patience = core.heartbeat() * RESIGN_HEARTBEATS;
+    if !members.nodes().any(|(id, voter)| may_succeed(core, members, *id, voter)) {
+        return false;
+    }
     // A proposal that is under way would leave the successor behind.
     let Ok(_idle) = timeout(patience, core.writing.lock()).await else { return false };
     let Ok(Some((id, voter))) = timeout(patience, successor(core, members)).await else { return false };
@@ -203,6 +206,13 @@ async fn hand_over(core: &Arc<Core>, term: u64, members: &Membership) -> bool {
     matches!(timeout(patience, taken).await, Ok(Ok(_)))
 }
 
+/// Another voter that answers.
+fn may_succeed(core: &Core, members: &Membership, id: i32, voter: &Voter) -> bool {
+    let heard = core.node.contacts.member(id, voter).and_then(|c| c.heard);
+    let alive = heard.is_some_and(|at| at.elapsed() < core.heartbeat() * 4);
+    alive && id != core.id() && members.voter_ids().any(|v| v == id)
+}
+
 /// The first voter that is heard and has the whole log.
 async fn successor(core: &Arc<Core>, members: &Membership) -> Option<(i32, Voter)> {
     let mut data = core.raft.data_metrics();
@@ -210,10 +220,7 @@ async fn successor(core: &Arc<Core>, members: &Membership) -> Option<(i32, Voter
         let last = core.node.journal.lock().last();
         let matched = data.borrow_and_update().replication.clone().unwrap_or_default();
         let fit = members.nodes().find(|(id, voter)| {
-            let heard = core.node.contacts.member(**id, voter).and_then(|c| c.heard);
-            let alive = heard.is_some_and(|at| at.elapsed() < core.heartbeat() * 4);
-            let votes = **id != core.id() && members.voter_ids().any(|v| v == **id);
-            votes && alive && matched.get(id).is_some_and(|at| *at == last)
+            may_succeed(core, members, **id, voter) && matched.get(id).is_some_and(|at| *at == last)
         });
         if let Some((id, voter)) = fit {
             return Some((*id, voter.clone()));

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::core::Core;
 use crate::error::QuorumError;
 use crate::message::{Answer, Ask, Identity, Refusal, Reply};
+use crate::network;
 use crate::node::CallError;
 use crate::receive::install;
 use crate::transport::Peer;
@@ -103,7 +104,10 @@ pub async fn follow(core: Arc<Core>) {
                 sleep(PAUSE).await;
             }
             Err(QuorumError::Stopped(_)) => return,
-            Err(_) => sleep(PAUSE).await,
+            Err(error) => {
+                tracing::debug!(%error, "committed metadata isn't taken over now");
+                sleep(WAIT).await;
+            }
         }
         if core.raft.metrics().borrow().running_state.is_err() {
             return;
@@ -177,6 +181,7 @@ async fn pull(core: &Arc<Core>, source: &Source, from_applied: bool) -> Result<P
             if !(first..).zip(entries.iter().map(|e| e.log_id)).all(orderly) {
                 return Ok(Pulled::Elsewhere(None));
             }
+            core.reserve(network::size(&entries) as u64).await?;
             let rpc = AppendEntriesRequest { vote, prev_log_id: last, entries, leader_commit: commit };
             match core.raft.append_entries(rpc).await.map_err(|e| core.stopped(e))? {
                 AppendEntriesResponse::HigherVote(mine) => {

@@ -318,6 +318,12 @@ impl Journal {
         self.first + self.positions.len() as u64
     }
 
+    /// Whether `bytes` more can be written without asking the disk for room.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let fits = |s: &Segment| s.len < self.segment_bytes && s.len + bytes + RESERVE_SPARE <= s.allocated;
+        self.segments.back().is_some_and(fits)
+    }
+
     /// Makes sure that `bytes` more can be written; [`QuorumError::NoSpace`] leaves the journal as it was.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), QuorumError> {
         self.check()?;

@@ -21,6 +21,8 @@ use crate::types::{Membership, Voter};
 const COMMIT_WAIT: Duration = Duration::from_secs(10);
 /// A new voter must come near the end of the log within this time.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
+/// Room for the two entries of a change.
+const CHANGE_BYTES: u64 = 16 << 10;
 /// How near.
 const NEAR: u64 = 16;
 
@@ -163,6 +165,7 @@ async fn caught_up(core: &Arc<Core>, id: i32) {
 }
 
 async fn change(core: &Arc<Core>, change: ChangeMembers<i32, Voter>, retain: bool) -> Result<(), QuorumError> {
+    core.reserve(CHANGE_BYTES).await?;
     match within(core.raft.change_membership(change, retain)).await? {
         Ok(_) => Ok(()),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(core.not_leader()),

@@ -70,10 +70,11 @@ fn unexpected() -> RpcError {
     CallError::Answer("kind of answer").into()
 }
 
-fn size(entries: &[Entry]) -> usize {
+/// About the bytes that entries take.
+pub fn size(entries: &[Entry]) -> usize {
     let size = |e: &Entry| match &e.payload {
-        EntryPayload::Normal(batch) => codec::records_size(&batch.records),
-        _ => 256,
+        EntryPayload::Normal(batch) => 64 + codec::records_size(&batch.records),
+        _ => 1024,
     };
     entries.iter().map(size).sum()
 }

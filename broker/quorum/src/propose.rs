@@ -77,18 +77,9 @@ async fn propose_one(core: &Arc<Core>, term: u64, records: Vec<Bytes>, size: usi
     if core.leads() != Some(term) && core.failure.get().is_none() {
         return Err(Failed::NotLeader);
     }
-    // Room is made before Raft knows of the records: a full disk then refuses a request instead of ending the
-    // process, which an append that fails half-way must do.
-    let room = core.node.journal.clone();
-    let reserved = tokio::task::spawn_blocking(move || room.lock().reserve(size as u64 + 1024)).await;
-    match reserved {
-        Ok(Ok(())) => {}
-        Ok(Err(QuorumError::NoSpace { .. })) => return Err(Failed::NoSpace),
-        Ok(Err(e)) => {
-            let text = e.to_string();
-            core.failure.storage(e);
-            return Err(Failed::Stopped(text));
-        }
+    match core.reserve(size as u64 + 1024).await {
+        Ok(()) => {}
+        Err(QuorumError::NoSpace { .. }) => return Err(Failed::NoSpace),
         Err(e) => return Err(Failed::Stopped(e.to_string())),
     }
     let mut write = std::pin::pin!(core.raft.client_write(Batch { records: records.into(), term: Some(term) }));

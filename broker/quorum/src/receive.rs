@@ -6,6 +6,7 @@
 //! them from whoever knows its directory id. A node that has missed how the membership changed learns it by
 //! pulling committed entries (see [`crate::follow`]) before it takes a new member's word.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::core::Core;
 use crate::error::QuorumError;
 use crate::message::{Answer, Appended, Ask, Identity, Refusal, Reply, Request};
 use crate::types::{Entry, LogId, Snapshot, SnapshotFile, Vote, Voter, term_of};
-use crate::{election, join, snapshots};
+use crate::{election, join, network, snapshots};
 
 /// Largest snapshot that is taken from another node.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
@@ -166,6 +167,13 @@ async fn append(
     leader_commit: Option<LogId>,
     entries: Vec<Entry>,
 ) -> Result<Reply, QuorumError> {
+    if !entries.is_empty() {
+        match core.reserve(network::size(&entries) as u64).await {
+            Ok(()) => {}
+            Err(QuorumError::NoSpace { .. }) => return Ok(busy("no space left for the metadata log")),
+            Err(e) => return Err(e),
+        }
+    }
     let rpc = AppendEntriesRequest { vote, prev_log_id, entries, leader_commit };
     let done = core.raft.append_entries(rpc).await.map_err(|e| core.stopped(e))?;
     if !matches!(done, AppendEntriesResponse::HigherVote(_)) {
@@ -241,8 +249,12 @@ pub async fn install(
             Ok(_) => return Ok(Err("a snapshot of another offset".to_owned())),
             Err(malformed) => return Ok(Err(format!("malformed {}", malformed.0))),
         };
-        snapshots.lock().install(meta.clone(), &bytes)?;
-        Ok(Ok(meta))
+        match snapshots.lock().install(meta.clone(), &bytes) {
+            Err(QuorumError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                Ok(Err("no space left for the snapshot".to_owned()))
+            }
+            other => other.map(|()| Ok(meta)),
+        }
     };
     let written = core.failure.blocking(work).await.map_err(|e| core.stopped(e))?;
     let meta = match written {

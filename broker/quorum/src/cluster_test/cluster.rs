@@ -89,7 +89,8 @@ impl Cluster {
     pub fn new(seed: u64, bootstrap: Bootstrap) -> Self {
         Self {
             net: Net::new(seed),
-            root: TempDir::new().unwrap(),
+            // Memory where there is any: most of these tests are about messages, and sync some thousand times.
+            root: TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap(),
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
             tapes: Vec::new(),

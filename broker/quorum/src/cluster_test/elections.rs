@@ -60,7 +60,11 @@ async fn a_killed_leader_is_followed_by_another_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failover_in_real_time() {
-    let mut cluster = Cluster::of(3, 3).await;
+    let mut cluster = Cluster::new(3, voters(&[0, 1, 2]));
+    cluster.root = tempfile::TempDir::new().unwrap();
+    for id in 0..3 {
+        cluster.start(id).await;
+    }
     let (mut kills, mut stops) = (Vec::new(), Vec::new());
     for round in 0..6 {
         let old = cluster.leader().await;

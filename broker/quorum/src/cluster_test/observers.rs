@@ -121,3 +121,35 @@ async fn seats_are_given_and_taken_without_a_restart() {
     cluster.put("after").await;
     cluster.agree().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_keeps_a_follower_behind_and_alive() {
+    let mut cluster = Cluster::new(24, super::cluster::voters(&[0, 1, 2]));
+    let small = cluster.config(2).dir;
+    std::fs::create_dir_all(&small).unwrap();
+    let small = small.to_str().unwrap().to_owned();
+    let run = |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).status();
+    if !run(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", &small]).is_ok_and(|s| s.success()) {
+        println!("not tested: this user can't mount a small tmpfs");
+        return;
+    }
+    for id in 0..3 {
+        cluster.start(id).await;
+    }
+    cluster.bootstrap = Bootstrap::Join((0..2).map(|id| ("sim".to_owned(), port(id))).collect());
+    while cluster.leader().await == 2 {
+        cluster.quorum(2).resign().await.unwrap();
+    }
+    let big = "x".repeat(20_000);
+    for round in 0..100 {
+        cluster.put(&format!("{round} {big}")).await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    let (behind, end) = (cluster.quorum(2).metrics(), cluster.quorum(0).metrics().last_offset);
+    println!("1 MiB holds {:?} of {end:?} entries of 20,000 bytes", behind.last_offset);
+    assert!(behind.last_offset < end && cluster.quorum(2).inner.core.failure.get().is_none());
+    assert!(run(&["mount", "-o", "remount,size=32m", &small]).unwrap().success());
+    cluster.agree().await;
+    cluster.kill(2).await;
+    assert!(run(&["umount", "-l", &small]).unwrap().success());
+}
