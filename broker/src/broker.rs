@@ -17,7 +17,9 @@ use crate::complaints::Complaints;
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
 use crate::coordinator::Groups;
+use crate::memory;
 use crate::metrics::Metrics;
+use crate::net::budget::Budget;
 use crate::net::listener::Connections;
 use crate::random::Random;
 use crate::replica::replicas::Replicas;
@@ -49,6 +51,8 @@ pub struct Broker {
     pub metrics: Arc<Metrics>,
     /// Open connections.
     pub connections: Connections,
+    /// Memory for requests that are being received.
+    pub requests: Budget,
     /// Fetch sessions.
     pub sessions: Sessions,
     /// Partitions on this broker.
@@ -73,12 +77,14 @@ impl Broker {
         groups: Groups,
     ) -> Self {
         let places = config.fetch_session_slots;
+        let requests = config.requests_bytes_max.map_or_else(|| Budget::for_memory(memory::available()), Budget::new);
         Self {
             config,
             clock: Clock::default(),
             random: Random,
             metrics,
             connections: Connections::default(),
+            requests,
             sessions: Sessions::new(places),
             replicas,
             controller,

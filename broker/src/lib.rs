@@ -12,6 +12,7 @@ pub mod controller;
 pub mod coordinator;
 pub mod logging;
 pub mod maintenance;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod random;

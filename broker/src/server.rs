@@ -401,7 +401,8 @@ async fn reap(broker: Arc<Broker>) {
     loop {
         tokio::select! {
             _ = tick.tick() => {
-                for _ in 0..broker.connections.reap(broker.clock.now_ms(), idle_max_ms) {
+                let short = broker.requests.is_short();
+                for _ in 0..broker.connections.reap(broker.clock.now_ms(), idle_max_ms, short) {
                     broker.metrics.connection_expired();
                 }
             }

@@ -50,11 +50,22 @@ pub struct Target {
 impl Target {
     /// Takes the turn and notes the broker's memory and log.
     pub fn new(name: &'static str) -> Target {
-        static TURN: Mutex<()> = Mutex::new(());
         static BROKER: OnceLock<Broker> = OnceLock::new();
+        Target::on(&BROKER, name, &[])
+    }
+
+    /// The same with a broker that has little memory for requests under way.
+    pub fn frugal(name: &'static str) -> Target {
+        static BROKER: OnceLock<Broker> = OnceLock::new();
+        Target::on(&BROKER, name, &[("queued.max.request.bytes", "33554432")])
+    }
+
+    fn on(broker: &'static OnceLock<Broker>, name: &'static str, settings: &[(&str, &str)]) -> Target {
+        static TURN: Mutex<()> = Mutex::new(());
         // A failed test must not fail the others.
         let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let broker = BROKER.get_or_init(|| Broker::start(&[("num.partitions", "1"), ("log.cleaner.enable", "true")]));
+        let all = [&[("num.partitions", "1"), ("log.cleaner.enable", "true")], settings].concat();
+        let broker = broker.get_or_init(|| Broker::start(&all));
         let pid = broker.pid();
         // Peak memory is counted from here on.
         let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
@@ -112,13 +123,17 @@ impl Target {
         });
     }
 
+    /// How far resident memory has risen at most since the attack began, in MiB.
+    pub fn rise(&self) -> f64 {
+        peak_kib(self.broker.pid()).saturating_sub(self.rss_before_kib) as f64 / 1024.0
+    }
+
     /// What must hold after an attack over `connections` connections; prints the figures.
     #[track_caller]
     pub fn unharmed(&self, connections: usize) {
         let known = brokers(self.broker.bootstrap());
         assert!(matches!(known, Ok(1)), "{}: the broker no longer serves: {known:?}", self.name);
-        let peak = peak_kib(self.broker.pid());
-        let rise = peak.saturating_sub(self.rss_before_kib) as f64 / 1024.0;
+        let rise = self.rise();
         let per_connection = rise / connections.max(1) as f64;
         let log = self.broker.log();
         let new = log.get(self.log_before..).unwrap_or_default();

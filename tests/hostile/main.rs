@@ -7,6 +7,7 @@ mod batch;
 mod batches;
 mod fixture;
 mod frames;
+mod memory;
 mod names;
 mod pipelines;
 mod requests;

@@ -15,6 +15,44 @@ use crate::net::connection::Connection;
 /// The smallest frame that can hold a request header: key, version, correlation id, null client id.
 pub const FRAME_BYTES_MIN: i32 = 10;
 
+/// Frames up to this size may come with any key.
+pub const FRAME_BYTES_COMMON: usize = 512 * 1024;
+
+/// Most bytes of a request that carries no records: names and numbers of some 100,000 partitions.
+const FRAME_BYTES_NAMES: usize = 6 * 1024 * 1024;
+
+/// Most bytes that a frame with this key may have, given that `size` is within `socket.request.max.bytes`.
+pub fn frame_bytes_max(key: i16, size: usize) -> usize {
+    use ApiKey::*;
+    match ApiKey::from_i16(key) {
+        // Records, or what brokers send each other.
+        Some(Produce) => size,
+        None => FRAME_BYTES_COMMON,
+        Some(_) if key >= ApiKey::PRIVATE_MIN => size,
+        // Nothing in them grows with the cluster.
+        Some(ApiVersions | SaslHandshake | SaslAuthenticate | InitProducerId | EndTxn | Heartbeat) => {
+            FRAME_BYTES_COMMON
+        }
+        Some(_) => FRAME_BYTES_NAMES,
+    }
+}
+
+/// What a byte of a large frame costs while its request is handled: records stay where they are, names and numbers are
+/// decoded besides.
+pub fn memory_per_byte(key: i16) -> usize {
+    if key == ApiKey::Produce as i16 { 1 } else { 1 + DECODED_PER_BYTE }
+}
+
+/// Bytes that decoding may take for each byte of a large frame.
+const DECODED_PER_BYTE: usize = 4;
+
+/// Most memory that decoding a frame of `size` bytes may take beyond the frame. Small requests get plenty; in a large
+/// one names and numbers take a few times their bytes, and only a hostile one is made of nothing but empty fields.
+fn decoding_bytes_max(size: usize) -> usize {
+    const GENEROUS: usize = 64 * 1024;
+    GENEROUS + 32 * size.min(GENEROUS) + DECODED_PER_BYTE * size.saturating_sub(GENEROUS)
+}
+
 /// One row of THE table.
 #[derive(Clone, Copy, Debug)]
 pub struct Api {
@@ -160,7 +198,8 @@ pub fn row(key: ApiKey) -> Option<&'static Api> {
 /// The connection must end, and why.
 pub async fn handle(broker: &Arc<Broker>, connection: &Connection, frame: Bytes) -> Result<Option<Encoded>, Refusal> {
     let started = Instant::now();
-    let mut reader = Reader::new(frame);
+    let budget = decoding_bytes_max(frame.len());
+    let mut reader = Reader::with_budget(frame, budget);
     let header = RequestHeader::decode(&mut reader)?;
     let (raw_key, version) = (header.api_key, header.api_version);
     let key = ApiKey::from_i16(raw_key).ok_or(Refusal::UnknownKey(raw_key))?;

@@ -107,6 +107,8 @@ pub struct BrokerConfig {
 
     /// `socket.request.max.bytes`.
     pub request_max_bytes: usize,
+    /// `queued.max.request.bytes`; `None` for a share of the memory.
+    pub requests_bytes_max: Option<usize>,
     /// `socket.listen.backlog.size`.
     pub listen_backlog: u32,
     /// `connections.max.idle.ms`; `None` for never.
@@ -227,6 +229,9 @@ impl BrokerConfig {
             auto_create_topics: layers.flag("auto.create.topics.enable"),
             delete_topics: layers.flag("delete.topic.enable"),
             request_max_bytes: layers.number("socket.request.max.bytes"),
+            requests_bytes_max: usize::try_from(layers.number::<i64>("queued.max.request.bytes"))
+                .ok()
+                .filter(|n| *n > 0),
             listen_backlog: layers.number("socket.listen.backlog.size"),
             connections_max_idle_ms: u64::try_from(layers.number::<i64>("connections.max.idle.ms")).ok(),
             max_connections: layers.number("max.connections"),

@@ -4,15 +4,17 @@
 //! when a fetch is parked (Kafka mutes the channel for the same reason). One read may bring many
 //! frames; their answers leave in one write. An idle connection holds no buffer.
 //!
-//! Invariant: the read buffer grows with the bytes that really arrived, never with an announced size.
+//! Invariant: the read buffer grows with the bytes that really arrived, never with an announced size, and beyond its
+//! first 64 KiB only with memory from the broker's budget (see docs/decisions/011).
 
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use klamm_protocol::ApiKey;
@@ -24,6 +26,7 @@ use tracing::{debug, warn};
 
 use crate::api::{self, Refusal};
 use crate::broker::Broker;
+use crate::net::budget::Share;
 use crate::net::send::SendQueue;
 
 /// Reads ask the kernel for this much when nothing says that more is coming.
@@ -32,8 +35,18 @@ const READ_BYTES: usize = 64 * 1024;
 /// While a frame is incomplete the buffer at most doubles, up to steps of this size.
 const GROW_BYTES_MAX: usize = 1024 * 1024;
 
+/// A read buffer that was larger than this goes with its request, instead of waiting for the next one.
+const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A connection that waits for memory looks this often whether its client is still there.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+
 /// Answers are written once this many bytes wait, even if more requests are at hand.
 const SEND_BYTES: usize = 256 * 1024;
+
+/// A request that holds memory from the budget has to move this much between two looks of the reaper while others
+/// wait for memory, and a byte otherwise; else, after so many looks, its connection ends.
+const PROGRESS: [(usize, u32); 2] = [(1, 30), (64 * 1024, 5)];
 
 /// What the reaper may ask of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,6 +70,12 @@ pub struct Handle {
     last_active_ms: AtomicI64,
     command: AtomicU8,
     wake: Notify,
+    /// Bytes that are here of an unfinished request that holds memory from the budget; 0 when there is none, or when
+    /// it's not the client that keeps it from going on.
+    incoming: AtomicUsize,
+    /// The same at the reaper's last look, and for how many looks it has not moved enough. The reaper's own.
+    seen: AtomicUsize,
+    slow: AtomicU32,
 }
 
 impl Handle {
@@ -67,12 +86,30 @@ impl Handle {
             last_active_ms: AtomicI64::new(now_ms),
             command: AtomicU8::new(Command::None as u8),
             wake: Notify::new(),
+            incoming: AtomicUsize::new(0),
+            seen: AtomicUsize::new(0),
+            slow: AtomicU32::new(0),
         }
     }
 
     /// Milliseconds since bytes last moved.
     pub fn idle_ms(&self, now_ms: i64) -> i64 {
         now_ms - self.last_active_ms.load(Ordering::Relaxed)
+    }
+
+    /// One look of the reaper at an unfinished request that holds memory: whether it has taken too long. `short`: others
+    /// wait for that memory.
+    pub fn is_stuck(&self, short: bool) -> bool {
+        let here = self.incoming.load(Ordering::Relaxed);
+        let before = self.seen.swap(here, Ordering::Relaxed);
+        let (enough, looks) = PROGRESS[usize::from(short)];
+        // Fewer bytes than before are another request's.
+        let moved = here.checked_sub(before).unwrap_or(here);
+        if here == 0 || moved >= enough {
+            self.slow.store(0, Ordering::Relaxed);
+            return false;
+        }
+        self.slow.fetch_add(1, Ordering::Relaxed) + 1 >= looks
     }
 
     /// Asks the connection to end after the answer that it is working on.
@@ -131,6 +168,16 @@ pub enum Ended {
         /// The limit in force.
         max: i32,
     },
+    /// The frame is larger than any honest request with its key.
+    #[error("frame of {size} bytes with API key {key}; such requests have at most {max}")]
+    FrameSizeForKey {
+        /// The announced size.
+        size: usize,
+        /// The API key.
+        key: i16,
+        /// The most that such a request may have.
+        max: usize,
+    },
     /// Idle for longer than `connections.max.idle.ms`, or the broker stops.
     #[error("closed by the broker")]
     Closed,
@@ -160,6 +207,8 @@ struct Serving<'a> {
     input: BytesMut,
     output: SendQueue,
     frame_bytes_max: i32,
+    /// Memory from the broker's budget for the frame that is being received or handled.
+    share: Share<'a>,
 }
 
 impl<'a> Serving<'a> {
@@ -170,6 +219,7 @@ impl<'a> Serving<'a> {
             connection,
             input: BytesMut::new(),
             output: SendQueue::default(),
+            share: broker.requests.share(),
             frame_bytes_max: i32::try_from(broker.config.request_max_bytes).unwrap_or(i32::MAX),
         }
     }
@@ -178,6 +228,9 @@ impl<'a> Serving<'a> {
         loop {
             while let Some(frame) = self.next_frame()? {
                 let answer = self.answer(frame).await?;
+                if self.share.bytes() > 0 {
+                    self.give_back();
+                }
                 if let Some(answer) = answer {
                     self.output.push(answer)?;
                     if self.output.len() >= SEND_BYTES {
@@ -238,10 +291,14 @@ impl<'a> Serving<'a> {
         }
         self.input.advance(4);
         let frame = self.input.split_to(size);
-        // Only Produce profits from sharing the read buffer. Any other request gets its own small
-        // allocation, so that what a handler keeps (member metadata, say) never pins a large buffer.
+        if self.share.bytes() > 0 {
+            self.connection.handle.incoming.store(0, Ordering::Relaxed);
+        }
+        // Only Produce, and what is large, profits from sharing the read buffer. Any other request gets its own
+        // small allocation, so that what a handler keeps never pins the buffer.
         let produce = frame.starts_with(&(ApiKey::Produce as i16).to_be_bytes());
-        Ok(Some(if produce { frame.freeze() } else { Bytes::copy_from_slice(&frame) }))
+        let share = produce || size > READ_BYTES;
+        Ok(Some(if share { frame.freeze() } else { Bytes::copy_from_slice(&frame) }))
     }
 
     /// The size that the frame at the head of the input announces, once four bytes are there.
@@ -252,7 +309,17 @@ impl<'a> Serving<'a> {
         if size < api::FRAME_BYTES_MIN || size > max {
             return Err(Ended::FrameSize { size, max });
         }
-        Ok(Some(usize::try_from(size).unwrap_or(usize::MAX)))
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if size > api::FRAME_BYTES_COMMON
+            && let Some(&[high, low]) = self.input.get(4..6)
+        {
+            let key = i16::from_be_bytes([high, low]);
+            let max = api::frame_bytes_max(key, size);
+            if size > max {
+                return Err(Ended::FrameSizeForKey { size, key, max });
+            }
+        }
+        Ok(Some(size))
     }
 
     async fn flush(&mut self) -> Result<(), Ended> {
@@ -293,9 +360,12 @@ impl<'a> Serving<'a> {
                     continue;
                 }
             }
-            self.make_room()?;
+            self.make_room().await?;
             match self.read_some() {
                 Ok(n) => {
+                    if self.share.bytes() > 0 {
+                        handle.incoming.store(self.input.len(), Ordering::Relaxed);
+                    }
                     handle.last_active_ms.store(self.broker.clock.now_ms(), Ordering::Relaxed);
                     return Ok(n);
                 }
@@ -322,11 +392,55 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn make_room(&mut self) -> Result<(), Ended> {
+    async fn make_room(&mut self) -> Result<(), Ended> {
         let have = self.input.len();
-        let missing = self.announced()?.map_or(READ_BYTES, |size| (4 + size).saturating_sub(have));
+        let frame = self.announced()?.map(|size| 4 + size);
+        let missing = frame.map_or(READ_BYTES, |frame| frame.saturating_sub(have));
         // At most twice what has arrived: a peer pays for each byte of memory with half a byte sent.
-        self.input.reserve(missing.min(have.clamp(READ_BYTES, GROW_BYTES_MAX)));
+        let more = missing.min(have.clamp(READ_BYTES, GROW_BYTES_MAX));
+        if let Some(frame) = frame
+            && have + more > READ_BYTES
+        {
+            let weight =
+                self.input.get(4..6).map_or(1, |key| api::memory_per_byte(i16::from_be_bytes([key[0], key[1]])));
+            self.claim(weight * frame, weight * have, weight * (have + more)).await?;
+        }
+        self.input.reserve(more);
         Ok(())
+    }
+
+    /// Takes memory for `to` bytes of a frame of `frame`, of which `have` are here, from the budget. While there is none,
+    /// nothing is read.
+    async fn claim(&mut self, frame: usize, have: usize, to: usize) -> Result<(), Ended> {
+        let (budget, handle) = (&self.broker.requests, &self.connection.handle);
+        loop {
+            let freed = budget.freed();
+            if self.share.grow(frame, have, to) {
+                return Ok(());
+            }
+            // That nothing comes is not the client's doing now.
+            handle.incoming.store(0, Ordering::Relaxed);
+            tokio::select! {
+                () = freed => {}
+                () = handle.wake.notified() => {}
+                () = tokio::time::sleep(CLAIM_AGAIN) => {
+                    if self.stream.ready(Interest::READABLE).await?.is_read_closed() {
+                        return Err(Ended::Closed);
+                    }
+                }
+            }
+            if handle.closing() {
+                return Err(Ended::Closed);
+            }
+        }
+    }
+
+    /// The request that held memory from the budget is done.
+    fn give_back(&mut self) {
+        if self.share.bytes() > KEEP_BYTES_MAX {
+            // What is left, if anything, are the first bytes of the next.
+            self.input = BytesMut::from(&self.input[..]);
+        }
+        self.share.give_back();
     }
 }

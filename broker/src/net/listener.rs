@@ -77,12 +77,17 @@ impl Connections {
         }
     }
 
-    /// One round of the reaper; the number of connections that it ended.
-    pub fn reap(&self, now_ms: i64, idle_max_ms: Option<i64>) -> usize {
+    /// One round of the reaper; the number of connections that it ended. `short`: somebody waits for memory that
+    /// unfinished requests hold.
+    pub fn reap(&self, now_ms: i64, idle_max_ms: Option<i64>, short: bool) -> usize {
         let mut expired = 0;
         for handle in self.open.lock().by_id.values() {
             let idle_ms = handle.idle_ms(now_ms);
-            if idle_max_ms.is_some_and(|max| idle_ms > max) {
+            if handle.is_stuck(short) {
+                warn!(peer = %handle.peer, "connection closed: its request comes too slowly for the memory it holds");
+                handle.expire();
+                expired += 1;
+            } else if idle_max_ms.is_some_and(|max| idle_ms > max) {
                 handle.expire();
                 expired += 1;
             } else if idle_ms > TRIM_AFTER_MS && idle_ms <= 2 * TRIM_AFTER_MS {

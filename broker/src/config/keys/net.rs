@@ -23,7 +23,7 @@ pub(super) const NET: &[Key] = &[
     int("num.io.threads").or("8").at_least("1").cluster_wide(),
     int("num.network.threads").or("3").at_least("1").cluster_wide(),
     int("producer.purgatory.purge.interval.requests").or("1000"),
-    long("queued.max.request.bytes").or("-1"),
+    long("queued.max.request.bytes").or("-1").acts("Memory for requests that are being received, all connections together; -1 takes a quarter of the memory there is, 32 MiB to 512 MiB. Requests up to 64 KiB are not counted."),
     int("queued.max.requests").or("500").at_least("1"),
     int("request.timeout.ms").or("30000"),
     long("socket.connection.setup.timeout.max.ms").or("30000"),
