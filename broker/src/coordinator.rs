@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::api::error;
 use crate::broker::{Broker, Stop};
-use crate::replica::partition::{Flush, Isolation, Origin, Partition};
+use crate::replica::partition::{Acks, Append, Flush, Isolation, NotAppended, Origin, Partition};
 
 /// The topic that groups and committed offsets live in.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -32,6 +32,9 @@ pub fn is_internal(topic: &str) -> bool {
 /// Records of one step are split into batches of about this size.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// How long answers wait for the replicas of the offsets topic: the default of Kafka's `offsets.commit.timeout.ms`.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How much of the log is read at once while loading.
 const LOAD_BYTES: usize = 1 << 20;
 
@@ -42,6 +45,8 @@ const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug)]
 struct Shard {
     partition: Arc<Partition>,
+    /// The leader epoch it was taken over in. Another leader may have written since an earlier one.
+    epoch: i32,
     /// `None` until the partition has been read.
     coordinator: Mutex<Option<Coordinator>>,
     /// When its next timer is due, in steady wall milliseconds; `i64::MAX` for never.
@@ -107,57 +112,89 @@ impl Groups {
         }
     }
 
-    /// Takes over partitions of the offsets topic: they are read on a blocking thread, and answer
-    /// `CoordinatorLoadInProgress` until then.
+    /// Takes over partitions of the offsets topic that this broker has come to lead. They answer
+    /// `CoordinatorLoadInProgress` until they are read, on a blocking thread. Reading waits until all that earlier
+    /// leaders may have acknowledged is known to be committed.
     pub fn take_over(&self, broker: &Arc<Broker>, partitions: Vec<Arc<Partition>>) {
-        let mut fresh = Vec::new();
-        {
-            let mut shards = self.shards.write();
-            for partition in partitions {
-                let Ok(at) = usize::try_from(partition.index) else { continue };
+        let mut now = Vec::new();
+        for partition in partitions {
+            let Ok(at) = usize::try_from(partition.index) else { continue };
+            let Some((epoch, epoch_start)) = partition.leads_since() else { continue };
+            self.unload(partition.index);
+            let shard = Arc::new(Shard {
+                partition,
+                epoch,
+                coordinator: Mutex::new(None),
+                deadline_ms: AtomicI64::new(i64::MAX),
+            });
+            {
+                let mut shards = self.shards.write();
                 if shards.len() <= at {
                     shards.resize(at + 1, None);
                 }
-                if shards[at].is_some() {
-                    continue;
-                }
-                let shard =
-                    Arc::new(Shard { partition, coordinator: Mutex::new(None), deadline_ms: AtomicI64::new(i64::MAX) });
                 shards[at] = Some(shard.clone());
-                fresh.push(shard);
             }
-        }
-        if fresh.is_empty() {
-            return;
-        }
-        let broker = broker.clone();
-        tokio::task::spawn_blocking(move || {
-            for shard in fresh {
-                match load(&shard.partition, broker.groups.config.clone()) {
-                    Ok(coordinator) => broker.groups.loaded(&broker, &shard, coordinator),
-                    Err(reason) => {
-                        let what = format!("{} cannot be read: {reason}", shard.partition.dir_name());
-                        tracing::error!("{what}");
-                        broker.stop(Stop::Storage(what));
-                    }
+            match shard.partition.when_committed(epoch_start) {
+                Ok(None) => now.push(shard),
+                Ok(Some(committed)) => {
+                    let broker = broker.clone();
+                    tokio::spawn(async move {
+                        // Otherwise the leadership is lost, and this shard with it.
+                        if let Ok(Ok(())) = committed.await {
+                            read(&broker, vec![shard]);
+                        }
+                    });
                 }
+                Err(_) => {}
             }
-        });
+        }
+        if !now.is_empty() {
+            read(broker, now);
+        }
+    }
+
+    /// Another broker coordinates this partition's groups now: whoever waits is told so.
+    pub fn unload(&self, index: i32) {
+        let Ok(at) = usize::try_from(index) else { return };
+        let shard = self.shards.write().get_mut(at).and_then(Option::take);
+        let Some(shard) = shard else { return };
+        shard.deadline_ms.store(i64::MAX, Ordering::SeqCst);
+        let unloaded = shard.coordinator.lock().take().map(|mut coordinator| coordinator.unload());
+        self.hand_out(unloaded.unwrap_or_default());
     }
 
     fn loaded(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, mut coordinator: Coordinator) {
-        if shard.partition.is_deleted() {
+        let mut slot = shard.coordinator.lock();
+        // Under the lock: whoever unloads it first takes it off the list.
+        let current = usize::try_from(shard.partition.index).ok().and_then(|at| self.shards.read().get(at).cloned()?);
+        if shard.partition.is_deleted() || current.is_none_or(|current| !Arc::ptr_eq(&current, shard)) {
             return;
         }
-        let mut slot = shard.coordinator.lock();
         let step = coordinator.loaded(broker.clock.steady_wall_ms());
         self.carry_out(broker, shard, slot.insert(coordinator), step);
+    }
+
+    /// Resolves once everything that the coordinator of `group` knows is committed, so that what it says cannot be
+    /// taken back by another leader.
+    ///
+    /// # Errors
+    /// `NotCoordinator`; `CoordinatorNotAvailable` when the replicas take too long.
+    pub async fn settled(&self, group: &str) -> Result<(), ErrorCode> {
+        let shard = self.shard_of(group)?;
+        let end = shard.partition.offsets().log_end;
+        let committed = shard.partition.when_committed(end).map_err(|_| ErrorCode::NotCoordinator)?;
+        let Some(committed) = committed else { return Ok(()) };
+        match tokio::time::timeout(COMMIT_TIMEOUT, committed).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(_) => Err(ErrorCode::NotCoordinator),
+            Err(_) => Err(ErrorCode::CoordinatorNotAvailable),
+        }
     }
 
     /// Runs `decide` on the coordinator of `group` and waits for the answer to its ticket.
     ///
     /// # Errors
-    /// `NotCoordinator`, `CoordinatorNotAvailable` when the partition is offline or the broker stops,
+    /// `NotCoordinator`, `CoordinatorNotAvailable` when the records did not reach enough replicas or the broker stops,
     /// `CoordinatorLoadInProgress`.
     pub async fn call(
         &self,
@@ -219,7 +256,7 @@ impl Groups {
 
     fn shard_of(&self, group: &str) -> Result<Arc<Shard>, ErrorCode> {
         let at = usize::try_from(self.partition_of(group)?).map_err(|_| ErrorCode::NotCoordinator)?;
-        self.shards.read().get(at).cloned().flatten().ok_or(ErrorCode::CoordinatorNotAvailable)
+        self.shards.read().get(at).cloned().flatten().ok_or(ErrorCode::NotCoordinator)
     }
 
     fn all(&self) -> Vec<Arc<Shard>> {
@@ -239,15 +276,32 @@ impl Groups {
     /// Appends the step's records, commits or fails it, and hands the answers out.
     fn carry_out(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, coordinator: &mut Coordinator, step: Step) {
         let now_ms = broker.clock.steady_wall_ms();
-        let appended = append(&shard.partition, &step.records, broker.clock.wall_ms());
-        let (answers, flush) = match appended {
-            Ok(flush) => (coordinator.commit(step, now_ms), flush),
-            Err(code) => (coordinator.fail(step, code, now_ms), Flush::No),
+        let appended = append(shard, &step.records, broker.clock.wall_ms());
+        let (answers, flush, commit) = match appended {
+            Ok(None) => (coordinator.commit(step, now_ms), Flush::No, None),
+            Ok(Some(append)) => (coordinator.commit(step, now_ms), append.flush, append.commit),
+            Err(code) => (coordinator.fail(step, code, now_ms), Flush::No, None),
         };
         let deadline_ms = coordinator.next_deadline().unwrap_or(i64::MAX);
         shard.deadline_ms.store(deadline_ms, Ordering::SeqCst);
         if deadline_ms < self.sleeping_until_ms.load(Ordering::SeqCst) {
             self.wake.notify_one();
+        }
+        if let Some(commit) = commit {
+            if flush != Flush::No {
+                broker.replicas.flusher.flush_later(&shard.partition);
+            }
+            if !answers.is_empty() {
+                let broker = broker.clone();
+                tokio::spawn(async move {
+                    match tokio::time::timeout(COMMIT_TIMEOUT, commit).await {
+                        Ok(Ok(Ok(()))) => broker.groups.hand_out(answers),
+                        // It may come to be or not: whoever waits asks again, here or elsewhere.
+                        _ => broker.groups.withhold(&answers),
+                    }
+                });
+            }
+            return;
         }
         match flush {
             Flush::No => {}
@@ -281,6 +335,14 @@ impl Groups {
         }
     }
 
+    /// Lets those who wait for these answers know that there are none.
+    fn withhold(&self, answers: &[(Ticket, Answer)]) {
+        let mut waiting = self.waiting.lock();
+        for (ticket, _) in answers {
+            waiting.remove(ticket);
+        }
+    }
+
     /// Runs the timers until the broker stops.
     pub async fn run_timers(&self, broker: &Arc<Broker>) {
         loop {
@@ -308,11 +370,31 @@ impl Groups {
     }
 }
 
-/// Appends records as one or more batches: all of them, or none.
-fn append(partition: &Partition, records: &[CoordinatorRecord], now_ms: i64) -> Result<Flush, ErrorCode> {
+/// Reads shards on a blocking thread.
+fn read(broker: &Arc<Broker>, shards: Vec<Arc<Shard>>) {
+    let broker = broker.clone();
+    tokio::task::spawn_blocking(move || {
+        for shard in shards {
+            match load(&shard.partition, broker.groups.config.clone()) {
+                Ok(coordinator) => broker.groups.loaded(&broker, &shard, coordinator),
+                Err(reason) if shard.partition.is_led_here() && !shard.partition.is_deleted() => {
+                    let what = format!("{} cannot be read: {reason}", shard.partition.dir_name());
+                    tracing::error!("{what}");
+                    broker.stop(Stop::Storage(what));
+                }
+                // Truncated or removed under our hands, and somebody else's by now.
+                Err(_) => {}
+            }
+        }
+    });
+}
+
+/// Appends records as one or more batches: all of them, or none. `None` when there are none.
+fn append(shard: &Shard, records: &[CoordinatorRecord], now_ms: i64) -> Result<Option<Append>, ErrorCode> {
     if records.is_empty() {
-        return Ok(Flush::No);
+        return Ok(None);
     }
+    let partition = &shard.partition;
     let unwritable = |error| {
         tracing::error!(%error, "a coordinator record cannot be written");
         ErrorCode::UnknownServerError
@@ -330,11 +412,14 @@ fn append(partition: &Partition, records: &[CoordinatorRecord], now_ms: i64) -> 
         Ok([only]) => only,
         Err(many) => many.concat().into(),
     };
-    let append = partition.append(&bytes, Origin::Coordinator, now_ms).map_err(|e| {
-        tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
-        error::of_log(&e)
-    })?;
-    Ok(append.flush)
+    let appended = partition.append(&bytes, Origin::Coordinator(shard.epoch), Acks::All, now_ms);
+    appended.map(Some).map_err(|e| match e {
+        NotAppended::Refused(code) => code,
+        NotAppended::Log(e) => {
+            tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
+            error::of_log(&e)
+        }
+    })
 }
 
 /// Reads a whole partition into a new coordinator.

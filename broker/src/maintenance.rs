@@ -31,12 +31,14 @@ pub async fn run(broker: Arc<Broker>) {
     let mut tick = every(TICK);
     let mut idle = every(CLOSE_IDLE);
     let mut retention = every(ms(broker.config.retention_check_interval_ms));
+    let mut high_watermarks = every(ms(broker.config.replication.high_watermark_checkpoint_interval_ms));
     let mut checkpoint = every(ms(broker.config.recovery_checkpoint_interval_ms));
     loop {
         let round: fn(&Broker) -> Result<(), DirError> = tokio::select! {
             _ = tick.tick() => |broker| { flush_by_time(broker); remove_files(broker) },
             _ = retention.tick() => apply_retention,
             _ = checkpoint.tick() => write_checkpoints,
+            _ = high_watermarks.tick() => |broker| broker.replicas.write_high_watermarks(),
             _ = idle.tick() => close_idle,
             _ = broker.stopping() => return,
         };

@@ -23,6 +23,7 @@ use crate::coordinator::{Groups, OFFSETS_TOPIC};
 use crate::metrics::Metrics;
 use crate::net::listener::Listener;
 use crate::random::Random;
+use crate::replica::partition::Partition;
 use crate::replica::replicas::{Followed, Replicas};
 use crate::replica::storage::Storage;
 use crate::{admin, cleaner, logging, maintenance};
@@ -218,14 +219,15 @@ async fn follow_all(broker: &Arc<Broker>, clean: bool) -> Result<(), NoStart> {
     let opened = tokio::task::spawn_blocking(move || {
         let (broker, image) = opening;
         broker.replicas.storage().set_strays_aside(&image, || broker.random.uuid())?;
-        Ok::<_, klamm_log::dirs::DirError>(broker.replicas.open_all(&image, broker.clock.wall_ms()))
+        Ok::<_, klamm_log::dirs::DirError>(broker.replicas.open_all(&image, &broker.clock))
     });
     let began = Instant::now();
     let opened = telling_progress(broker, "opening partitions", opened).await;
     let followed = opened.map_err(NoStart::storage)?.map_err(NoStart::storage)?;
-    if !followed.opened.is_empty() {
+    let partitions = broker.replicas.partitions().len();
+    if partitions > 0 {
         let ms = began.elapsed().as_millis();
-        tracing::info!(partitions = followed.opened.len(), after_clean_stop = clean, ms, "partitions opened");
+        tracing::info!(partitions, after_clean_stop = clean, ms, "partitions opened");
     }
     tell_groups(broker, &image, followed);
     broker.controller.publish(image, offset);
@@ -263,7 +265,7 @@ async fn publish(broker: Arc<Broker>) {
         let following = (broker.clone(), image.clone());
         let followed = tokio::task::spawn_blocking(move || {
             let (broker, image) = following;
-            broker.replicas.follow(&image, &changes, &broker.random, broker.clock.wall_ms())
+            broker.replicas.follow(&image, &changes, &broker.random, &broker.clock)
         });
         match followed.await {
             Ok(followed) => tell_groups(&broker, &image, followed),
@@ -280,11 +282,11 @@ fn tell_groups(broker: &Arc<Broker>, image: &Image, followed: Followed) {
     if let Some(topic) = image.topic(OFFSETS_TOPIC) {
         broker.groups.set_partitions(topic.partitions.len());
     }
-    let offsets = |partition: &Arc<_>| {
-        let partition: &crate::replica::partition::Partition = partition;
-        &*partition.topic.name == OFFSETS_TOPIC
-    };
-    let ours: Vec<_> = followed.opened.into_iter().filter(offsets).collect();
+    let offsets = |partition: &Arc<Partition>| &*partition.topic.name == OFFSETS_TOPIC;
+    for partition in followed.unled.iter().filter(|p| offsets(p)) {
+        broker.groups.unload(partition.index);
+    }
+    let ours: Vec<_> = followed.led.into_iter().filter(offsets).collect();
     if !ours.is_empty() {
         broker.groups.take_over(broker, ours);
     }
@@ -452,10 +454,10 @@ async fn reopen(broker: Arc<Broker>) {
         let trying = (broker.clone(), image.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let (broker, image) = trying;
-            broker.replicas.reopen(&image, broker.clock.wall_ms())
+            broker.replicas.reopen(&image, &broker.clock)
         });
         match opened.await {
-            Ok(opened) => tell_groups(&broker, &image, Followed { opened, deleted: Vec::new() }),
+            Ok(followed) => tell_groups(&broker, &image, followed),
             Err(panic) => broker.stop(Stop::Broken(format!("opening partitions: {panic}"))),
         }
     }

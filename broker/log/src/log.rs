@@ -206,6 +206,12 @@ impl Log {
         Ok(())
     }
 
+    /// Forgets epochs without a batch: for a replica that led and wrote nothing. As a follower it may be sent more
+    /// batches of an older epoch, and would otherwise take them for the begin of that epoch.
+    pub fn drop_empty_epochs(&mut self) {
+        self.epochs_unwritten |= self.epochs.truncate_end(self.log_end);
+    }
+
     /// Writes the epoch file. Not synced here: it can be made again from the batches.
     pub(crate) fn write_epochs(&mut self) -> Result<(), LogError> {
         let path = self.dir.join(EPOCH_FILE);

@@ -1,24 +1,29 @@
-//! Fetch: versions 4 to 18. Reads records for consumers, by session or without, with long poll.
+//! Fetch: versions 4 to 18. Reads records for consumers and followers, by session or without, with long poll.
 //!
 //! A fetch is done once `min_bytes` are there, something failed, or `max_wait_ms` is over; until
 //! then it parks with the partitions it asked for. Records leave as file ranges. The first partition
 //! with records gives at least one whole batch, however small the limits (KIP-74).
 //!
-//! Followers fetch with a replica id; one broker alone has none, so they are refused.
+//! Followers fetch with their replica id, over the listener of brokers. They read up to the log's end, and what they
+//! ask for tells the leader what they have. Consumers read up to the high watermark, from version 11 on from any
+//! replica; one that names its rack may be sent to a replica there (KIP-392).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use klamm_log::LogError;
 use klamm_protocol::messages::fetch_response::{
-    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use klamm_protocol::messages::{FetchRequest, FetchResponse};
 use klamm_protocol::{ErrorCode, Records};
 use parking_lot::Mutex;
 
 use super::{Context, Refusal, error};
-use crate::replica::partition::{Isolation, Partition};
+use crate::replica::leader::Progress;
+use crate::replica::partition::{Isolation, Offsets, Partition};
+use crate::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
 use crate::replica::session::{Opened, Session, Told, TopicKey, Wanted};
 use crate::replica::waiting::FetchWaiter;
 
@@ -35,21 +40,55 @@ struct Limits {
     isolation: Isolation,
     max_bytes: i64,
     min_bytes: i64,
-    follower: bool,
+    reader: Reader,
     incremental: bool,
+    /// The consumer's rack, where replicas are chosen by racks.
+    rack: Option<String>,
 }
+
+/// Who fetches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// A consumer; old ones don't know that they may read from a follower.
+    Consumer { any_replica: bool },
+    /// A broker, in the life of this epoch.
+    Follower { id: i32, epoch: i64 },
+}
+
+/// The replica id of tools that compare replicas: a consumer that may read from any of them.
+const DEBUGGING_REPLICA: i32 = -2;
+
+/// Fetch versions whose consumers may read from followers.
+const ANY_REPLICA_SINCE: i16 = 11;
+
+/// Fetch versions whose answers name the leader that should have been asked (KIP-951).
+const NEW_LEADER_SINCE: i16 = 16;
 
 /// Answers a fetch.
 pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResponse, Refusal> {
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let max_bytes = i64::from(request.max_bytes.min(cx.broker.config.fetch_max_bytes));
-    let replica_id = if cx.version >= 15 { request.replica_state.replica_id } else { request.replica_id };
+    let (replica_id, epoch) = if cx.version >= 15 {
+        (request.replica_state.replica_id, request.replica_state.replica_epoch)
+    } else {
+        (request.replica_id, -1)
+    };
+    let reader = match replica_id {
+        id if id >= 0 => Reader::Follower { id, epoch },
+        id => Reader::Consumer { any_replica: id == DEBUGGING_REPLICA || cx.version >= ANY_REPLICA_SINCE },
+    };
+    if matches!(reader, Reader::Follower { .. }) && !cx.may_replicate() {
+        // A client that poses as a replica would read what is not committed, and hold back or fake what is.
+        return Ok(FetchResponse { error_code: ErrorCode::ClusterAuthorizationFailed.code(), ..Default::default() });
+    }
+    let rack_aware = cx.broker.config.replication.rack_aware_reads && !request.rack_id.is_empty();
     let mut limits = Limits {
         isolation: Isolation::from_wire(request.isolation_level),
         max_bytes,
         min_bytes: i64::from(request.min_bytes).min(max_bytes),
-        follower: replica_id >= 0,
+        reader,
         incremental: false,
+        rack: rack_aware.then(|| request.rack_id.clone()),
     };
     let fresh_id = cx.broker.random.positive_i32();
     let opened = cx.broker.sessions.open(request, cx.version, fresh_id, cx.broker.clock.now_ms());
@@ -63,13 +102,35 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
         }
     };
     let read = long_poll(cx, &session, &limits, max_wait).await;
-    let responses = assemble(&mut session.lock(), read, limits.incremental);
-    Ok(FetchResponse { session_id, responses, ..Default::default() })
+    let leaders = leaders(&read);
+    let responses = assemble(&mut session.lock(), read, limits.incremental, reader);
+    let node_endpoints = if cx.version >= NEW_LEADER_SINCE { endpoints(cx, leaders) } else { Vec::new() };
+    Ok(FetchResponse { session_id, responses, node_endpoints, ..Default::default() })
+}
+
+/// The leaders that the answer names.
+fn leaders(read: &Read) -> Vec<i32> {
+    let mut leaders: Vec<i32> = read.data.iter().map(|(_, d)| d.current_leader.leader_id).filter(|id| *id >= 0).collect();
+    leaders.sort_unstable();
+    leaders.dedup();
+    leaders
+}
+
+fn endpoints(cx: &Context<'_>, leaders: Vec<i32>) -> Vec<NodeEndpoint> {
+    let node = |id| cx.broker.controller.node(id, &cx.connection.listener);
+    let endpoint = |node: crate::controller::Node| NodeEndpoint {
+        node_id: node.id,
+        host: node.host,
+        port: node.port,
+        rack: node.rack,
+        ..Default::default()
+    };
+    leaders.into_iter().filter_map(node).map(endpoint).collect()
 }
 
 /// Reads until the answer is due.
 async fn long_poll(cx: &Context<'_>, session: &Mutex<Session>, limits: &Limits, max_wait: Duration) -> Read {
-    let mut read = read_all(cx, &mut session.lock(), limits);
+    let mut read = read_all(cx, &mut session.lock(), limits, true);
     count(&session.lock());
     if is_due(&read, limits) || max_wait.is_zero() {
         return read;
@@ -78,18 +139,18 @@ async fn long_poll(cx: &Context<'_>, session: &Mutex<Session>, limits: &Limits, 
     tokio::pin!(deadline);
     loop {
         let waiter = FetchWaiter::new((limits.min_bytes - read.bytes).max(1));
-        park(&session.lock(), &waiter);
+        park(&session.lock(), &waiter, limits.reader);
         // What was appended between the read and the registration woke nobody: look once more.
-        read = read_all(cx, &mut session.lock(), limits);
+        read = read_all(cx, &mut session.lock(), limits, false);
         if is_due(&read, limits) {
             return read;
         }
         tokio::select! {
             () = waiter.woken() => {}
-            () = &mut deadline => return read_all(cx, &mut session.lock(), limits),
+            () = &mut deadline => return read_all(cx, &mut session.lock(), limits, false),
             _ = cx.broker.stopping() => return read,
         }
-        read = read_all(cx, &mut session.lock(), limits);
+        read = read_all(cx, &mut session.lock(), limits, false);
         if is_due(&read, limits) {
             return read;
         }
@@ -109,29 +170,46 @@ fn is_due(read: &Read, limits: &Limits) -> bool {
     read.due || read.bytes >= limits.min_bytes
 }
 
-fn park(session: &Session, waiter: &Arc<FetchWaiter>) {
+fn park(session: &Session, waiter: &Arc<FetchWaiter>, reader: Reader) {
     for slot in session.rotation() {
         if let Some(partition) = session.get(slot).and_then(|wanted| wanted.partition.as_ref()) {
-            partition.waiters().register(waiter);
+            match reader {
+                Reader::Consumer { .. } => partition.waiters().register(waiter),
+                Reader::Follower { .. } => partition.follower_waiters().register(waiter),
+            }
         }
     }
 }
 
 /// One pass over the session's partitions, within the answer's byte limit.
-fn read_all(cx: &Context<'_>, session: &mut Session, limits: &Limits) -> Read {
+fn read_all(cx: &Context<'_>, session: &mut Session, limits: &Limits, fresh: bool) -> Read {
     let mut read = Read { data: Vec::new(), bytes: 0, due: false };
     let mut any = false;
     for slot in session.rotation() {
         any = true;
         let Some(wanted) = session.get_mut(slot) else { continue };
         let left = (limits.max_bytes - read.bytes).max(0);
-        let data = match find(cx, wanted) {
-            Ok(partition) => read_one(&partition, wanted, limits, left, read.bytes == 0),
+        let mut data = match find(cx, wanted) {
+            Ok(partition) => {
+                let budget = Budget { left, min_one: read.bytes == 0 };
+                match limits.reader {
+                    Reader::Consumer { any_replica } => read_one(cx, &partition, wanted, limits, budget, any_replica),
+                    Reader::Follower { id, epoch } => {
+                        let now_ms = cx.broker.clock.now_ms();
+                        read_for_follower(&partition, wanted, (id, epoch), budget, fresh, now_ms)
+                    }
+                }
+            }
             Err(code) => failed(wanted.wants.partition, code),
         };
+        if matches!(ErrorCode::from_code(data.error_code), ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch) {
+            data.current_leader = current_leader(cx, wanted);
+        }
         let bytes = data.records.as_ref().map_or(0, |records| records.len() as i64);
         read.bytes += bytes;
-        read.due |= data.error_code != 0 || data.diverging_epoch != EpochEndOffset::default();
+        read.due |= data.error_code != 0
+            || data.diverging_epoch != EpochEndOffset::default()
+            || data.preferred_read_replica >= 0;
         if bytes > 0 || data.error_code != 0 || !limits.incremental || changed(wanted, &data) {
             read.data.push((slot, data));
         }
@@ -156,29 +234,121 @@ fn find(cx: &Context<'_>, wanted: &mut Wanted) -> Result<Arc<Partition>, ErrorCo
     Ok(partition)
 }
 
-fn read_one(partition: &Partition, wanted: &Wanted, limits: &Limits, left: i64, min_one: bool) -> PartitionData {
-    let wants = &wanted.wants;
-    if limits.follower {
-        return failed(wants.partition, ErrorCode::NotLeaderOrFollower);
+/// Who leads the partition, for a client that asked another broker.
+fn current_leader(cx: &Context<'_>, wanted: &Wanted) -> LeaderIdAndEpoch {
+    let image = cx.broker.controller.image();
+    let topic = match &wanted.topic {
+        TopicKey::Name(name) => image.topic(name),
+        TopicKey::Id(id) => image.topic_by_id(*id),
+    };
+    let partition = topic.and_then(|topic| topic.partition(wanted.wants.partition));
+    partition.map_or_else(LeaderIdAndEpoch::default, |p| LeaderIdAndEpoch {
+        leader_id: p.leader,
+        leader_epoch: p.leader_epoch,
+        ..Default::default()
+    })
+}
+
+/// What is left of the answer for a partition.
+#[derive(Clone, Copy)]
+struct Budget {
+    left: i64,
+    /// Nothing is in the answer yet: one batch may be larger than the budget.
+    min_one: bool,
+}
+
+impl Budget {
+    fn bytes(self, partition_max: i32) -> usize {
+        usize::try_from(i64::from(partition_max).min(self.left)).unwrap_or(0)
     }
-    if let Err(code) = partition.check_leader_epoch(wants.current_leader_epoch) {
-        return failed(wants.partition, code);
-    }
-    let offsets = partition.offsets();
-    let mut data = PartitionData {
-        partition_index: wants.partition,
+}
+
+fn answer(partition_index: i32, offsets: Offsets) -> PartitionData {
+    PartitionData {
+        partition_index,
         high_watermark: offsets.high_watermark,
         last_stable_offset: offsets.last_stable,
         log_start_offset: offsets.log_start,
         records: Some(Records::default()),
         ..Default::default()
+    }
+}
+
+fn read_for_follower(
+    partition: &Partition,
+    wanted: &Wanted,
+    (follower, broker_epoch): (i32, i64),
+    budget: Budget,
+    fresh: bool,
+    now_ms: i64,
+) -> PartitionData {
+    let wants = &wanted.wants;
+    let fetch = FollowerFetch {
+        progress: Progress {
+            follower,
+            broker_epoch,
+            fetch_offset: wants.fetch_offset,
+            log_start: wants.log_start_offset,
+        },
+        leader_epoch: wants.current_leader_epoch,
+        last_fetched_epoch: wants.last_fetched_epoch,
+        max_bytes: budget.bytes(wants.partition_max_bytes),
+        min_one: budget.min_one,
+        fresh,
     };
+    match partition.read_for_follower(&fetch, now_ms) {
+        Ok((FollowerRead::Records(read), offsets)) => {
+            let mut data = answer(wants.partition, offsets);
+            if let Some(range) = read.range {
+                data.records = Some(Records::File(range));
+            }
+            data
+        }
+        Ok((FollowerRead::Diverging(epoch, end_offset), offsets)) => PartitionData {
+            diverging_epoch: EpochEndOffset { epoch, end_offset, ..Default::default() },
+            ..answer(wants.partition, offsets)
+        },
+        Err(FollowerRefused::Code(code)) => failed(wants.partition, code),
+        Err(FollowerRefused::Log(e)) => refused(partition, wants.partition, &e),
+    }
+}
+
+/// The answer to a read that the log refuses.
+fn refused(partition: &Partition, index: i32, e: &LogError) -> PartitionData {
+    partition.topic.metrics.failed_fetch_requests.inc();
+    if !matches!(e, LogError::OffsetOutOfRange { .. }) {
+        tracing::error!(partition = %partition.dir_name(), error = %e, "read failed");
+    }
+    PartitionData { error_code: error::of_log(e).code(), ..answer(index, partition.offsets()) }
+}
+
+fn read_one(
+    cx: &Context<'_>,
+    partition: &Partition,
+    wanted: &Wanted,
+    limits: &Limits,
+    budget: Budget,
+    any_replica: bool,
+) -> PartitionData {
+    let wants = &wanted.wants;
+    let allowed = if any_replica {
+        partition.check_leader_epoch(wants.current_leader_epoch)
+    } else {
+        partition.check_leads(wants.current_leader_epoch)
+    };
+    if let Err(code) = allowed {
+        return failed(wants.partition, code);
+    }
+    let mut data = answer(wants.partition, partition.offsets());
+    if let Some(replica) = limits.rack.as_deref().and_then(|rack| nearer_replica(cx, partition, wants.fetch_offset, rack)) {
+        data.preferred_read_replica = replica;
+        return data;
+    }
     if let Some(diverging) = diverging(partition, wants.last_fetched_epoch, wants.fetch_offset) {
         data.diverging_epoch = diverging;
         return data;
     }
-    let max_bytes = usize::try_from(i64::from(wants.partition_max_bytes).min(left)).unwrap_or(0);
-    match partition.read(wants.fetch_offset, max_bytes, limits.isolation, min_one) {
+    match partition.read(wants.fetch_offset, budget.bytes(wants.partition_max_bytes), limits.isolation, budget.min_one) {
         Ok(read) => {
             if limits.isolation == Isolation::ReadCommitted {
                 data.aborted_transactions = Some(match aborted(partition, wants.fetch_offset, read.next_offset) {
@@ -191,14 +361,20 @@ fn read_one(partition: &Partition, wanted: &Wanted, limits: &Limits, left: i64, 
             }
             data
         }
-        Err(e) => {
-            partition.topic.metrics.failed_fetch_requests.inc();
-            if !matches!(e, LogError::OffsetOutOfRange { .. }) {
-                tracing::error!(partition = %partition.dir_name(), error = %e, "read failed");
-            }
-            PartitionData { error_code: error::of_log(&e).code(), ..data }
-        }
+        Err(e) => refused(partition, wants.partition, &e),
     }
+}
+
+/// A replica in the consumer's rack that it had better read from, unless this broker is there itself. Only the leader
+/// chooses, since only it knows what the others have.
+fn nearer_replica(cx: &Context<'_>, partition: &Partition, offset: i64, rack: &str) -> Option<i32> {
+    let here = cx.broker.config.rack.as_deref() == Some(rack);
+    if here || !partition.is_led_here() {
+        return None;
+    }
+    let image = cx.broker.controller.image();
+    let near = image.brokers().filter(|b| b.is_active() && b.rack.as_deref() == Some(rack)).map(|b| b.id);
+    partition.read_replica(offset, &near.collect::<Vec<_>>())
 }
 
 /// Transactions that were aborted within a range of offsets, for the consumer to leave out.
@@ -240,11 +416,13 @@ fn told(data: &PartitionData) -> Told {
 }
 
 fn changed(wanted: &Wanted, data: &PartitionData) -> bool {
-    wanted.told != Some(told(data)) || data.diverging_epoch != EpochEndOffset::default()
+    wanted.told != Some(told(data))
+        || data.diverging_epoch != EpochEndOffset::default()
+        || data.preferred_read_replica >= 0
 }
 
 /// Groups the partitions by topic and remembers what the client is told.
-fn assemble(session: &mut Session, read: Read, incremental: bool) -> Vec<FetchableTopicResponse> {
+fn assemble(session: &mut Session, read: Read, incremental: bool, reader: Reader) -> Vec<FetchableTopicResponse> {
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut last: Option<TopicKey> = None;
     let mut served = None;
@@ -252,7 +430,12 @@ fn assemble(session: &mut Session, read: Read, incremental: bool) -> Vec<Fetchab
         let Some(wanted) = session.get_mut(slot) else { continue };
         let bytes = data.records.as_ref().map_or(0, |records| records.len() as u64);
         if let Some(partition) = &wanted.partition {
-            partition.topic.metrics.bytes_out.inc_by(bytes);
+            match reader {
+                Reader::Consumer { .. } => partition.topic.metrics.bytes_out.inc_by(bytes),
+                Reader::Follower { .. } => {
+                    partition.around().replication_bytes_out.fetch_add(bytes, Ordering::Relaxed);
+                }
+            }
         }
         // An answer with records or an error must not silence the next one.
         wanted.told = (data.error_code == 0).then(|| told(&data));

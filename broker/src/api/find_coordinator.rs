@@ -43,8 +43,16 @@ async fn ready(cx: &Context<'_>, key_type: i8) -> Result<(), ErrorCode> {
     cx.broker.controller.create_internal_topic(cx.broker, OFFSETS_TOPIC).await
 }
 
+/// Who leads the partition that a group lives in.
+fn leader_of(cx: &Context<'_>, group: &str) -> Option<i32> {
+    let image = cx.broker.controller.image();
+    let topic = image.topic(OFFSETS_TOPIC)?;
+    let index = klamm_group::partition_for(group, i32::try_from(topic.partitions.len()).ok()?);
+    topic.partition(index).map(|partition| partition.leader)
+}
+
 fn one(cx: &Context<'_>, key: String, code: Option<ErrorCode>) -> Coordinator {
-    let node = cx.broker.controller.node(cx.broker.config.node_id, &cx.connection.listener);
+    let node = leader_of(cx, &key).and_then(|id| cx.broker.controller.node(id, &cx.connection.listener));
     match (code, node) {
         (None, Some(node)) => Coordinator {
             key,

@@ -27,20 +27,31 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 /// What looking into one batch may take. Beyond it the batch as a whole answers, to within its records.
 const LIMITS: Limits = Limits { total: 64 << 20, window: 5 << 20 };
 
+/// The id of tools that compare replicas: any of them may answer.
+const DEBUGGING_REPLICA: i32 = -2;
+
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Reader {
+    isolation: Isolation,
+    any_replica: bool,
+}
+
 /// Answers each partition on its own.
 pub async fn handle(cx: &Context<'_>, request: ListOffsetsRequest) -> Result<ListOffsetsResponse, Refusal> {
     let isolation = Isolation::from_wire(request.isolation_level);
+    let reader = Reader { isolation, any_replica: request.replica_id == DEBUGGING_REPLICA };
     let topics = request.topics.into_iter().map(|topic| ListOffsetsTopicResponse {
-        partitions: topic.partitions.iter().map(|p| one(cx, &topic.name, p, isolation)).collect(),
+        partitions: topic.partitions.iter().map(|p| one(cx, &topic.name, p, reader)).collect(),
         name: topic.name,
         ..Default::default()
     });
     Ok(ListOffsetsResponse { topics: topics.collect(), ..Default::default() })
 }
 
-fn one(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, isolation: Isolation) -> ListOffsetsPartitionResponse {
+fn one(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, reader: Reader) -> ListOffsetsPartitionResponse {
     let mut answer = ListOffsetsPartitionResponse { partition_index: asked.partition_index, ..Default::default() };
-    match look_up(cx, topic, asked, isolation) {
+    match look_up(cx, topic, asked, reader) {
         Ok((offset, timestamp, leader_epoch)) => {
             answer.offset = offset;
             answer.timestamp = timestamp;
@@ -55,7 +66,7 @@ fn one(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, isolation: I
 }
 
 /// Offset, timestamp and leader epoch, each −1 where there is none.
-fn look_up(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, isolation: Isolation) -> Result<(i64, i64, i32), ErrorCode> {
+fn look_up(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, reader: Reader) -> Result<(i64, i64, i32), ErrorCode> {
     let served_from = match asked.timestamp {
         LATEST | EARLIEST | 0.. => 1,
         MAX_TIMESTAMP => 7,
@@ -68,9 +79,18 @@ fn look_up(cx: &Context<'_>, topic: &str, asked: &ListOffsetsPartition, isolatio
         return Err(ErrorCode::UnsupportedVersion);
     }
     let partition = cx.broker.replicas.by_name(topic, asked.partition_index)?;
-    partition.check_leader_epoch(asked.current_leader_epoch)?;
+    if reader.any_replica {
+        partition.check_leader_epoch(asked.current_leader_epoch)?;
+    } else {
+        partition.check_leads(asked.current_leader_epoch)?;
+        if !matches!(asked.timestamp, EARLIEST | EARLIEST_LOCAL) && !partition.knows_high_watermark() {
+            // What an earlier leader acknowledged is here, but this one can't tell yet how much it is: an end below
+            // it would take a consumer back.
+            return Err(if cx.version >= 5 { ErrorCode::OffsetNotAvailable } else { ErrorCode::LeaderNotAvailable });
+        }
+    }
     let offsets = partition.offsets();
-    let end = match isolation {
+    let end = match reader.isolation {
         Isolation::ReadUncommitted => offsets.high_watermark,
         Isolation::ReadCommitted => offsets.last_stable,
     };

@@ -148,7 +148,7 @@ pub mod error;
 
 table! {
     Produce 3..=13 from 0 => produce, ProduceRequest, "transactions";
-    Fetch 4..=18 => fetch, FetchRequest, "follower fetches";
+    Fetch 4..=18 => fetch, FetchRequest;
     ListOffsets 1..=11 => list_offsets, ListOffsetsRequest;
     Metadata 0..=13 => metadata, MetadataRequest;
     OffsetCommit 2..=10 => offset_commit, OffsetCommitRequest;

@@ -10,11 +10,15 @@ use crate::coordinator::Known;
 pub async fn handle(cx: &Context<'_>, request: OffsetFetchRequest) -> Result<OffsetFetchResponse, Refusal> {
     let topics = Known(cx.broker.controller.image());
     let require_stable = request.require_stable;
-    let answers = offset_fetch_groups(request, cx.version).into_iter().map(|group| {
-        let answer = cx.broker.groups.with(&group.group_id, |coordinator| {
-            coordinator.offset_fetch(&group, require_stable, cx.version, &topics)
+    let mut answers = Vec::new();
+    for group in offset_fetch_groups(request, cx.version) {
+        let settled = cx.broker.groups.settled(&group.group_id).await;
+        let answer = settled.and_then(|()| {
+            cx.broker.groups.with(&group.group_id, |coordinator| {
+                coordinator.offset_fetch(&group, require_stable, cx.version, &topics)
+            })
         });
-        answer.unwrap_or_else(|code| refuse::offset_fetch(&group, cx.version, code))
-    });
-    Ok(offset_fetch_response(answers.collect(), cx.version))
+        answers.push(answer.unwrap_or_else(|code| refuse::offset_fetch(&group, cx.version, code)));
+    }
+    Ok(offset_fetch_response(answers, cx.version))
 }

@@ -33,6 +33,6 @@ fn one(cx: &Context<'_>, topic: &str, asked: &OffsetForLeaderPartition) -> Epoch
 
 fn look_up(cx: &Context<'_>, topic: &str, asked: &OffsetForLeaderPartition) -> Result<(i32, i64), ErrorCode> {
     let partition = cx.broker.replicas.by_name(topic, asked.partition)?;
-    partition.check_leader_epoch(asked.current_leader_epoch)?;
+    partition.check_leads(asked.current_leader_epoch)?;
     Ok(partition.with_log(|log| log.epoch_end_offset(asked.leader_epoch)).unwrap_or((-1, -1)))
 }

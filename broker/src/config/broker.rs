@@ -52,6 +52,31 @@ pub struct GroupSettings {
     pub offsets_segment_bytes: i32,
 }
 
+/// How replicas follow their leaders, and how leaders judge them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationSettings {
+    /// `replica.lag.time.max.ms`.
+    pub lag_time_max_ms: i64,
+    /// `num.replica.fetchers`: connections to each leader.
+    pub fetchers: usize,
+    /// `replica.fetch.wait.max.ms`.
+    pub fetch_wait_max_ms: i32,
+    /// `replica.fetch.min.bytes`.
+    pub fetch_min_bytes: i32,
+    /// `replica.fetch.max.bytes`, of one partition.
+    pub fetch_max_bytes: i32,
+    /// `replica.fetch.response.max.bytes`, of all.
+    pub fetch_response_max_bytes: i32,
+    /// `replica.fetch.backoff.ms`.
+    pub fetch_backoff_ms: u64,
+    /// `replica.socket.timeout.ms`.
+    pub socket_timeout_ms: u64,
+    /// `replica.high.watermark.checkpoint.interval.ms`.
+    pub high_watermark_checkpoint_interval_ms: i64,
+    /// `replica.selector.class` is Kafka's `RackAwareReplicaSelector`.
+    pub rack_aware_reads: bool,
+}
+
 /// A broker's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
@@ -123,6 +148,9 @@ pub struct BrokerConfig {
     pub fetch_session_slots: usize,
     /// `max.request.partition.size.limit`.
     pub max_partitions_per_answer: i32,
+
+    /// Replication.
+    pub replication: ReplicationSettings,
 
     /// Groups and offsets.
     pub groups: GroupSettings,
@@ -239,6 +267,20 @@ impl BrokerConfig {
             fetch_max_bytes: layers.number("fetch.max.bytes"),
             fetch_session_slots: layers.number("max.incremental.fetch.session.cache.slots"),
             max_partitions_per_answer: layers.number("max.request.partition.size.limit"),
+            replication: ReplicationSettings {
+                lag_time_max_ms: layers.number("replica.lag.time.max.ms"),
+                fetchers: layers.number::<usize>("num.replica.fetchers").max(1),
+                fetch_wait_max_ms: layers.number("replica.fetch.wait.max.ms"),
+                fetch_min_bytes: layers.number("replica.fetch.min.bytes"),
+                fetch_max_bytes: layers.number("replica.fetch.max.bytes"),
+                fetch_response_max_bytes: layers.number("replica.fetch.response.max.bytes"),
+                fetch_backoff_ms: layers.number("replica.fetch.backoff.ms"),
+                socket_timeout_ms: layers.number("replica.socket.timeout.ms"),
+                high_watermark_checkpoint_interval_ms: layers.number("replica.high.watermark.checkpoint.interval.ms"),
+                rack_aware_reads: layers
+                    .text("replica.selector.class")
+                    .is_some_and(|class| class.ends_with("RackAwareReplicaSelector")),
+            },
             groups: GroupSettings {
                 min_session_timeout_ms: layers.number("group.min.session.timeout.ms"),
                 max_session_timeout_ms: layers.number("group.max.session.timeout.ms"),

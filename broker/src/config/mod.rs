@@ -25,7 +25,7 @@ mod docs_test;
 #[cfg(test)]
 mod rules_test;
 
-pub use broker::{BrokerConfig, GroupSettings, InternalReplicas, Loaded};
+pub use broker::{BrokerConfig, GroupSettings, InternalReplicas, Loaded, ReplicationSettings};
 pub use layers::{Layers, Source, synonyms};
 pub use listener::{HostPort, Listener, SecurityProtocol, Voter};
 pub use settings::{ConfigError, ConfigErrors, Entries, Origin, Setting, Settings, environment};

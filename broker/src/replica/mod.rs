@@ -1,10 +1,44 @@
-//! Partitions on this broker: the log, its offsets, who waits for them, and when it is flushed.
+//! Partitions on this broker: the log, its offsets, who waits for them, and when it is flushed; leaders, followers and
+//! the fetching between them.
 
+pub mod fetcher;
 pub mod flush;
+pub mod follower;
 pub mod intake;
+pub mod isr;
+pub mod leader;
 pub mod partition;
 pub mod replicas;
+pub mod roles;
 pub mod session;
 pub mod spread;
 pub mod storage;
 pub mod waiting;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::broker::Broker;
+use crate::clock::Clock;
+use fetcher::{Peers, Surroundings};
+use isr::ControllerChannel;
+
+/// Begins to follow leaders and to look after in-sync replicas: the broker is registered, under `broker_epoch`. The
+/// partitions' roles themselves follow the metadata; see [`replicas::Replicas::follow`].
+pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, controller: Arc<dyn ControllerChannel>) {
+    broker.replicas.around.broker_epoch.store(broker_epoch, Ordering::Release);
+    let failed = Arc::downgrade(broker);
+    broker.replicas.fetchers.start(Surroundings {
+        peers,
+        clock: Clock::default(),
+        flusher: broker.replicas.flusher.clone(),
+        offline: Box::new(move |error| {
+            if let Some(broker) = failed.upgrade() {
+                broker.log_dir_failed(error);
+            }
+        }),
+        runtime: tokio::runtime::Handle::current(),
+    });
+    tokio::spawn(isr::run(broker.clone(), controller));
+    tokio::spawn(isr::watch_lag(broker.clone()));
+}

@@ -1,21 +1,25 @@
-//! One partition led by this broker: its log behind one lock, and the offsets others look at.
+//! One partition on this broker: its log and its role behind one lock, and the offsets others look at.
 //!
 //! The lock is held for the append or the lookup alone, never across an await or an fsync. Offsets
 //! that readers poll are atomics, published after the log has changed. With one replica the high
-//! watermark is the log end, except while an append that asked for an fsync waits for it.
+//! watermark is the log end, except while an append that asked for an fsync waits for it. What has to
+//! do with other replicas is in `roles.rs`.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use klamm_log::{Appended, Log, LogError, ReadResult};
 use klamm_protocol::{ErrorCode, Uuid};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
+use super::leader::{Leader, LiveBrokers};
+use super::waiting::{FetchWaiters, OffsetWaiters, Reached};
 use crate::config::TopicConfig;
 use crate::metrics::TopicMetrics;
-use crate::replica::waiting::FetchWaiters;
 
 /// What all partitions of a topic share.
 #[derive(Debug)]
@@ -52,21 +56,98 @@ impl Topic {
     }
 }
 
-/// A partition this broker leads.
+/// What all partitions of a broker share.
+#[derive(Debug)]
+pub struct Around {
+    /// This broker.
+    pub node_id: i32,
+    /// `replica.lag.time.max.ms`.
+    pub lag_max_ms: i64,
+    /// Brokers that may be in an ISR.
+    pub live: RwLock<Arc<LiveBrokers>>,
+    /// Partitions with a proposal for the controller.
+    pub proposals: Mutex<BTreeSet<(Uuid, i32)>>,
+    /// Tells of new proposals.
+    pub proposed: Notify,
+    /// Epoch of this broker's registration; −1 before it.
+    pub broker_epoch: AtomicI64,
+    /// Bytes sent to followers.
+    pub replication_bytes_out: AtomicU64,
+    /// Bytes taken over from leaders.
+    pub replication_bytes_in: AtomicU64,
+    /// ISRs that became smaller, and larger, since the start.
+    pub isr_shrinks: AtomicU64,
+    /// See `isr_shrinks`.
+    pub isr_expands: AtomicU64,
+}
+
+impl Around {
+    /// For the partitions of this broker.
+    pub fn new(node_id: i32, lag_max_ms: i64) -> Arc<Self> {
+        Arc::new(Self {
+            node_id,
+            lag_max_ms,
+            live: RwLock::default(),
+            proposals: Mutex::default(),
+            proposed: Notify::new(),
+            broker_epoch: AtomicI64::new(-1),
+            replication_bytes_out: AtomicU64::default(),
+            replication_bytes_in: AtomicU64::default(),
+            isr_shrinks: AtomicU64::default(),
+            isr_expands: AtomicU64::default(),
+        })
+    }
+}
+
+/// A partition this broker has a replica of.
 #[derive(Debug)]
 pub struct Partition {
     /// Its topic.
     pub topic: Arc<Topic>,
     /// Its number within the topic.
     pub index: i32,
-    log: Mutex<Log>,
-    leader_epoch: AtomicI32,
-    log_start: AtomicI64,
-    high_watermark: AtomicI64,
-    log_end: AtomicI64,
-    size_bytes: AtomicI64,
+    pub(super) around: Arc<Around>,
+    pub(super) state: Mutex<State>,
+    pub(super) leader_epoch: AtomicI32,
+    /// Who leads, negative for nobody.
+    pub(super) leader: AtomicI32,
+    pub(super) log_start: AtomicI64,
+    pub(super) high_watermark: AtomicI64,
+    pub(super) log_end: AtomicI64,
+    pub(super) size_bytes: AtomicI64,
+    /// As follower: records between the log's end and the leader's high watermark, at the last answer.
+    pub(super) behind: AtomicI64,
     deleted: AtomicBool,
-    waiters: FetchWaiters,
+    /// Fetches that wait for the high watermark.
+    pub(super) waiters: FetchWaiters,
+    /// Fetches of followers, which wait for the log's end.
+    pub(super) follower_waiters: FetchWaiters,
+    /// Writes that wait for the high watermark.
+    pub(super) commits: OffsetWaiters,
+    /// Deletions that wait for the log starts of followers.
+    pub(super) deletions: OffsetWaiters,
+}
+
+/// What changes under the lock.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) log: Log,
+    pub(super) role: Role,
+    /// As leader: everything below counts as held here. Lags behind the log's end while an fsync is waited for.
+    pub(super) counted: i64,
+    /// As leader with followers: ends and bytes of what was appended and is not committed yet.
+    pub(super) uncommitted: VecDeque<(i64, i64)>,
+}
+
+/// What this replica is.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Nothing yet, or the partition has no leader.
+    Idle,
+    /// It takes writes.
+    Leader(Leader),
+    /// It fetches from the leader.
+    Follower,
 }
 
 /// What an append leaves for its caller to do.
@@ -76,6 +157,28 @@ pub struct Append {
     pub appended: Appended,
     /// Whether and when an fsync is due.
     pub flush: Flush,
+    /// For [`Acks::All`], unless it is committed already: resolves when it is.
+    pub commit: Option<Reached>,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAppended {
+    /// The log's reason.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// This replica must not, or may not now.
+    #[error("{}", .0.message())]
+    Refused(ErrorCode),
+}
+
+/// Whom the writer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// The leader at most.
+    Leader,
+    /// All replicas in sync, of which there must be `min.insync.replicas`.
+    All,
 }
 
 /// Whether an append asks for an fsync; see [`super::flush`].
@@ -94,8 +197,8 @@ pub enum Flush {
 pub enum Origin {
     /// A producer.
     Client,
-    /// A coordinator of this broker: its control batches are welcome.
-    Coordinator,
+    /// A coordinator of this broker, loaded under this leader epoch: its control batches are welcome.
+    Coordinator(i32),
 }
 
 /// Which records a reader may see.
@@ -128,20 +231,26 @@ pub struct Offsets {
 }
 
 impl Partition {
-    /// Wraps an opened log.
-    pub fn new(topic: Arc<Topic>, index: i32, log: Log, leader_epoch: i32) -> Self {
+    /// Wraps an opened log that was known to be committed up to `high_watermark`. It has no role yet.
+    pub fn new(topic: Arc<Topic>, index: i32, log: Log, high_watermark: i64, around: Arc<Around>) -> Self {
         let (start, end, size) = (log.log_start_offset(), log.log_end_offset(), log.size());
         Self {
             topic,
             index,
-            log: Mutex::new(log),
-            leader_epoch: AtomicI32::new(leader_epoch),
+            around,
+            leader_epoch: AtomicI32::new(-1),
+            leader: AtomicI32::new(-1),
             log_start: AtomicI64::new(start),
-            high_watermark: AtomicI64::new(end),
+            high_watermark: AtomicI64::new(high_watermark.clamp(start, end)),
             log_end: AtomicI64::new(end),
             size_bytes: AtomicI64::new(i64::try_from(size).unwrap_or(i64::MAX)),
+            behind: AtomicI64::new(0),
             deleted: AtomicBool::new(false),
+            state: Mutex::new(State { log, role: Role::Idle, counted: end, uncommitted: VecDeque::new() }),
             waiters: FetchWaiters::default(),
+            follower_waiters: FetchWaiters::default(),
+            commits: OffsetWaiters::default(),
+            deletions: OffsetWaiters::default(),
         }
     }
 
@@ -150,14 +259,24 @@ impl Partition {
         self.leader_epoch.load(Ordering::Acquire)
     }
 
-    /// The controller has given the partition a new leader epoch.
-    pub fn set_leader_epoch(&self, epoch: i32) {
-        self.leader_epoch.fetch_max(epoch, Ordering::AcqRel);
+    /// Who leads; negative when nobody does.
+    pub fn leader(&self) -> i32 {
+        self.leader.load(Ordering::Acquire)
+    }
+
+    /// Whether this broker leads it.
+    pub fn is_led_here(&self) -> bool {
+        self.leader() == self.around.node_id
+    }
+
+    /// What it shares with the broker's other partitions.
+    pub fn around(&self) -> &Around {
+        &self.around
     }
 
     /// Everything below this offset is on disk.
     pub fn recovery_point(&self) -> i64 {
-        self.log.lock().recovery_point()
+        self.state.lock().log.recovery_point()
     }
 
     /// Checks the epoch that a client believes in; −1 means that it has none.
@@ -174,7 +293,16 @@ impl Partition {
         }
     }
 
-    /// Whether the topic has been deleted; whoever still holds the partition must look it up again.
+    /// As [`check_leader_epoch`](Self::check_leader_epoch), for what only the leader may answer.
+    ///
+    /// # Errors
+    /// In addition `NotLeaderOrFollower`.
+    pub fn check_leads(&self, current: i32) -> Result<(), ErrorCode> {
+        self.check_leader_epoch(current)?;
+        if self.is_led_here() { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
+    }
+
+    /// Whether the partition was taken away; whoever still holds it must look it up again.
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::Acquire)
     }
@@ -190,65 +318,117 @@ impl Partition {
         }
     }
 
+    /// As follower: records between the log's end and the leader's high watermark, at the last answer.
+    pub fn behind(&self) -> i64 {
+        self.behind.load(Ordering::Relaxed)
+    }
+
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> i64 {
         self.size_bytes.load(Ordering::Relaxed)
     }
 
-    /// Those who wait for data of this partition.
+    /// Those who wait for committed data of this partition.
     pub fn waiters(&self) -> &FetchWaiters {
         &self.waiters
     }
 
-    /// Appends validated batches and assigns their offsets. Readers see them at once, unless the
-    /// topic's `flush.messages` asks for an fsync first.
+    /// Followers that wait for data of this partition.
+    pub fn follower_waiters(&self) -> &FetchWaiters {
+        &self.follower_waiters
+    }
+
+    /// Appends validated batches and assigns their offsets. Readers see them once they are committed:
+    /// with one replica at once, unless the topic's `flush.messages` asks for an fsync first.
     ///
     /// # Errors
-    /// The log's error; nothing was appended then.
-    pub fn append(&self, records: &Bytes, origin: Origin, now_ms: i64) -> Result<Append, LogError> {
-        let mut log = self.log.lock();
-        let epoch = self.leader_epoch();
+    /// The log's error, or this replica may not take it; nothing was appended then.
+    pub fn append(&self, records: &Bytes, origin: Origin, acks: Acks, now_ms: i64) -> Result<Append, NotAppended> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Role::Leader(leader) = &mut state.role else {
+            return Err(NotAppended::Refused(ErrorCode::NotLeaderOrFollower));
+        };
+        if acks == Acks::All && !leader.has_min_isr() {
+            return Err(NotAppended::Refused(ErrorCode::NotEnoughReplicas));
+        }
+        let epoch = leader.epoch();
         let appended = match origin {
-            Origin::Client => log.append_as_leader(records, epoch, now_ms)?,
-            Origin::Coordinator => log.append_as_coordinator(records, epoch, now_ms)?,
+            Origin::Client => state.log.append_as_leader(records, epoch, now_ms)?,
+            Origin::Coordinator(loaded) if loaded == epoch => {
+                state.log.append_as_coordinator(records, epoch, now_ms)?
+            }
+            Origin::Coordinator(_) => return Err(NotAppended::Refused(ErrorCode::NotLeaderOrFollower)),
         };
         if appended.duplicate {
-            // The original may still wait for its fsync: this answer must wait with it.
-            let seen = self.high_watermark.load(Ordering::Acquire) > appended.last_offset;
-            return Ok(Append { appended, flush: if seen { Flush::No } else { Flush::BeforeAnswer } });
+            // The original may still wait for its fsync or its followers: this answer must wait with it.
+            let flush = if state.counted > appended.last_offset { Flush::No } else { Flush::BeforeAnswer };
+            return Ok(Append { appended, flush, commit: self.commit(leader, acks, &appended) });
         }
-        let flush = if log.unflushed() >= log.config().flush_messages {
+        let before = self.log_end.load(Ordering::Acquire);
+        let end = state.log.log_end_offset();
+        let flush = if state.log.unflushed() >= state.log.config().flush_messages {
             Flush::BeforeAnswer
-        } else if log.flush_due(now_ms) {
+        } else if state.log.flush_due(now_ms) {
             Flush::Later
         } else {
             Flush::No
         };
-        // An append behind one that waits for its fsync must not be seen before it.
-        let held = flush == Flush::BeforeAnswer || self.is_held();
-        self.publish(log.log_start_offset(), log.log_end_offset(), held);
-        drop(log);
         let bytes = i64::try_from(records.len()).unwrap_or(i64::MAX);
-        self.size_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if !held {
-            self.waiters.offer(bytes);
+        // An append behind one that waits for its fsync must not be seen before it.
+        if flush != Flush::BeforeAnswer && state.counted >= before {
+            state.counted = end;
         }
-        Ok(Append { appended, flush })
-    }
-
-    /// Whether appended records wait for an fsync before they may be seen.
-    fn is_held(&self) -> bool {
-        self.high_watermark.load(Ordering::Acquire) < self.log_end.load(Ordering::Acquire)
-    }
-
-    /// Publishes the log's offsets after a change; the high watermark follows unless held back.
-    fn publish(&self, log_start: i64, log_end: i64, hold_high_watermark: bool) {
-        self.log_end.store(log_end, Ordering::Release);
-        self.log_start.store(log_start, Ordering::Release);
-        if hold_high_watermark {
-            self.high_watermark.fetch_min(log_end, Ordering::AcqRel);
+        let alone = leader.is_alone();
+        let reached = if alone {
+            leader.on_append(state.counted, &LiveBrokers::new())
         } else {
-            self.high_watermark.store(log_end, Ordering::Release);
+            note_uncommitted(&mut state.uncommitted, end, bytes);
+            leader.on_append(state.counted, &self.around.live.read())
+        };
+        let commit = self.commit(leader, acks, &appended);
+        self.log_end.store(end, Ordering::Release);
+        self.log_start.store(appended.log_start_offset, Ordering::Release);
+        let visible = self.publish_high_watermark(state, reached, bytes);
+        drop(guard);
+        self.size_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if !alone {
+            self.follower_waiters.offer(bytes);
+        }
+        self.tell(visible);
+        Ok(Append { appended, flush, commit })
+    }
+
+    /// What a writer has to wait for, if it wants to. Under the lock, so that neither the high watermark nor the
+    /// leadership can pass it by. A single replica's only wait is that for the fsync.
+    fn commit(&self, leader: &Leader, acks: Acks, appended: &Appended) -> Option<Reached> {
+        let needed = appended.last_offset + 1;
+        let waits = acks == Acks::All && !leader.is_alone() && leader.high_watermark() < needed;
+        waits.then(|| self.commits.wait_for(needed))
+    }
+
+    /// Publishes the high watermark that the leader has come to. Returns it, with the bytes that readers can now see
+    /// in addition, for [`tell`](Self::tell) after the lock. `appended_bytes` are those of this very append, or [`MANY`].
+    pub(super) fn publish_high_watermark(&self, state: &mut State, reached: i64, appended_bytes: i64) -> Visible {
+        let before = self.high_watermark.fetch_max(reached, Ordering::AcqRel);
+        if reached <= before {
+            return Visible { high_watermark: reached, bytes: 0 };
+        }
+        let mut bytes = 0;
+        while let Some((_, size)) = state.uncommitted.pop_front_if(|(end, _)| *end <= reached) {
+            bytes += size;
+        }
+        if bytes == 0 {
+            bytes = appended_bytes;
+        }
+        Visible { high_watermark: reached, bytes }
+    }
+
+    /// Wakes those whom a new high watermark concerns.
+    pub(super) fn tell(&self, visible: Visible) {
+        if visible.bytes > 0 {
+            self.waiters.offer(visible.bytes);
+            self.commits.reached(visible.high_watermark);
         }
     }
 
@@ -263,42 +443,53 @@ impl Partition {
         isolation: Isolation,
         min_one: bool,
     ) -> Result<ReadResult, LogError> {
+        let mut state = self.state.lock();
         let offsets = self.offsets();
         let bound = match isolation {
             Isolation::ReadUncommitted => offsets.high_watermark,
             Isolation::ReadCommitted => offsets.last_stable,
         };
-        self.log.lock().read(offset, max_bytes, bound, min_one)
+        state.log.read(offset, max_bytes, bound, min_one)
     }
 
-    /// Runs `look` on the log under its lock: for lookups and the rarer changes. The offsets are
-    /// published again afterwards.
+    /// Runs `look` on the log under its lock: for lookups and the rarer changes, which must not move the
+    /// log's end. The offsets are published again afterwards.
     pub fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> T {
-        let mut log = self.log.lock();
-        let held = self.is_held();
-        let result = look(&mut log);
-        self.publish(log.log_start_offset(), log.log_end_offset(), held);
-        self.size_bytes.store(i64::try_from(log.size()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let result = look(&mut state.log);
+        self.publish_log(&mut state);
         result
     }
 
-    /// Syncs everything appended so far, on the calling thread, and lets readers see it.
+    /// Publishes start, end and size of the log after a change.
+    pub(super) fn publish_log(&self, state: &mut State) {
+        let (start, end) = (state.log.log_start_offset(), state.log.log_end_offset());
+        state.counted = state.counted.min(end);
+        self.log_end.store(end, Ordering::Release);
+        self.log_start.store(start, Ordering::Release);
+        self.size_bytes.store(i64::try_from(state.log.size()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Syncs everything appended so far, on the calling thread, and lets it count.
     ///
     /// # Errors
     /// The fsync's; the log is offline then.
     pub fn flush(&self, now_ms: i64) -> Result<(), LogError> {
-        let Some(handle) = self.log.lock().flush_handle() else { return Ok(()) };
+        let Some(handle) = self.state.lock().log.flush_handle() else { return Ok(()) };
         handle.sync()?;
-        let mut log = self.log.lock();
-        log.flushed(&handle, now_ms);
-        // Unless another append waits for its own fsync, everything appended meanwhile may be seen too.
-        let waiting = log.unflushed() >= log.config().flush_messages;
-        let visible = if waiting { handle.up_to() } else { log.log_end_offset() };
-        let before = self.high_watermark.fetch_max(visible, Ordering::AcqRel);
-        drop(log);
-        if before < visible {
-            self.waiters.wake_all();
-        }
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.log.flushed(&handle, now_ms);
+        let Role::Leader(leader) = &mut state.role else { return Ok(()) };
+        // Unless another append waits for its own fsync, everything appended meanwhile counts too.
+        let waiting = state.log.unflushed() >= state.log.config().flush_messages;
+        let end = state.log.log_end_offset();
+        let safe = if waiting { handle.up_to().min(end) } else { end };
+        state.counted = state.counted.max(safe);
+        let reached = leader.on_append(state.counted, &self.around.live.read());
+        let visible = self.publish_high_watermark(state, reached, MANY);
+        drop(guard);
+        self.tell(visible);
         Ok(())
     }
 
@@ -307,13 +498,24 @@ impl Partition {
     /// # Errors
     /// The log's, when its last state could not be written.
     pub fn close(&self) -> Result<(), LogError> {
-        self.log.lock().close(true)
+        let mut state = self.state.lock();
+        // Neither a writer nor the fetching from a leader gets past this.
+        state.role = Role::Idle;
+        state.log.close(true)
     }
 
     /// Marks the partition as gone and wakes whoever waits for it.
     pub fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
+        self.wake_all(ErrorCode::UnknownTopicOrPartition);
+    }
+
+    /// Wakes all who wait; what they waited for will not come.
+    pub(super) fn wake_all(&self, code: ErrorCode) {
         self.waiters.wake_all();
+        self.follower_waiters.wake_all();
+        self.commits.fail(code);
+        self.deletions.fail(code);
     }
 
     /// The name of the partition's directory: `topic-index`.
@@ -324,5 +526,28 @@ impl Partition {
     /// The directory below `log_dir`.
     pub fn dir(&self, log_dir: &Path) -> std::path::PathBuf {
         log_dir.join(self.dir_name())
+    }
+}
+
+/// A high watermark just published.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visible {
+    pub(super) high_watermark: i64,
+    /// Bytes that readers can see in addition; 0 when it did not move.
+    pub(super) bytes: i64,
+}
+
+/// Stands for bytes that nobody counted: enough to wake any fetch.
+pub(super) const MANY: i64 = 1 << 40;
+
+/// Appends whose bytes are remembered until they are committed; older ones are merged beyond that.
+const UNCOMMITTED_MAX: usize = 256;
+
+fn note_uncommitted(uncommitted: &mut VecDeque<(i64, i64)>, end: i64, bytes: i64) {
+    let full = uncommitted.len() >= UNCOMMITTED_MAX;
+    match uncommitted.back_mut() {
+        Some(last) if full => *last = (end, last.1 + bytes),
+        _ => uncommitted.push_back((end, bytes)),
     }
 }

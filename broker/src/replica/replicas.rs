@@ -13,10 +13,13 @@ use klamm_metadata::{Change, Image, Resource, ResourceType};
 use klamm_protocol::{ErrorCode, Uuid};
 use parking_lot::{Mutex, RwLock};
 
+use super::fetcher::Fetchers;
 use super::flush::Flusher;
-use super::partition::{Partition, Topic};
+use super::partition::{Around, Partition, Topic};
+use super::roles::Turn;
 use super::spread::Progress;
 use super::storage::Storage;
+use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -59,7 +62,8 @@ struct Tables {
 /// All partitions on this broker.
 #[derive(Debug)]
 pub struct Replicas {
-    node_id: i32,
+    /// What all partitions share.
+    pub around: Arc<Around>,
     tables: RwLock<Tables>,
     storage: Storage,
     metrics: Arc<Metrics>,
@@ -71,6 +75,8 @@ pub struct Replicas {
     trash: Mutex<Vec<Arc<Partition>>>,
     /// How far opening or closing all partitions has got.
     progress: Progress,
+    /// Fetching from leaders.
+    pub fetchers: Arc<Fetchers>,
     /// Group commit for the log directory.
     pub flusher: Arc<Flusher>,
 }
@@ -78,8 +84,10 @@ pub struct Replicas {
 /// What a new image meant for this broker.
 #[derive(Debug, Default)]
 pub struct Followed {
-    /// Partitions that are new here.
-    pub opened: Vec<Arc<Partition>>,
+    /// Partitions that this broker leads, in a new epoch.
+    pub led: Vec<Arc<Partition>>,
+    /// Partitions that it does not lead any more, or in the new epoch.
+    pub unled: Vec<Arc<Partition>>,
     /// Topics that are gone.
     pub deleted: Vec<(String, Uuid)>,
 }
@@ -87,8 +95,10 @@ pub struct Followed {
 impl Replicas {
     /// No partitions yet.
     pub fn new(storage: Storage, config: BrokerConfig, metrics: Arc<Metrics>) -> Self {
+        let around = Around::new(config.node_id, config.replication.lag_time_max_ms);
         Self {
-            node_id: config.node_id,
+            fetchers: Fetchers::new(config.replication.clone(), around.clone()),
+            around,
             tables: RwLock::default(),
             storage,
             metrics,
@@ -147,8 +157,10 @@ impl Replicas {
     }
 
     /// Opens everything that `image` places here, on several threads. For the start.
-    pub fn open_all(&self, image: &Image, now_ms: i64) -> Followed {
+    pub fn open_all(&self, image: &Image, clock: &Clock) -> Followed {
         self.follow_configs(image);
+        self.follow_brokers(image);
+        let now_ms = clock.wall_ms();
         let topics: Vec<_> = image.topics().map(|topic| (topic.clone(), self.host(image, topic))).collect();
         let mut wanted = Vec::new();
         for (topic, hosted) in &topics {
@@ -162,7 +174,11 @@ impl Replicas {
         let mut followed = Followed::default();
         for (topic, hosted) in topics {
             let places: Vec<Place> = places.by_ref().take(topic.partitions.len()).collect();
-            followed.opened.extend(places.iter().flatten().cloned());
+            for (place, wanted) in places.iter().zip(&topic.partitions) {
+                if let Ok(partition) = place {
+                    self.turn(partition, wanted, clock, &mut followed);
+                }
+            }
             *hosted.partitions.write() = places;
             self.list(&topic, hosted);
         }
@@ -175,9 +191,11 @@ impl Replicas {
     }
 
     /// Brings the partitions in line with `image`, which differs from the last one by `changes`.
-    pub fn follow(&self, image: &Image, changes: &[Change], random: &Random, now_ms: i64) -> Followed {
+    pub fn follow(&self, image: &Image, changes: &[Change], random: &Random, clock: &Clock) -> Followed {
+        let now_ms = clock.wall_ms();
         let mut followed = Followed::default();
         let mut touched = BTreeSet::new();
+        let mut configs_changed = false;
         let mut brokers_changed = false;
         for change in changes {
             match change {
@@ -190,27 +208,71 @@ impl Replicas {
                 }
                 Change::ConfigChanged { resource, .. } => match resource.kind {
                     ResourceType::Topic => touched.extend(image.topic(&resource.name).map(|topic| topic.id)),
-                    ResourceType::Broker => brokers_changed = true,
+                    ResourceType::Broker => configs_changed = true,
                     _ => {}
                 },
+                Change::BrokerChanged { .. } | Change::BrokerRemoved(_) => brokers_changed = true,
                 _ => {}
             }
         }
         if brokers_changed {
+            self.follow_brokers(image);
+        }
+        if configs_changed {
             self.follow_configs(image);
             touched.extend(image.topics().map(|topic| topic.id));
         }
         for topic in touched.into_iter().filter_map(|id| image.topic_by_id(id)) {
-            followed.opened.extend(self.follow_topic(image, topic, now_ms));
+            self.follow_topic(image, topic, random, clock, &mut followed);
+        }
+        if brokers_changed {
+            for partition in self.partitions() {
+                partition.on_brokers_changed();
+            }
         }
         followed
+    }
+
+    /// Takes over which brokers may be in an ISR.
+    fn follow_brokers(&self, image: &Image) {
+        let live = image.brokers().filter(|broker| broker.is_active()).map(|broker| (broker.id, broker.epoch));
+        *self.around.live.write() = Arc::new(live.collect());
+    }
+
+    /// Brings a partition's role in line with what the controller says.
+    fn turn(
+        &self,
+        partition: &Arc<Partition>,
+        wanted: &klamm_metadata::Partition,
+        clock: &Clock,
+        followed: &mut Followed,
+    ) {
+        match partition.follow(wanted, clock.now_ms()) {
+            Turn::Same => {}
+            Turn::Leads => {
+                self.fetchers.assign(partition, None);
+                if partition.wants_flush() {
+                    self.flusher.flush_later(partition);
+                }
+                followed.led.push(partition.clone());
+            }
+            Turn::Follows(leader) => {
+                self.fetchers.assign(partition, Some(leader));
+                followed.unled.push(partition.clone());
+            }
+            Turn::Idle => {
+                self.fetchers.assign(partition, None);
+                followed.unled.push(partition.clone());
+            }
+        }
     }
 
     /// Takes over dynamic configurations of this broker and of all brokers.
     fn follow_configs(&self, image: &Image) {
         let entries = |resource| image.config(&resource).map(|entries| (**entries).clone()).unwrap_or_default();
-        let merged =
-            self.config().with_dynamic(entries(Resource::all_brokers()), entries(Resource::broker(self.node_id)));
+        let merged = self
+            .config()
+            .with_dynamic(entries(Resource::all_brokers()), entries(Resource::broker(self.around.node_id)));
         match merged {
             Ok(config) => *self.config.write() = Arc::new(config),
             Err(errors) => tracing::error!(%errors, "dynamic configuration not taken over"),
@@ -226,7 +288,7 @@ impl Replicas {
                 if *hosted.topic.config() != *config {
                     hosted.topic.set_config(config.clone());
                     for partition in hosted.partitions() {
-                        partition.with_log(|log| log.set_config(config.log.clone()));
+                        partition.configure(&config);
                     }
                 }
                 hosted
@@ -246,33 +308,61 @@ impl Replicas {
         tables.by_id.insert(topic.id, hosted);
     }
 
-    /// Opens those partitions of a topic that are new here and brings the rest up to date.
-    fn follow_topic(&self, image: &Image, topic: &klamm_metadata::Topic, now_ms: i64) -> Vec<Arc<Partition>> {
+    /// Opens those partitions of a topic that are new here, takes away those that are to be elsewhere, and brings the
+    /// rest up to date.
+    fn follow_topic(
+        &self,
+        image: &Image,
+        topic: &klamm_metadata::Topic,
+        random: &Random,
+        clock: &Clock,
+        followed: &mut Followed,
+    ) {
         let hosted = self.host(image, topic);
-        let mut opened = Vec::new();
         let mut places = hosted.partitions.read().clone();
         for (index, wanted) in (0..).zip(&topic.partitions) {
             let at = usize::try_from(index).unwrap_or(usize::MAX);
-            match places.get(at) {
-                Some(Ok(partition)) => partition.set_leader_epoch(wanted.leader_epoch),
-                Some(Err(_)) => {}
-                None => {
-                    let place = self.place(&hosted.topic, index, wanted, now_ms);
-                    opened.extend(place.iter().cloned());
-                    places.push(place);
+            let here = wanted.replicas.contains(&self.around.node_id);
+            let place = match places.get(at) {
+                Some(Ok(partition)) if here => {
+                    self.turn(partition, wanted, clock, followed);
+                    continue;
                 }
+                Some(Err(ErrorCode::KafkaStorageError)) if here => continue,
+                Some(Err(ErrorCode::NotLeaderOrFollower)) if !here => continue,
+                Some(Ok(partition)) => {
+                    partition.mark_deleted();
+                    self.fetchers.assign(partition, None);
+                    let delay_ms = hosted.topic.config().log.file_delete_delay_ms;
+                    self.storage.delete_partition(partition, random.uuid(), clock.wall_ms(), delay_ms);
+                    followed.unled.push(partition.clone());
+                    Err(ErrorCode::NotLeaderOrFollower)
+                }
+                Some(Err(ErrorCode::KafkaStorageError)) => {
+                    self.offline.fetch_sub(1, Ordering::AcqRel);
+                    Err(ErrorCode::NotLeaderOrFollower)
+                }
+                Some(Err(_)) | None => self.place(&hosted.topic, index, wanted, clock.wall_ms()),
+            };
+            if let Ok(partition) = &place
+                && here
+            {
+                self.turn(partition, wanted, clock, followed);
+            }
+            match places.get_mut(at) {
+                Some(slot) => *slot = place,
+                None => places.push(place),
             }
         }
         *hosted.partitions.write() = places;
         self.list(topic, hosted);
-        opened
     }
 
     fn place(&self, topic: &Arc<Topic>, index: i32, wanted: &klamm_metadata::Partition, now_ms: i64) -> Place {
-        if !wanted.replicas.contains(&self.node_id) {
+        if !wanted.replicas.contains(&self.around.node_id) {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
-        match self.storage.open_partition(topic, index, wanted.leader_epoch, now_ms) {
+        match self.storage.open_partition(topic, index, &self.around, now_ms) {
             Ok(partition) => Ok(Arc::new(partition)),
             Err(error) => {
                 self.offline.fetch_add(1, Ordering::AcqRel);
@@ -293,25 +383,25 @@ impl Replicas {
     }
 
     /// Tries again to open what could not be opened; those that could now.
-    pub fn reopen(&self, image: &Image, now_ms: i64) -> Vec<Arc<Partition>> {
-        let mut opened = Vec::new();
+    pub fn reopen(&self, image: &Image, clock: &Clock) -> Followed {
+        let mut followed = Followed::default();
         for hosted in self.topics() {
             let Some(topic) = image.topic_by_id(hosted.topic.id) else { continue };
             for (index, wanted) in (0..).zip(&topic.partitions) {
                 if !self.is_offline(topic.id, index) {
                     continue;
                 }
-                let again = self.storage.open_partition(&hosted.topic, index, wanted.leader_epoch, now_ms);
+                let again = self.storage.open_partition(&hosted.topic, index, &self.around, clock.wall_ms());
                 let Ok(partition) = again.map(Arc::new) else { continue };
                 let mut places = hosted.partitions.write();
                 let Some(place) = places.get_mut(usize::try_from(index).unwrap_or(usize::MAX)) else { continue };
-                *place = Ok(partition.clone());
+                self.turn(&partition, wanted, clock, &mut followed);
+                *place = Ok(partition);
                 self.offline.fetch_sub(1, Ordering::AcqRel);
                 tracing::info!(topic = %topic.name, partition = index, "partition is online again");
-                opened.push(partition);
             }
         }
-        opened
+        followed
     }
 
     /// Takes a deleted topic away and wakes whoever waits for its partitions.
@@ -335,6 +425,7 @@ impl Replicas {
         let delay_ms = hosted.topic.config().log.file_delete_delay_ms;
         for partition in hosted.partitions() {
             partition.mark_deleted();
+            self.fetchers.assign(&partition, None);
             self.storage.delete_partition(&partition, random.uuid(), now_ms, delay_ms);
         }
     }
@@ -355,6 +446,18 @@ impl Replicas {
     /// A file could not be written.
     pub fn write_checkpoints(&self) -> Result<(), DirError> {
         self.storage.write_checkpoints(&self.partitions())
+    }
+
+    /// Writes the high watermarks alone, if any partition has other replicas: a single one needs none.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn write_high_watermarks(&self) -> Result<(), DirError> {
+        let partitions = self.partitions();
+        if partitions.iter().all(|partition| partition.is_alone()) {
+            return Ok(());
+        }
+        self.storage.write_high_watermarks(&partitions)
     }
 
     /// Writes how far each log has been compacted.

@@ -10,7 +10,7 @@ use klamm_metadata::Image;
 use klamm_protocol::Uuid;
 use parking_lot::Mutex;
 
-use super::partition::{Partition, Topic};
+use super::partition::{Around, Partition, Topic};
 
 /// Offsets by topic and partition, as checkpoints hold them.
 type Offsets = BTreeMap<(String, i32), i64>;
@@ -25,6 +25,8 @@ pub struct Storage {
     clean: bool,
     /// How far logs had been compacted at the start.
     cleaned: Offsets,
+    /// How far partitions were known to be committed at the last stop.
+    high_watermarks: Offsets,
     /// Directories of deleted topics, and when they may go.
     doomed: Mutex<Vec<(PathBuf, i64)>>,
 }
@@ -49,10 +51,11 @@ impl Storage {
         let known = dir.meta()?.map(|meta| meta.cluster_id);
         let clean = dir.was_clean();
         let cleaned = dir.cleaner_offsets()?;
+        let high_watermarks = dir.high_watermarks()?;
         let cluster_id = cluster_id.map(str::to_owned).or(known).unwrap_or_else(|| fresh().to_string());
         let meta = dir.check_or_format(&cluster_id, node_id, fresh())?;
         let doomed = dir.deleted()?.into_iter().map(|path| (path, i64::MIN)).collect();
-        Ok(Self { dir: Mutex::new(Some(dir)), path, meta, clean, cleaned, doomed: Mutex::new(doomed) })
+        Ok(Self { dir: Mutex::new(Some(dir)), path, meta, clean, cleaned, high_watermarks, doomed: Mutex::new(doomed) })
     }
 
     /// Whether the last user of the directory stopped in order.
@@ -89,7 +92,7 @@ impl Storage {
         &self,
         topic: &Arc<Topic>,
         index: i32,
-        leader_epoch: i32,
+        around: &Arc<Around>,
         now_ms: i64,
     ) -> Result<Partition, LogError> {
         let (disk, path, recovery) = {
@@ -123,11 +126,12 @@ impl Storage {
                 "log recovered"
             );
         }
-        log.assign_epoch(leader_epoch)?;
-        if let Some(offset) = self.cleaned.get(&(topic.name.to_string(), index)) {
+        let key = (topic.name.to_string(), index);
+        if let Some(offset) = self.cleaned.get(&key) {
             log.set_cleaned_to(*offset);
         }
-        Ok(Partition::new(topic.clone(), index, log, leader_epoch))
+        let high_watermark = self.high_watermarks.get(&key).copied().unwrap_or(0);
+        Ok(Partition::new(topic.clone(), index, log, high_watermark, around.clone()))
     }
 
     /// Takes a deleted partition's directory out of sight; it is removed after `delay_ms`.
@@ -209,6 +213,19 @@ impl Storage {
         dir.write_recovery_points(&recovery)?;
         dir.write_log_starts(&starts)?;
         dir.write_high_watermarks(&high_watermarks)
+    }
+
+    /// Writes high watermarks alone, as they are needed more often.
+    ///
+    /// # Errors
+    /// The file could not be written; the old one stays.
+    pub fn write_high_watermarks(&self, partitions: &[Arc<Partition>]) -> Result<(), DirError> {
+        let offset = |p: &Arc<Partition>| ((p.topic.name.to_string(), p.index), p.offsets().high_watermark);
+        let offsets: Offsets = partitions.iter().map(offset).collect();
+        match self.dir.lock().as_ref() {
+            Some(dir) => dir.write_high_watermarks(&offsets),
+            None => Ok(()),
+        }
     }
 
     /// Writes how far these partitions have been compacted.

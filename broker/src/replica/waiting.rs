@@ -1,14 +1,16 @@
-//! Requests that wait for a partition's data: long-polling fetches.
+//! Requests that wait for a partition: long-polling fetches for data, writes for the high watermark.
 //!
 //! A parked fetch registers one [`FetchWaiter`] with each partition it asked for. An append hands
 //! over the number of bytes that became visible; the waiter wakes its task once `min_bytes` are
 //! there. No polling, and no timer beyond the request's own `max_wait_ms`.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
+use klamm_protocol::ErrorCode;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// A parked fetch.
 #[derive(Debug)]
@@ -80,9 +82,82 @@ impl FetchWaiters {
     }
 }
 
+/// Resolves when an offset has been reached, or with the reason why it never will be.
+pub type Reached = oneshot::Receiver<Result<(), ErrorCode>>;
+
+/// Tells one who waits.
+type Teller = oneshot::Sender<Result<(), ErrorCode>>;
+
+/// Those who wait until an offset only grows beyond theirs, keyed by that offset.
+#[derive(Debug)]
+pub struct OffsetWaiters {
+    waiting: Mutex<BTreeMap<i64, Vec<Teller>>>,
+    /// The first key, so that nobody has to look when it is not reached.
+    lowest: AtomicI64,
+}
+
+impl Default for OffsetWaiters {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), lowest: AtomicI64::new(i64::MAX) }
+    }
+}
+
+impl OffsetWaiters {
+    /// Waits until `offset` is reached. The caller makes sure that it is not yet.
+    pub fn wait_for(&self, offset: i64) -> Reached {
+        let (sender, reached) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        waiting.entry(offset).or_default().push(sender);
+        self.lowest.fetch_min(offset, Ordering::AcqRel);
+        reached
+    }
+
+    /// The offset has grown to `offset`.
+    pub fn reached(&self, offset: i64) {
+        if self.lowest.load(Ordering::Acquire) > offset {
+            return;
+        }
+        let done = {
+            let mut waiting = self.waiting.lock();
+            let left = waiting.split_off(&offset.saturating_add(1));
+            self.lowest.store(left.keys().next().copied().unwrap_or(i64::MAX), Ordering::Release);
+            std::mem::replace(&mut *waiting, left)
+        };
+        for sender in done.into_values().flatten() {
+            // Whoever waited may have given up.
+            let _ = sender.send(Ok(()));
+        }
+    }
+
+    /// It will not get there under this leader.
+    pub fn fail(&self, code: ErrorCode) {
+        let gone = {
+            let mut waiting = self.waiting.lock();
+            self.lowest.store(i64::MAX, Ordering::Release);
+            std::mem::take(&mut *waiting)
+        };
+        for sender in gone.into_values().flatten() {
+            let _ = sender.send(Err(code));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_an_offset_hears_once_it_is_reached_or_never_will_be() {
+        let waiters = OffsetWaiters::default();
+        let (mut five, mut six, mut ten) = (waiters.wait_for(5), waiters.wait_for(6), waiters.wait_for(10));
+        waiters.reached(4);
+        assert!(five.try_recv().is_err());
+        waiters.reached(6);
+        assert_eq!((five.try_recv(), six.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
+        assert!(ten.try_recv().is_err());
+        waiters.fail(ErrorCode::NotLeaderOrFollower);
+        assert_eq!(ten.try_recv(), Ok(Err(ErrorCode::NotLeaderOrFollower)));
+    }
 
     #[tokio::test]
     async fn a_waiter_wakes_once_enough_bytes_are_visible() {

@@ -1,0 +1,170 @@
+//! Carries proposals for ISR changes to the controller, and looks for followers that lag.
+//!
+//! One request is under way at a time; what comes up meanwhile goes into the next, all partitions together. The rules
+//! are in `leader.rs`.
+
+use std::cmp::Ordering as Cmp;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use klamm_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use klamm_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
+use klamm_protocol::{ErrorCode, Uuid};
+
+use super::fetcher::Boxed;
+use super::leader::{Proposal, Verdict};
+use super::partition::Partition;
+use crate::broker::Broker;
+
+/// The way to the controller.
+pub trait ControllerChannel: Send + Sync + 'static {
+    /// Asks for changes of ISRs. The error says why nobody answered.
+    fn alter_partition(&self, request: AlterPartitionRequest) -> Boxed<'_, Result<AlterPartitionResponse, ErrorCode>>;
+}
+
+/// Pause before something is asked again.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Most partitions in one request.
+const PARTITIONS_MAX: usize = 5_000;
+
+/// Runs until the broker stops.
+pub async fn run(broker: Arc<Broker>, controller: Arc<dyn ControllerChannel>) {
+    let around = broker.replicas.around.clone();
+    loop {
+        tokio::select! {
+            () = around.proposed.notified() => {}
+            _ = broker.stopping() => return,
+        }
+        loop {
+            let due: BTreeSet<_> = {
+                let mut proposals = around.proposals.lock();
+                let due = proposals.iter().take(PARTITIONS_MAX).copied().collect();
+                proposals.retain(|key| !BTreeSet::contains(&due, key));
+                due
+            };
+            if due.is_empty() {
+                break;
+            }
+            let again = ask(&broker, &*controller, due).await;
+            if !again.is_empty() {
+                around.proposals.lock().extend(again);
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    _ = broker.stopping() => return,
+                }
+            }
+        }
+    }
+}
+
+/// Sends the proposals of these partitions; returns those to be asked about again.
+async fn ask(broker: &Broker, controller: &dyn ControllerChannel, due: BTreeSet<(Uuid, i32)>) -> Vec<(Uuid, i32)> {
+    let mut asked: HashMap<(Uuid, i32), (Arc<Partition>, Proposal, Cmp)> = HashMap::new();
+    let mut topics: HashMap<Uuid, Vec<PartitionData>> = HashMap::new();
+    for (topic, index) in due {
+        let Ok(partition) = broker.replicas.by_id(topic, index) else { continue };
+        let Some((proposal, direction)) = partition.proposal() else { continue };
+        topics.entry(topic).or_default().push(wire(index, &proposal));
+        asked.insert((topic, index), (partition, proposal, direction));
+    }
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let request = AlterPartitionRequest {
+        broker_id: broker.config.node_id,
+        broker_epoch: broker.replicas.around.broker_epoch.load(Ordering::Acquire),
+        topics: topics
+            .into_iter()
+            .map(|(topic_id, partitions)| TopicData { topic_id, partitions, ..Default::default() })
+            .collect(),
+        ..Default::default()
+    };
+    let response = match controller.alter_partition(request).await {
+        Ok(response) if response.error_code == 0 => response,
+        Ok(response) => {
+            let code = ErrorCode::from_code(response.error_code);
+            tracing::warn!(code = code.name(), "the controller refuses changes of in-sync replicas");
+            return asked.into_keys().collect();
+        }
+        Err(code) => {
+            tracing::debug!(code = code.name(), "the controller cannot be reached");
+            return asked.into_keys().collect();
+        }
+    };
+    let mut again = Vec::new();
+    for topic in response.topics {
+        for answer in topic.partitions {
+            let key = (topic.topic_id, answer.partition_index);
+            let Some((partition, proposal, direction)) = asked.remove(&key) else { continue };
+            let verdict = match ErrorCode::from_code(answer.error_code) {
+                ErrorCode::None => Verdict::Done {
+                    leader_epoch: answer.leader_epoch,
+                    partition_epoch: answer.partition_epoch,
+                    isr: answer.isr,
+                    recovering: answer.leader_recovery_state != 0,
+                },
+                code => Verdict::Refused(code),
+            };
+            tell(broker, &partition, &proposal, direction, &verdict);
+            if partition.on_verdict(proposal.id, verdict) {
+                again.push(key);
+            }
+        }
+    }
+    // What the controller said nothing of.
+    again.extend(asked.into_keys());
+    again
+}
+
+fn wire(partition_index: i32, proposal: &Proposal) -> PartitionData {
+    let state = |(broker_id, broker_epoch): &(i32, i64)| BrokerState {
+        broker_id: *broker_id,
+        broker_epoch: *broker_epoch,
+        ..Default::default()
+    };
+    PartitionData {
+        partition_index,
+        leader_epoch: proposal.leader_epoch,
+        new_isr: proposal.isr.iter().map(|(id, _)| *id).collect(),
+        new_isr_with_epochs: proposal.isr.iter().map(state).collect(),
+        leader_recovery_state: i8::from(proposal.recovering),
+        partition_epoch: proposal.partition_epoch,
+        ..Default::default()
+    }
+}
+
+fn tell(broker: &Broker, partition: &Partition, proposal: &Proposal, direction: Cmp, verdict: &Verdict) {
+    let name = partition.dir_name();
+    match verdict {
+        Verdict::Done { isr, partition_epoch, .. } => {
+            match direction {
+                Cmp::Less => broker.replicas.around.isr_shrinks.fetch_add(1, Ordering::Relaxed),
+                Cmp::Greater => broker.replicas.around.isr_expands.fetch_add(1, Ordering::Relaxed),
+                Cmp::Equal => 0,
+            };
+            tracing::info!(partition = name, ?isr, partition_epoch, "in-sync replicas changed");
+        }
+        Verdict::Refused(code) => {
+            tracing::info!(partition = name, wanted = ?proposal.isr, code = code.name(), "in-sync replicas not changed")
+        }
+    }
+}
+
+/// Looks for followers that lag, twice in `replica.lag.time.max.ms`, until the broker stops.
+pub async fn watch_lag(broker: Arc<Broker>) {
+    let half = u64::try_from(broker.config.replication.lag_time_max_ms / 2).unwrap_or(0).max(10);
+    let mut tick = tokio::time::interval(Duration::from_millis(half));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = broker.stopping() => return,
+        }
+        for partition in broker.replicas.partitions() {
+            partition.check_lag(broker.clock.now_ms());
+        }
+    }
+}

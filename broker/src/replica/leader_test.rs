@@ -1,0 +1,175 @@
+//! The rules one by one; `model_test.rs` runs them together.
+
+use super::*;
+
+const LAG: i64 = 30_000;
+
+fn rules(min_isr: i32) -> Rules {
+    Rules { min_isr, lag_max_ms: LAG }
+}
+
+fn live() -> LiveBrokers {
+    [(1, 10), (2, 20), (3, 30)].into()
+}
+
+fn assigned(isr: &[i32], partition_epoch: i32) -> Assigned {
+    Assigned { leader_epoch: 5, partition_epoch, replicas: vec![1, 2, 3], isr: isr.to_vec(), recovering: false }
+}
+
+/// Broker 1 leads from offset 100 on, and knew 80 as committed.
+fn leader(isr: &[i32], min_isr: i32) -> Leader {
+    Leader::new(1, assigned(isr, 7), rules(min_isr), 100, 80, 0)
+}
+
+fn fetch(leader: &mut Leader, follower: i32, offset: i64, now_ms: i64) -> Result<(), ErrorCode> {
+    let epoch = i64::from(follower) * 10;
+    let progress = Progress { follower, broker_epoch: epoch, fetch_offset: offset, log_start: 0 };
+    let end = leader.log_end;
+    leader.on_fetch(progress, end, now_ms, &live())
+}
+
+#[test]
+fn the_high_watermark_is_what_all_in_sync_have() {
+    let mut leader = leader(&[1, 2, 3], 2);
+    assert_eq!(leader.on_append(110, &live()), 80);
+    fetch(&mut leader, 2, 110, 0).unwrap();
+    assert_eq!(leader.high_watermark(), 80);
+    fetch(&mut leader, 3, 105, 0).unwrap();
+    assert_eq!(leader.high_watermark(), 105);
+    fetch(&mut leader, 3, 90, 0).unwrap();
+    assert_eq!(leader.high_watermark(), 105, "it does not go back");
+}
+
+#[test]
+fn a_single_replica_needs_nobody() {
+    let one = Assigned { replicas: vec![1], isr: vec![1], ..assigned(&[1], 0) };
+    let mut leader = Leader::new(1, one, rules(2), 100, 100, 0);
+    assert!(leader.has_min_isr());
+    assert_eq!(leader.on_append(101, &live()), 101);
+}
+
+#[test]
+fn own_records_count_only_once_they_are_told_of() {
+    let mut leader = leader(&[1, 2], 1);
+    let progress = Progress { follower: 2, broker_epoch: 20, fetch_offset: 120, log_start: 0 };
+    leader.on_fetch(progress, 120, 0, &live()).unwrap();
+    assert_eq!(leader.high_watermark(), 100, "the leader's own log is not flushed");
+    assert_eq!(leader.on_append(120, &live()), 120);
+}
+
+#[test]
+fn below_min_isr_nothing_is_committed() {
+    let mut leader = leader(&[1], 2);
+    assert!(!leader.has_min_isr());
+    assert_eq!(leader.on_append(110, &live()), 80);
+    // A replica that is about to join makes no difference until the controller has agreed.
+    fetch(&mut leader, 2, 110, 0).unwrap();
+    let proposal = leader.expansion(2, &live()).unwrap();
+    assert_eq!(leader.advance(&live()), 80);
+    let done = Verdict::Done { leader_epoch: 5, partition_epoch: 8, isr: vec![1, 2], recovering: false };
+    assert_eq!(leader.on_verdict(proposal.id, done), After::Settled);
+    assert_eq!(leader.advance(&live()), 110);
+}
+
+#[test]
+fn who_joins_must_have_all_that_is_committed_and_all_of_earlier_epochs() {
+    let mut leader = leader(&[1], 1);
+    assert_eq!(leader.on_append(110, &live()), 110);
+    fetch(&mut leader, 2, 109, 0).unwrap();
+    assert_eq!(leader.expansion(2, &live()), None, "below the high watermark");
+    fetch(&mut leader, 2, 110, 1).unwrap();
+    let proposal = leader.expansion(2, &live()).unwrap();
+    assert_eq!((proposal.partition_epoch, proposal.isr.clone()), (7, vec![(1, -1), (2, 20)]));
+    assert_eq!(leader.expansion(3, &live()), None, "one proposal at a time");
+    // While the controller thinks about it, the newcomer counts already.
+    assert_eq!(leader.on_append(120, &live()), 110);
+    assert_eq!(leader.on_verdict(proposal.id, Verdict::Refused(ErrorCode::IneligibleReplica)), After::Settled);
+    assert_eq!(leader.pending(), None);
+
+    let mut behind = Leader::new(1, assigned(&[1, 3], 7), rules(1), 100, 80, 0);
+    fetch(&mut behind, 2, 90, 0).unwrap();
+    assert_eq!(behind.expansion(2, &live()), None, "below the start of the epoch");
+}
+
+#[test]
+fn the_fenced_and_the_reborn_cannot_join() {
+    let mut leader = leader(&[1], 1);
+    fetch(&mut leader, 2, 100, 0).unwrap();
+    let fenced: LiveBrokers = [(1, 10)].into();
+    assert_eq!(leader.expansion(2, &fenced), None);
+    let reborn: LiveBrokers = [(1, 10), (2, 21)].into();
+    assert_eq!(leader.expansion(2, &reborn), None);
+    let old = Progress { follower: 2, broker_epoch: 20, fetch_offset: 100, log_start: 0 };
+    assert_eq!(leader.on_fetch(old, 100, 0, &reborn), Err(ErrorCode::NotLeaderOrFollower));
+    let stranger = Progress { follower: 9, ..old };
+    assert_eq!(leader.on_fetch(stranger, 100, 0, &live()), Err(ErrorCode::UnknownLeaderEpoch));
+}
+
+#[test]
+fn who_lags_too_long_is_dropped() {
+    let mut leader = leader(&[1, 2, 3], 1);
+    leader.on_append(110, &live());
+    fetch(&mut leader, 2, 110, 10).unwrap();
+    fetch(&mut leader, 3, 105, 10).unwrap();
+    assert_eq!(leader.shrinking(110, LAG), None, "the time since the election is not over");
+    let proposal = leader.shrinking(110, LAG + 1).unwrap();
+    assert_eq!(proposal.isr, [(1, -1), (2, 20)]);
+    // Until the controller agrees, the one to be dropped still counts.
+    assert_eq!(leader.advance(&live()), 105);
+    assert_eq!(leader.on_verdict(proposal.id, Verdict::Refused(ErrorCode::NotController)), After::Again);
+    assert_eq!(leader.pending(), Some(proposal.clone()));
+    let done = Verdict::Done { leader_epoch: 5, partition_epoch: 8, isr: vec![1, 2], recovering: false };
+    leader.on_verdict(proposal.id, done);
+    assert_eq!(leader.advance(&live()), 110);
+}
+
+#[test]
+fn a_fetch_that_reaches_what_was_there_at_the_last_one_counts_as_caught_up_then() {
+    let mut leader = leader(&[1, 2], 1);
+    for round in 1..100 {
+        // The follower never reaches the end, but always what was there when it fetched last.
+        let end = leader.log_end;
+        leader.on_append(end + 10, &live());
+        let progress = Progress { follower: 2, broker_epoch: 20, fetch_offset: end, log_start: 0 };
+        leader.on_fetch(progress, end + 10, round * 1000, &live()).unwrap();
+        assert_eq!(leader.shrinking(end + 10, round * 1000), None);
+    }
+}
+
+#[test]
+fn an_answer_to_an_older_proposal_changes_nothing() {
+    let mut leader = leader(&[1, 2, 3], 1);
+    let old = leader.shrinking(200, LAG + 1).unwrap();
+    leader.assign(assigned(&[1, 2], 9), 0);
+    assert_eq!(leader.pending(), None);
+    let done = Verdict::Done { leader_epoch: 5, partition_epoch: 8, isr: vec![1], recovering: false };
+    assert_eq!(leader.on_verdict(old.id, done), After::Settled);
+    assert_eq!(leader.assigned().isr, [1, 2]);
+    leader.assign(assigned(&[1, 2, 3], 8), 0);
+    assert_eq!(leader.assigned().isr, [1, 2], "older news");
+}
+
+#[test]
+fn a_version_conflict_waits_for_the_controllers_news() {
+    let mut leader = leader(&[1], 1);
+    fetch(&mut leader, 2, 100, 0).unwrap();
+    let proposal = leader.expansion(2, &live()).unwrap();
+    let refused = Verdict::Refused(ErrorCode::InvalidUpdateVersion);
+    assert_eq!(leader.on_verdict(proposal.id, refused), After::Settled);
+    // The expansion may have been made: the newcomer counts until we know.
+    assert_eq!(leader.on_append(105, &LiveBrokers::new()), 100);
+    leader.assign(assigned(&[1], 8), 0);
+    assert_eq!(leader.on_append(105, &LiveBrokers::new()), 105);
+}
+
+#[test]
+fn a_replica_to_read_from_is_in_sync_and_has_the_offset() {
+    let mut leader = leader(&[1, 2], 1);
+    fetch(&mut leader, 2, 90, 0).unwrap();
+    fetch(&mut leader, 3, 100, 0).unwrap();
+    assert_eq!(leader.read_replica(85, &[2, 3]), Some(2));
+    assert_eq!(leader.read_replica(95, &[2, 3]), None);
+    assert_eq!(leader.read_replica(85, &[3]), None);
+    assert_eq!(leader.low_watermark(40, &live()), 0);
+    assert_eq!(leader.low_watermark(40, &LiveBrokers::new()), 40);
+}
