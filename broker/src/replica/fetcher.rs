@@ -137,7 +137,11 @@ impl Fetchers {
         let mut lanes = self.lanes.lock();
         let lanes = &mut *lanes;
         if let Some(lane) = lanes.of.remove(&key).and_then(|at| lanes.lanes.get(&at)) {
-            lane.partitions.lock().remove(&key);
+            let mut partitions = lane.partitions.lock();
+            partitions.remove(&key);
+            if partitions.is_empty() {
+                lane.changed.notify_one();
+            }
         }
         let Some(leader) = leader else { return };
         let spread = key.0.0.iter().fold(key.1.unsigned_abs() as usize, |sum, byte| sum + usize::from(*byte));
@@ -485,3 +489,7 @@ impl<'f> Task<'f> {
         false
     }
 }
+
+#[cfg(test)]
+#[path = "fetcher_test.rs"]
+mod tests;

@@ -8,6 +8,7 @@ pub mod intake;
 pub mod isr;
 pub mod leader;
 pub mod partition;
+pub mod peers;
 pub mod replicas;
 pub mod roles;
 pub mod session;

@@ -1,0 +1,236 @@
+//! Fetching against a leader played by the test: real partitions on both sides, and links that the test can cut.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use klamm_log::{Log, RealDisk, Recovery};
+use klamm_metadata::Partition as Registered;
+use klamm_protocol::Records;
+use klamm_protocol::batch::BatchBuilder;
+use klamm_protocol::messages::fetch_response::FetchableTopicResponse;
+
+use super::*;
+use crate::config::{BrokerConfig, Entries, Layers, Settings, TopicConfig};
+use crate::metrics::Metrics;
+use crate::replica::leader::Progress;
+use crate::replica::partition::{Acks, Origin, Topic};
+use crate::replica::roles::{FollowerFetch, FollowerRead};
+use crate::replica::waiting::FetchWaiter;
+
+const TOPIC: Uuid = Uuid([9; 16]);
+
+fn open(dir: &std::path::Path, node: i32, index: i32) -> Arc<Partition> {
+    let config = Arc::new(TopicConfig::resolve(&Layers::default(), &Entries::new()));
+    let path = dir.join(format!("{node}/t-{index}"));
+    std::fs::create_dir_all(&path).unwrap();
+    let log = Log::open(RealDisk::shared(), &path, TOPIC, config.log.clone(), Recovery::default(), 0).unwrap();
+    let topic = Topic::new("t".into(), TOPIC, Metrics::new().topic("t"), config);
+    let around = Around::new(node, 30_000);
+    *around.live.write() = Arc::new([(0, 1), (1, 1)].into());
+    Arc::new(Partition::new(Arc::new(topic), index, log, 0, around))
+}
+
+fn registered() -> Registered {
+    Registered {
+        replicas: vec![0, 1],
+        directories: vec![Uuid::ZERO; 2],
+        isr: vec![0, 1],
+        removing_replicas: Vec::new(),
+        adding_replicas: Vec::new(),
+        leader: 0,
+        leader_epoch: 0,
+        partition_epoch: 0,
+        leader_recovery_state: 0,
+        elr: Vec::new(),
+        last_known_elr: Vec::new(),
+    }
+}
+
+/// Broker 0.
+#[derive(Default)]
+struct Leader {
+    partitions: BTreeMap<i32, Arc<Partition>>,
+    connections: AtomicUsize,
+    cut: AtomicBool,
+}
+
+/// A connection to it with its one session.
+struct Session {
+    leader: Arc<Leader>,
+    wants: Mutex<BTreeMap<i32, FetchPartition>>,
+    epoch: Mutex<i32>,
+}
+
+impl Peers for Arc<Leader> {
+    fn connect(&self, broker: i32) -> Boxed<'_, Result<Box<dyn Link>, String>> {
+        assert_eq!(broker, 0);
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let session = Session { leader: self.clone(), wants: Mutex::default(), epoch: Mutex::new(0) };
+        Box::pin(async move { Ok(Box::new(session) as Box<dyn Link>) })
+    }
+}
+
+impl Session {
+    fn read(&self, fresh: bool) -> Vec<PartitionData> {
+        let mut answers = Vec::new();
+        for (index, wants) in self.wants.lock().iter() {
+            let fetch = FollowerFetch {
+                progress: Progress {
+                    follower: 1,
+                    broker_epoch: 1,
+                    fetch_offset: wants.fetch_offset,
+                    log_start: wants.log_start_offset,
+                },
+                leader_epoch: wants.current_leader_epoch,
+                last_fetched_epoch: wants.last_fetched_epoch,
+                max_bytes: usize::try_from(wants.partition_max_bytes).unwrap(),
+                min_one: true,
+                fresh,
+            };
+            let (FollowerRead::Records(read), offsets) =
+                self.leader.partitions[index].read_for_follower(&fetch, 0).unwrap()
+            else {
+                panic!("the logs don't differ")
+            };
+            let Some(range) = read.range else { continue };
+            let mut bytes = vec![0; range.len as usize];
+            std::os::unix::fs::FileExt::read_exact_at(&*range.file, &mut bytes, range.position).unwrap();
+            answers.push(PartitionData {
+                partition_index: *index,
+                high_watermark: offsets.high_watermark,
+                log_start_offset: offsets.log_start,
+                records: Some(Records::Bytes(bytes.into())),
+                ..Default::default()
+            });
+        }
+        answers
+    }
+}
+
+impl Link for Session {
+    fn fetch<'a>(&'a self, request: &'a FetchRequest, _: Duration) -> Boxed<'a, Result<FetchResponse, String>> {
+        Box::pin(async move {
+            assert_eq!(request.session_epoch, *self.epoch.lock(), "epochs follow each other");
+            assert_eq!(request.session_id, if request.session_epoch == 0 { 0 } else { 5 });
+            *self.epoch.lock() += 1;
+            for wants in request.topics.iter().flat_map(|topic| topic.partitions.clone()) {
+                self.wants.lock().insert(wants.partition, wants);
+            }
+            for gone in request.forgotten_topics_data.iter().flat_map(|topic| topic.partitions.clone()) {
+                self.wants.lock().remove(&gone);
+            }
+            let mut fresh = true;
+            loop {
+                let waiter = FetchWaiter::new(1);
+                for index in self.wants.lock().keys() {
+                    self.leader.partitions[index].follower_waiters().register(&waiter);
+                }
+                let partitions = self.read(fresh);
+                fresh = false;
+                if self.leader.cut.swap(false, Ordering::SeqCst) {
+                    return Err("cut".into());
+                }
+                if !partitions.is_empty() {
+                    let topic = FetchableTopicResponse { topic_id: TOPIC, partitions, ..Default::default() };
+                    return Ok(FetchResponse { session_id: 5, responses: vec![topic], ..Default::default() });
+                }
+                // Nobody but the test ends the wait: a fetch that needs its timer would hang.
+                waiter.woken().await;
+            }
+        })
+    }
+}
+
+struct Pair {
+    _dir: tempfile::TempDir,
+    leader: Arc<Leader>,
+    followers: Vec<Arc<Partition>>,
+    fetchers: Arc<Fetchers>,
+}
+
+fn pair(partitions: i32) -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::new();
+    settings.add_flag("listeners=PLAINTEXT://127.0.0.1:0").unwrap();
+    let config = BrokerConfig::from_settings(&settings).unwrap().config;
+    let mut leader = Leader::default();
+    let mut followers = Vec::new();
+    for index in 0..partitions {
+        let led = open(dir.path(), 0, index);
+        led.follow(&registered(), 0);
+        leader.partitions.insert(index, led);
+        let follower = open(dir.path(), 1, index);
+        follower.follow(&registered(), 0);
+        followers.push(follower);
+    }
+    let leader = Arc::new(leader);
+    let fetchers = Fetchers::new(config.replication, followers[0].around.clone());
+    fetchers.around.broker_epoch.store(1, Ordering::SeqCst);
+    fetchers.start(Surroundings {
+        peers: Arc::new(leader.clone()),
+        clock: Clock::default(),
+        flusher: Arc::default(),
+        offline: Box::new(|error| panic!("{error}")),
+        runtime: tokio::runtime::Handle::current(),
+    });
+    Pair { _dir: dir, leader, followers, fetchers }
+}
+
+impl Pair {
+    /// Writes with acks=all and waits for the follower.
+    async fn write(&self, index: i32) {
+        let mut builder = BatchBuilder::new(0);
+        builder.push(0, None, Some(b"value"), &[]).unwrap();
+        let led = &self.leader.partitions[&index];
+        let append = led.append(&builder.build().unwrap(), Origin::Client, Acks::All, 0).unwrap();
+        append.commit.expect("the follower is waited for").await.unwrap().unwrap();
+        let end = led.offsets().log_end;
+        assert_eq!(led.offsets().high_watermark, end);
+        assert_eq!(self.followers[index as usize].offsets().log_end, end);
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_reaches_the_follower_and_is_committed() {
+    let pair = pair(2);
+    for follower in &pair.followers {
+        pair.fetchers.assign(follower, Some(0));
+    }
+    for _ in 0..20 {
+        pair.write(0).await;
+        pair.write(1).await;
+    }
+    assert_eq!(pair.fetchers.failed(), 0);
+}
+
+#[tokio::test]
+async fn a_partition_that_comes_while_a_fetch_is_parked_is_fetched_at_once() {
+    let pair = pair(2);
+    pair.fetchers.assign(&pair.followers[0], Some(0));
+    pair.write(0).await;
+    // The session's fetch is parked, and nothing is written to partition 0 any more.
+    pair.fetchers.assign(&pair.followers[1], Some(0));
+    pair.write(1).await;
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_made_anew() {
+    let pair = pair(1);
+    pair.fetchers.assign(&pair.followers[0], Some(0));
+    pair.write(0).await;
+    let before = pair.leader.connections.load(Ordering::SeqCst);
+    pair.leader.cut.store(true, Ordering::SeqCst);
+    pair.write(0).await;
+    assert!(pair.leader.connections.load(Ordering::SeqCst) > before);
+}
+
+#[tokio::test]
+async fn tasks_without_partitions_end() {
+    let pair = pair(1);
+    pair.fetchers.assign(&pair.followers[0], Some(0));
+    pair.write(0).await;
+    pair.fetchers.assign(&pair.followers[0], None);
+    while !pair.fetchers.lanes.lock().lanes.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,38 @@
+//! The way to other brokers that followers use: the inter-broker listener that the metadata image names.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use klamm_client::{Connection, ConnectionOptions};
+
+use super::fetcher::{Boxed, Link, Peers};
+use crate::broker::Broker;
+use crate::config::HostPort;
+
+/// Bound on connecting: a leader that takes longer is as good as gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects by the image of this broker.
+#[derive(Debug)]
+pub struct ByImage(pub Weak<Broker>);
+
+impl Peers for ByImage {
+    fn connect(&self, id: i32) -> Boxed<'_, Result<Box<dyn Link>, String>> {
+        Box::pin(async move {
+            let broker = self.0.upgrade().ok_or("the broker has stopped")?;
+            let node = broker.controller.node(id, &broker.config.inter_broker_listener);
+            let node = node.ok_or_else(|| format!("broker {id} is not registered"))?;
+            let port = u16::try_from(node.port).map_err(|_| format!("broker {id} has port {}", node.port))?;
+            let options = ConnectionOptions {
+                client_id: format!("broker-{}-fetcher", broker.config.node_id),
+                connect_timeout: CONNECT_TIMEOUT,
+                in_flight_max: 1,
+                ..ConnectionOptions::default()
+            };
+            drop(broker);
+            let address = HostPort { host: node.host, port }.to_string();
+            let connection = Connection::open(&address, options).await.map_err(|e| e.to_string())?;
+            Ok(Box::new(connection) as Box<dyn Link>)
+        })
+    }
+}
