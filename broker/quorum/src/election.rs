@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::core::{Core, is_majority};
 use crate::error::QuorumError;
+use crate::membership;
 use crate::message::{Ask, Reply};
 use crate::types::{LogId, Membership, Voter};
 
@@ -178,12 +179,27 @@ pub async fn resign(core: &Arc<Core>) -> Result<bool, QuorumError> {
     let Some(_changing) = core.changing.try_lock().ok().filter(|_| !core.is_alone(&members)) else {
         return Ok(false);
     };
-    core.resigning.store(true, Ordering::Relaxed);
-    core.observe();
-    let done = hand_over(core, term, &members).await;
-    core.resigning.store(false, Ordering::Relaxed);
-    core.observe();
-    Ok(done)
+    let _resigning = Resigning::begin(core);
+    Ok(hand_over(core, term, &members).await)
+}
+
+/// A leader that steps down, until this is dropped: also when nobody waits for the outcome any more. One that went on
+/// like that would win elections and never send a heartbeat.
+struct Resigning<'a>(&'a Core);
+
+impl<'a> Resigning<'a> {
+    fn begin(core: &'a Core) -> Self {
+        core.resigning.store(true, Ordering::Relaxed);
+        core.observe();
+        Self(core)
+    }
+}
+
+impl Drop for Resigning<'_> {
+    fn drop(&mut self) {
+        self.0.resigning.store(false, Ordering::Relaxed);
+        self.0.observe();
+    }
 }
 
 async fn hand_over(core: &Arc<Core>, term: u64, members: &Membership) -> bool {
@@ -210,7 +226,7 @@ async fn hand_over(core: &Arc<Core>, term: u64, members: &Membership) -> bool {
 fn may_succeed(core: &Core, members: &Membership, id: i32, voter: &Voter) -> bool {
     let heard = core.node.contacts.member(id, voter).and_then(|c| c.heard);
     let alive = heard.is_some_and(|at| at.elapsed() < core.heartbeat() * 4);
-    alive && id != core.id() && members.voter_ids().any(|v| v == id)
+    alive && id != core.id() && membership::stays(members, id)
 }
 
 /// The first voter that is heard and has the whole log.

@@ -127,10 +127,22 @@ async fn begin(core: &Arc<Core>) -> Result<tokio::sync::MutexGuard<'_, ()>, Quor
     if core.leads().is_none() {
         return Err(core.not_leader());
     }
-    if core.members().get_joint_config().len() > 1 {
+    let members = core.members();
+    if members.get_joint_config().len() > 1 {
+        if !stays(&members, core.id()) {
+            // This node leads a change that takes its own vote away: one that stays finishes it.
+            drop(turn);
+            election::resign(core).await?;
+            return Err(core.not_leader());
+        }
         change(core, ChangeMembers::AddVoterIds(BTreeSet::new()), false).await?;
     }
     Ok(turn)
+}
+
+/// Whether a node has a vote when the change that is under way is done.
+pub fn stays(members: &Membership, id: i32) -> bool {
+    members.get_joint_config().last().is_some_and(|config| config.contains(&id))
 }
 
 async fn drop_member(core: &Arc<Core>, members: &Membership, id: i32) -> Result<(), QuorumError> {

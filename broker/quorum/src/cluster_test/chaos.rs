@@ -1,12 +1,14 @@
 //! Everything at once, by seed: loss, delay, cut links, stalls, kills, restarts, wiped disks; then healing, and the
 //! checker.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::cluster::{Cluster, Load, check, port, ports};
 use super::net::Random;
+use crate::Voter;
 
 async fn chaos(n: i32, seed: u64, rounds: u32) -> String {
     let mut cluster = Cluster::of(n, seed).await;
@@ -92,6 +94,96 @@ async fn chaos(n: i32, seed: u64, rounds: u32) -> String {
         history.open.len(),
         history.gap
     )
+}
+
+/// Seats move between five nodes all the time, while one node after the other, often the leader in the middle of a
+/// change, is killed or cut off.
+async fn moving_seats(seed: u64, rounds: u32) -> String {
+    let mut cluster = Cluster::of(5, seed).await;
+    cluster.tune = std::sync::Arc::new(|config| {
+        config.snapshot_records = 60;
+        config.entries_kept = 20;
+        config.segment_bytes = 8 << 10;
+    });
+    let ids: Vec<i32> = (0..5).collect();
+    let mut random = Random::new(seed);
+    let load = Load::start(&cluster, 2);
+    let mut moves = 0;
+    for _ in 0..rounds {
+        let mut wanted = BTreeMap::new();
+        while wanted.len() < 3 {
+            let id = random.below(5) as i32;
+            wanted.insert(id, cluster.voter(id));
+        }
+        let victim = match random.below(2) {
+            0 => cluster.ready().map_or(0, |(id, _)| id),
+            _ => random.below(5) as i32,
+        };
+        let nodes: Vec<_> = cluster.nodes.values().map(|n| n.quorum.clone()).collect();
+        let change = tokio::spawn(async move {
+            loop {
+                let leader = nodes.iter().find(|q| q.leader().borrow().ready);
+                match leader {
+                    Some(quorum) if quorum.reseat(&wanted).await.is_ok_and(|more| !more) => return,
+                    _ => sleep(Duration::from_millis(20)).await,
+                }
+            }
+        });
+        sleep(Duration::from_millis(random.below(40))).await;
+        match random.below(3) {
+            0 => {
+                load.forget(victim);
+                change.abort();
+                let _ = change.await;
+                cluster.kill(victim).await;
+                sleep(Duration::from_millis(random.below(900))).await;
+                cluster.start(victim).await;
+                load.refresh(&cluster);
+            }
+            1 => {
+                cluster.net.isolate(port(victim), &ports(&ids));
+                sleep(Duration::from_millis(random.below(2000))).await;
+                cluster.net.heal();
+                sleep(Duration::from_millis(300)).await;
+                change.abort();
+                let _ = change.await;
+            }
+            _ => {
+                if tokio::time::timeout(Duration::from_secs(20), change).await.is_ok() {
+                    moves += 1;
+                }
+            }
+        }
+    }
+    let wanted: BTreeMap<i32, Voter> = (0..3).map(|id| (id, cluster.voter(id))).collect();
+    let started = Instant::now();
+    loop {
+        let leader = cluster.leader().await;
+        match cluster.quorum(leader).reseat(&wanted).await {
+            Ok(false) => break,
+            Ok(true) => {}
+            Err(error) => {
+                assert!(started.elapsed() < Duration::from_secs(60), "seats never settle: {error}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    let history = load.stop().await;
+    let texts = cluster.agree().await;
+    check(&history, &texts);
+    cluster.until("all to know", || ids.iter().all(|id| cluster.voter_ids(*id) == [0, 1, 2])).await;
+    let term = cluster.ready().map_or(0, |(_, term)| term);
+    let (acked, open, gap) = (history.acked.len(), history.open.len(), history.gap);
+    format!(
+        "moving seats, seed {seed}: {moves} moves finished, term {term}, {acked} acknowledged, {open} open, longest gap {gap:?}"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn seats_move_under_chaos() {
+    for seed in seeds() {
+        println!("{}", moving_seats(seed + 2000, 25).await);
+    }
 }
 
 fn seeds() -> Vec<u64> {

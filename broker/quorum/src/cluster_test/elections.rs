@@ -205,6 +205,30 @@ async fn a_leader_that_stops_hands_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handover_that_nobody_waits_for_leaves_a_leader_that_leads() {
+    let cluster = Cluster::of(3, 10).await;
+    let leader = cluster.leader().await;
+    // Nobody answers, so the handover takes its time.
+    cluster.net.isolate(port(leader), &ports(&[0, 1, 2]));
+    let quorum = cluster.quorum(leader).clone();
+    let handover = tokio::spawn(async move { quorum.resign().await });
+    sleep(Duration::from_millis(50)).await;
+    assert!(cluster.quorum(leader).leader().borrow().leader.is_none());
+    handover.abort();
+    let _ = handover.await;
+    cluster.net.heal();
+    cluster.leader().await;
+    for other in (0..3).filter(|id| *id != leader) {
+        cluster.net.isolate(port(other), &ports(&[0, 1, 2]));
+        sleep(Duration::from_secs(3)).await;
+        cluster.net.heal();
+        sleep(Duration::from_secs(3)).await;
+    }
+    assert!(!cluster.quorum(leader).inner.core.resigning.load(std::sync::atomic::Ordering::Relaxed));
+    cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn any_node_may_restart_at_any_entry() {
     let mut cluster = Cluster::of(3, 9).await;
     let mut expected = Vec::new();
