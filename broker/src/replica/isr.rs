@@ -128,7 +128,7 @@ fn wire(partition_index: i32, proposal: &Proposal) -> PartitionData {
     PartitionData {
         partition_index,
         leader_epoch: proposal.leader_epoch,
-        new_isr: proposal.isr.iter().map(|(id, _)| *id).collect(),
+        // `new_isr`, without the epochs, is version 2's; a request of version 3 must not bring both.
         new_isr_with_epochs: proposal.isr.iter().map(state).collect(),
         leader_recovery_state: i8::from(proposal.recovering),
         partition_epoch: proposal.partition_epoch,
@@ -166,5 +166,20 @@ pub async fn watch_lag(broker: Arc<Broker>) {
         for partition in broker.replicas.partitions() {
             partition.check_lag(broker.clock.now_ms());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use klamm_protocol::{Message, Request};
+
+    #[test]
+    fn a_proposal_can_be_written_in_the_version_that_is_sent() {
+        let isr = vec![(0, 7), (2, 9)];
+        let proposal = Proposal { id: 1, leader_epoch: 4, partition_epoch: 5, isr, recovering: false };
+        let data = TopicData { partitions: vec![wire(3, &proposal)], ..Default::default() };
+        let request = AlterPartitionRequest { topics: vec![data], ..Default::default() };
+        assert!(request.to_bytes(AlterPartitionRequest::MAX_VERSION).is_ok());
     }
 }
