@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
+use crate::cluster::health;
 use crate::config::HostPort;
 use crate::metrics::{MetricsSource, Snapshot};
 
@@ -42,6 +43,11 @@ pub trait AdminSource: Send + Sync + 'static {
     fn metrics(&self) -> Option<String>;
     /// The body of `/v1/status`.
     fn status(&self) -> Value;
+    /// The body of `/v1/brokers/{id}/restart-safety`.
+    ///
+    /// # Errors
+    /// Why nobody can tell, as a status and a line: who asks must then take it as unsafe.
+    fn restart_safety(&self, broker: i32) -> Result<Value, (StatusCode, String)>;
 }
 
 /// A running admin server.
@@ -127,12 +133,13 @@ async fn connection(stream: TcpStream, router: Router) {
 type Source = State<Arc<dyn AdminSource>>;
 
 fn router(source: Arc<dyn AdminSource>) -> Router {
-    let wrong_path = "not found; there are /livez /readyz /metrics /v1/status\n";
+    let wrong_path = "not found; there are /livez /readyz /metrics /v1/status /v1/brokers/{id}/restart-safety\n";
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
+        .route("/v1/brokers/{id}/restart-safety", get(restart_safety))
         .fallback(async move || (StatusCode::NOT_FOUND, wrong_path))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n"))
         .with_state(source)
@@ -157,6 +164,17 @@ async fn metrics(State(source): Source) -> Response {
 async fn status(State(source): Source) -> Response {
     match tokio::task::spawn_blocking(move || source.status()).await {
         Ok(status) => axum::Json(status).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn restart_safety(State(source): Source, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse::<i32>() else {
+        return (StatusCode::BAD_REQUEST, format!("{id} is no broker id\n")).into_response();
+    };
+    match tokio::task::spawn_blocking(move || source.restart_safety(id)).await {
+        Ok(Ok(safety)) => axum::Json(safety).into_response(),
+        Ok(Err((status, why))) => (status, why + "\n").into_response(),
         Err(error) => failed(&error),
     }
 }
@@ -203,8 +221,14 @@ impl AdminSource for BrokerView {
     fn not_ready(&self) -> Option<String> {
         match self.broker.get() {
             None => Some("starting: opening the log directory and the metadata log".to_owned()),
-            Some(broker) => not_ready(broker.is_ready(), broker.is_stopping(), broker.replicas.progress()),
+            Some(broker) => not_ready(broker.is_ready(), broker.is_stopping(), broker.replicas.progress())
+                .or_else(|| health::why_not_in_sync(broker)),
         }
+    }
+
+    fn restart_safety(&self, id: i32) -> Result<Value, (StatusCode, String)> {
+        let starting = || (StatusCode::SERVICE_UNAVAILABLE, "the broker is starting".to_owned());
+        health::restart_safety(self.broker.get().ok_or_else(starting)?, id)
     }
 
     fn metrics(&self) -> Option<String> {
@@ -294,6 +318,10 @@ mod tests {
             (!self.0.load(Ordering::Relaxed)).then(|| "the dog ate it".to_owned())
         }
 
+        fn restart_safety(&self, broker: i32) -> Result<Value, (StatusCode, String)> {
+            if broker == 1 { Ok(json!({"safe": true})) } else { Err((StatusCode::NOT_FOUND, "unknown".into())) }
+        }
+
         fn metrics(&self) -> Option<String> {
             self.0.load(Ordering::Relaxed).then(|| "m 1\n".to_owned())
         }
@@ -359,6 +387,9 @@ mod tests {
         let status = get("/v1/status").await;
         let body: Value = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!(body["topics"], 0);
+        assert!(get("/v1/brokers/1/restart-safety").await.ends_with("{\"safe\":true}"));
+        assert!(get("/v1/brokers/2/restart-safety").await.starts_with("HTTP/1.1 404 "));
+        assert!(get("/v1/brokers/x/restart-safety").await.starts_with("HTTP/1.1 400 "));
         assert!(get("/nope").await.starts_with("HTTP/1.1 404 "));
         let post =
             ask(address, "POST /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;

@@ -8,11 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use klamm_log::LogError;
 use klamm_metadata::Image;
-use klamm_metadata::controller::{Context, Decision, InternalTopics};
+use klamm_metadata::controller::{Context, Decision, Heartbeats, InternalTopics};
 use klamm_protocol::ErrorCode;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::cluster::forward::Forwarder;
+use crate::cluster::lifecycle::Lifecycle;
+use crate::cluster::producer_ids::ProducerIds;
+use crate::cluster::suspects::Suspects;
 use crate::complaints::Complaints;
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
@@ -32,6 +37,8 @@ pub enum Stop {
     No,
     /// Asked to, by a signal: exit code 0.
     Asked,
+    /// The cluster does not take it: exit code 2.
+    Refused(String),
     /// The storage failed: exit code 3.
     Storage(String),
     /// An invariant is broken; going on would make it worse: exit code 70.
@@ -59,11 +66,22 @@ pub struct Broker {
     pub replicas: Replicas,
     /// Cluster metadata, and the way to change it.
     pub controller: Controller,
+    /// The way to the active controller.
+    pub forwarder: Forwarder,
+    /// This broker's standing with it.
+    pub lifecycle: Lifecycle,
+    /// Brokers whose process may have ended; for the active controller.
+    pub suspects: Suspects,
+    /// When brokers were last heard of; means something on the active controller only.
+    pub heartbeats: Mutex<Heartbeats>,
+    /// Producer ids to hand out.
+    pub producer_ids: ProducerIds,
     /// Consumer groups.
     pub groups: Groups,
     /// What must not be logged with every request.
     pub complaints: Complaints,
-    ready: AtomicBool,
+    open: AtomicBool,
+    opening: watch::Sender<()>,
     stop: watch::Sender<Stop>,
 }
 
@@ -78,6 +96,8 @@ impl Broker {
     ) -> Self {
         let places = config.fetch_session_slots;
         let requests = config.requests_bytes_max.map_or_else(|| Budget::for_memory(memory::available()), Budget::new);
+        let forwarder = Forwarder::new(config.node_id);
+        let session_ms = u64::try_from(config.cluster.session_timeout_ms).unwrap_or(0);
         Self {
             config,
             clock: Clock::default(),
@@ -88,9 +108,15 @@ impl Broker {
             sessions: Sessions::new(places),
             replicas,
             controller,
+            forwarder,
+            lifecycle: Lifecycle::default(),
+            heartbeats: Mutex::new(Heartbeats::new(session_ms, &Image::new(""), 0)),
+            suspects: Suspects::default(),
+            producer_ids: ProducerIds::default(),
             groups,
             complaints: Complaints::default(),
-            ready: AtomicBool::new(false),
+            open: AtomicBool::new(false),
+            opening: watch::Sender::new(()),
             stop: watch::Sender::new(Stop::No),
         }
     }
@@ -100,7 +126,7 @@ impl Broker {
     /// # Errors
     /// The metadata log did not take the records.
     pub async fn decide<T>(&self, decision: impl FnOnce(&Image, &Context<'_>) -> Decision<T>) -> Result<T, ErrorCode> {
-        self.controller.change(|image| self.deciding(|cx| decision(image, cx))).await
+        self.controller.change(|image, _| self.deciding(|cx| decision(image, cx))).await
     }
 
     fn deciding<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
@@ -131,17 +157,34 @@ impl Broker {
 
     /// The start is over: recovery is done, the listeners accept.
     pub fn set_ready(&self) {
-        self.ready.store(true, Ordering::Release);
+        self.open.store(true, Ordering::Release);
+        self.opening.send_replace(());
     }
 
     /// Whether the start is over and no stop has begun.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.is_stopping()
+        self.is_open() && !self.is_stopping()
     }
 
     /// Whether a stop has begun.
     pub fn is_stopping(&self) -> bool {
         *self.stop.borrow() != Stop::No
+    }
+
+    /// Whether the start is over: clients are served.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until the start is over, or the broker stops.
+    pub async fn opened(&self) {
+        let mut opening = self.opening.subscribe();
+        while !self.is_open() {
+            tokio::select! {
+                _ = opening.changed() => {}
+                _ = self.stopping() => return,
+            }
+        }
     }
 
     /// Asks the broker to stop. The first reason stays.

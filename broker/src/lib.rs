@@ -6,6 +6,7 @@ pub mod broker;
 pub mod cleaner;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod complaints;
 pub mod config;
 pub mod controller;

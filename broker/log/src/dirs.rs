@@ -77,6 +77,7 @@ pub struct LogDir {
     disk: Arc<dyn Disk>,
     _lock: Arc<File>,
     clean: bool,
+    clean_epoch: Option<i64>,
     machine_restarted: bool,
     recovery_points: Offsets,
     log_starts: Offsets,
@@ -103,13 +104,15 @@ impl LogDir {
             let file = path.join(name);
             disk.read_file(&file).map_err(|e| LogError::io("reading", &file, e))
         };
-        let clean = read(CLEAN)?.is_some();
+        let marker = read(CLEAN)?;
+        let clean = marker.is_some();
         let last_boot = read(BOOT)?;
         let machine_restarted = last_boot.as_deref() != Some(boot_id.as_bytes());
         let mut dir = LogDir {
             path: path.to_path_buf(),
             _lock: lock,
             clean,
+            clean_epoch: marker.as_deref().and_then(epoch_of),
             machine_restarted,
             recovery_points: Offsets::new(),
             log_starts: Offsets::new(),
@@ -144,6 +147,11 @@ impl LogDir {
     /// Whether the last user of the directory stopped cleanly.
     pub fn was_clean(&self) -> bool {
         self.clean
+    }
+
+    /// The broker epoch under which the last user stopped cleanly; `None` when it did not, or did not say.
+    pub fn clean_epoch(&self) -> Option<i64> {
+        self.clean_epoch
     }
 
     /// What [`crate::Log::open`] needs to know about a partition here.
@@ -302,6 +310,14 @@ impl LogDir {
     }
 }
 
+/// The broker epoch that a clean-stop marker tells.
+fn epoch_of(marker: &[u8]) -> Option<i64> {
+    let (_, rest) = std::str::from_utf8(marker).ok()?.split_once("\"brokerEpoch\"")?;
+    let digits = rest.trim_start().strip_prefix(':')?.trim_start();
+    let end = digits.find(|c: char| !(c.is_ascii_digit() || c == '-')).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
 /// The machine's boot, for [`LogDir::open`]; empty when unknown, which counts as another boot only once.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
@@ -379,6 +395,7 @@ mod tests {
         assert_eq!(text, r#"{"version":0,"brokerEpoch":12}"#);
 
         let dir = open(tmp.path(), "b").unwrap();
+        assert_eq!(dir.clean_epoch(), Some(12));
         assert_eq!(
             dir.recovery("t", 0),
             Recovery {

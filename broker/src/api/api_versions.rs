@@ -8,7 +8,7 @@ use klamm_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use klamm_protocol::wire::Encoded;
 use klamm_protocol::{ApiKey, ErrorCode, frame};
 
-use super::{Context, Refusal, TABLE, row};
+use super::{Context, Refusal, Scope, TABLE, row};
 
 /// Longest client software name or version that is kept.
 const SOFTWARE_BYTES_MAX: usize = 256;
@@ -31,7 +31,8 @@ pub async fn handle(cx: &Context<'_>, request: ApiVersionsRequest) -> Result<Api
         answer.error_code = ErrorCode::RebootstrapRequired.code();
         return Ok(answer);
     }
-    answer.api_keys = TABLE.iter().map(|api| ApiVersion {
+    let served = |api: &&super::Api| api.scope == Scope::Anyone && api.is_on(cx.connection.serves);
+    answer.api_keys = TABLE.iter().filter(served).map(|api| ApiVersion {
         api_key: api.key as i16,
         min_version: api.advertised_min,
         max_version: api.max,

@@ -41,7 +41,7 @@ pub async fn handle(cx: &Context<'_>, request: DescribeClusterRequest) -> Result
     let mut answer = DescribeClusterResponse {
         endpoint_type: BROKERS,
         cluster_id: cx.broker.controller.cluster_id().to_string(),
-        controller_id: cx.broker.config.node_id,
+        controller_id: cx.broker.controller.node_to_ask(),
         brokers: brokers.collect(),
         ..Default::default()
     };

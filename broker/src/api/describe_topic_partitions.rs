@@ -1,12 +1,12 @@
 //! DescribeTopicPartitions: version 0 (KIP-966). Topics by name, a page at a time.
 
 use klamm_metadata::describe;
-use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use klamm_protocol::messages::describe_topic_partitions_response::DescribeTopicPartitionsResponseTopic;
 
 use super::describe_cluster::TOPIC_OPERATIONS;
 use super::{Context, Refusal};
+use crate::cluster::visible::Visible;
 
 /// Answers from the published image.
 pub async fn handle(cx: &Context<'_>, request: DescribeTopicPartitionsRequest) -> Result<DescribeTopicPartitionsResponse, Refusal> {
@@ -16,13 +16,16 @@ pub async fn handle(cx: &Context<'_>, request: DescribeTopicPartitionsRequest) -
         Ok(mut response) => {
             for topic in response.topics.iter_mut().filter(|topic| topic.error_code == 0) {
                 topic.topic_authorized_operations = TOPIC_OPERATIONS;
-                for partition in &mut topic.partitions {
-                    if cx.broker.replicas.is_offline(topic.topic_id, partition.partition_index) {
-                        partition.error_code = ErrorCode::LeaderNotAvailable.code();
-                        partition.leader_id = -1;
-                        partition.isr_nodes.clear();
-                        partition.offline_replicas.push(cx.broker.config.node_id);
-                    }
+                for described in &mut topic.partitions {
+                    let index = described.partition_index;
+                    let Some(partition) = image.topic_by_id(topic.topic_id).and_then(|t| t.partition(index)) else {
+                        continue;
+                    };
+                    let visible = Visible::of(cx.broker, &image, topic.topic_id, index, partition);
+                    described.error_code = visible.error.code();
+                    described.leader_id = visible.leader;
+                    described.isr_nodes = visible.isr;
+                    described.offline_replicas = visible.offline;
                 }
             }
             Ok(response)

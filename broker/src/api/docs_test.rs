@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use klamm_protocol::ApiKey;
 
-use super::{TABLE, row};
+use super::{Scope, TABLE, row};
 use crate::docs;
 
 const BEGIN: &str = "<!-- api table: written from broker/src/api/mod.rs by `UPDATE=1 cargo test -p klamm` -->\n";
@@ -12,7 +12,7 @@ const END: &str = "<!-- end of api table -->\n";
 
 fn served() -> String {
     let mut text = String::from("| key | API | versions | not yet |\n|---|---|---|---|\n");
-    for api in TABLE {
+    for api in TABLE.iter().filter(|api| api.scope == Scope::Anyone) {
         let versions = if api.min == api.max { api.max.to_string() } else { format!("{}–{}", api.min, api.max) };
         let _ = writeln!(text, "| {} | {} | {versions} | {} |", api.key as i16, api.key.name(), api.gaps);
     }

@@ -8,6 +8,7 @@ use klamm_protocol::messages::find_coordinator_response::Coordinator;
 use klamm_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::{Context, Refusal};
+use crate::cluster::internal_topics;
 use crate::coordinator::OFFSETS_TOPIC;
 
 /// Key type of a consumer group.
@@ -40,7 +41,7 @@ async fn ready(cx: &Context<'_>, key_type: i8) -> Result<(), ErrorCode> {
     if cx.broker.controller.image().topic(OFFSETS_TOPIC).is_some() {
         return Ok(());
     }
-    cx.broker.controller.create_internal_topic(cx.broker, OFFSETS_TOPIC).await
+    internal_topics::create(cx.broker, OFFSETS_TOPIC).await
 }
 
 /// Who leads the partition that a group lives in.

@@ -10,7 +10,7 @@ use super::{Context, Refusal};
 pub async fn handle(cx: &Context<'_>, request: InitProducerIdRequest) -> Result<InitProducerIdResponse, Refusal> {
     let given = match request.transactional_id {
         Some(_) => Err(ErrorCode::TransactionalIdAuthorizationFailed),
-        None => cx.broker.controller.next_producer_id(cx.broker.config.node_id).await,
+        None => cx.broker.producer_ids.next(cx.broker).await,
     };
     Ok(match given {
         Ok(producer_id) => InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() },

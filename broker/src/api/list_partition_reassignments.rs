@@ -1,11 +1,14 @@
-//! ListPartitionReassignments: version 0. Always empty: partitions cannot be moved yet, and
-//! `kafka-topics --describe` asks all the same.
+//! ListPartitionReassignments: version 0. Partitions on their way to other brokers.
 
+use klamm_metadata::controller;
 use klamm_protocol::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 
 use super::{Context, Refusal};
 
-/// No partition is being moved.
-pub async fn handle(_: &Context<'_>, _: ListPartitionReassignmentsRequest) -> Result<ListPartitionReassignmentsResponse, Refusal> {
-    Ok(ListPartitionReassignmentsResponse::default())
+/// Answers from the published image.
+pub async fn handle(
+    cx: &Context<'_>,
+    request: ListPartitionReassignmentsRequest,
+) -> Result<ListPartitionReassignmentsResponse, Refusal> {
+    Ok(controller::list_partition_reassignments(&cx.broker.controller.image(), &request, &|_, _| true))
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use klamm_metadata::controller::{create_topics, named_topics};
+use klamm_metadata::controller::named_topics;
+use klamm_metadata::image::NO_LEADER;
 use klamm_metadata::{Image, Partition, Topic, names};
 use klamm_protocol::messages::metadata_request::MetadataRequestTopic;
 use klamm_protocol::messages::metadata_response::{
@@ -15,6 +16,8 @@ use klamm_protocol::{ErrorCode, Uuid};
 
 use super::describe_cluster::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use super::{Context, Refusal};
+use crate::cluster::internal_topics;
+use crate::cluster::visible::Visible;
 
 /// Answers from the published image.
 pub async fn handle(cx: &Context<'_>, request: MetadataRequest) -> Result<MetadataResponse, Refusal> {
@@ -26,7 +29,7 @@ pub async fn handle(cx: &Context<'_>, request: MetadataRequest) -> Result<Metada
     }
     let image = cx.broker.controller.image();
     let mut topics: Vec<_> = if all {
-        image.topics().map(|topic| described(cx, topic)).collect()
+        image.topics().map(|topic| described(cx, &image, topic)).collect()
     } else {
         asked.iter().map(|topic| one(cx, &image, topic)).collect()
     };
@@ -44,7 +47,7 @@ pub async fn handle(cx: &Context<'_>, request: MetadataRequest) -> Result<Metada
     let mut answer = MetadataResponse {
         brokers: brokers.collect(),
         cluster_id: Some(cx.broker.controller.cluster_id().to_string()),
-        controller_id: cx.broker.config.node_id,
+        controller_id: cx.broker.controller.node_to_ask(),
         topics,
         ..Default::default()
     };
@@ -65,7 +68,7 @@ async fn create_missing(cx: &Context<'_>, asked: &[MetadataRequestTopic]) {
         .collect();
     let (internal, plain): (Vec<_>, Vec<_>) = missing.into_iter().partition(|name| names::is_internal(name));
     for name in internal {
-        if let Err(code) = cx.broker.controller.create_internal_topic(cx.broker, name).await {
+        if let Err(code) = internal_topics::create(cx.broker, name).await {
             tracing::debug!(topic = name, code = code.name(), "internal topic not made");
         }
     }
@@ -73,8 +76,7 @@ async fn create_missing(cx: &Context<'_>, asked: &[MetadataRequestTopic]) {
         return;
     }
     let request = named_topics(plain);
-    let decided = cx.broker.decide(|image, deciding| create_topics(image, &request, deciding));
-    if let Err(code) = decided.await {
+    if let Err(code) = cx.broker.forwarder.call(cx.broker, &request).await {
         tracing::warn!(code = code.name(), "topics not made on first use");
     }
 }
@@ -91,7 +93,7 @@ fn one(cx: &Context<'_>, image: &Image, asked: &MetadataRequestTopic) -> Metadat
             return failed(asked.name.clone().or_else(|| Some(String::new())), asked.topic_id, ErrorCode::InvalidRequest);
         }
         return match image.topic_by_id(asked.topic_id) {
-            Some(topic) => described(cx, topic),
+            Some(topic) => described(cx, image, topic),
             None => failed(None, asked.topic_id, ErrorCode::UnknownTopicId),
         };
     }
@@ -99,33 +101,34 @@ fn one(cx: &Context<'_>, image: &Image, asked: &MetadataRequestTopic) -> Metadat
         return failed(Some(String::new()).filter(|_| cx.version < 12), Uuid::ZERO, ErrorCode::InvalidRequest);
     };
     match image.topic(name) {
-        Some(topic) => described(cx, topic),
+        Some(topic) => described(cx, image, topic),
         None if names::check(name).is_err() => failed(Some(name.clone()), Uuid::ZERO, ErrorCode::InvalidTopicException),
         None => failed(Some(name.clone()), Uuid::ZERO, ErrorCode::UnknownTopicOrPartition),
     }
 }
 
-fn described(cx: &Context<'_>, topic: &Topic) -> MetadataResponseTopic {
-    let describe = |(partition_index, partition): (i32, &Arc<Partition>)| MetadataResponsePartition {
-        error_code: if partition.leader < 0 { ErrorCode::LeaderNotAvailable.code() } else { 0 },
-        partition_index,
-        leader_id: partition.leader,
-        leader_epoch: partition.leader_epoch,
-        replica_nodes: partition.replicas.clone(),
-        isr_nodes: partition.isr.clone(),
-        ..Default::default()
-    };
-    let node_id = cx.broker.config.node_id;
-    let partitions = (0..).zip(&topic.partitions).map(describe).map(|mut described| {
-        // Its log could not be opened: whatever the image says, nobody leads it.
-        if cx.broker.replicas.is_offline(topic.id, described.partition_index) {
-            described.error_code = ErrorCode::LeaderNotAvailable.code();
-            described.leader_id = -1;
-            described.isr_nodes.clear();
-            described.offline_replicas.push(node_id);
+fn described(cx: &Context<'_>, image: &Image, topic: &Topic) -> MetadataResponseTopic {
+    let listener = &cx.connection.listener;
+    let describe = |(partition_index, partition): (i32, &Arc<Partition>)| {
+        let visible = Visible::of(cx.broker, image, topic.id, partition_index, partition);
+        let unreachable = visible.leader >= 0 && cx.broker.controller.node(visible.leader, listener).is_none();
+        let error = match visible.error {
+            ErrorCode::None if unreachable && cx.version >= 6 => ErrorCode::ListenerNotFound,
+            ErrorCode::None if unreachable => ErrorCode::LeaderNotAvailable,
+            error => error,
+        };
+        MetadataResponsePartition {
+            error_code: error.code(),
+            partition_index,
+            leader_id: if unreachable { NO_LEADER } else { visible.leader },
+            leader_epoch: partition.leader_epoch,
+            replica_nodes: partition.replicas.clone(),
+            isr_nodes: visible.isr,
+            offline_replicas: visible.offline,
+            ..Default::default()
         }
-        described
-    });
+    };
+    let partitions = (0..).zip(&topic.partitions).map(describe);
     MetadataResponseTopic {
         name: Some(topic.name.to_string()),
         topic_id: topic.id,

@@ -10,7 +10,7 @@ use klamm_protocol::wire::{DecodeError, EncodeError, Encoded, Reader};
 use klamm_protocol::{ApiKey, ErrorCode, Request, RequestHeader, frame};
 
 use crate::broker::Broker;
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Serves};
 
 /// The smallest frame that can hold a request header: key, version, correlation id, null client id.
 pub const FRAME_BYTES_MIN: i32 = 10;
@@ -67,6 +67,32 @@ pub struct Api {
     pub advertised_min: i16,
     /// What it leaves out, for the docs; empty when nothing.
     pub gaps: &'static str,
+    /// Who may ask.
+    pub scope: Scope,
+    /// Whether only the active controller can answer; any other broker hands the request on to it.
+    pub by_controller: bool,
+}
+
+/// Who may send a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Anyone, on the listeners on which Kafka serves the key. Only these are advertised.
+    Anyone,
+    /// Brokers among themselves, on the listener of the quorum.
+    Nodes,
+    /// A broker of the controller, inside of KlammForward.
+    Forwarded,
+}
+
+impl Api {
+    /// Whether the key is served to those who come over a listener that serves `what`.
+    pub fn is_on(&self, what: Serves) -> bool {
+        match self.scope {
+            Scope::Anyone => (what.clients && self.key.on_broker()) || (what.quorum && self.key.on_controller()),
+            Scope::Nodes => what.quorum,
+            Scope::Forwarded => false,
+        }
+    }
 }
 
 /// Why a request gets no answer and its connection ends.
@@ -105,6 +131,8 @@ pub struct Context<'a> {
     pub version: i16,
     /// The client's name for itself; empty when null.
     pub client_id: &'a str,
+    /// Whether a broker has handed the request to the controller.
+    pub forwarded: bool,
 }
 
 impl Context<'_> {
@@ -116,7 +144,7 @@ impl Context<'_> {
 }
 
 macro_rules! table {
-    ($( $key:ident $min:literal ..= $max:literal $(from $adv:literal)? => $module:ident, $request:ident $(, $gaps:literal)? ; )*) => {
+    ($( $key:ident $min:literal ..= $max:literal $(from $adv:literal)? $(by $by:ident)? $(for $scope:ident)? => $module:ident, $request:ident $(, $gaps:literal)? ; )*) => {
         $( pub mod $module; )*
 
         /// THE table, in the order of the keys.
@@ -127,6 +155,8 @@ macro_rules! table {
                 max: $max,
                 advertised_min: table!(@adv $min $($adv)?),
                 gaps: table!(@gaps $($gaps)?),
+                scope: table!(@scope $($scope)?),
+ by_controller: table!(@by $($by)?),
             }, )*
         ];
 
@@ -140,6 +170,10 @@ macro_rules! table {
     };
     (@adv $min:literal) => { $min };
     (@adv $min:literal $adv:literal) => { $adv };
+    (@scope) => { Scope::Anyone };
+    (@scope $scope:ident) => { Scope::$scope };
+    (@by) => { false };
+    (@by controller) => { true };
     (@gaps) => { "" };
     (@gaps $gaps:literal) => { $gaps };
 }
@@ -161,20 +195,32 @@ table! {
     DescribeGroups 0..=6 => describe_groups, DescribeGroupsRequest;
     ListGroups 0..=5 => list_groups, ListGroupsRequest;
     ApiVersions 0..=5 => api_versions, ApiVersionsRequest;
-    CreateTopics 2..=7 => create_topics, CreateTopicsRequest;
-    DeleteTopics 1..=6 => delete_topics, DeleteTopicsRequest;
+    CreateTopics 2..=7 by controller => create_topics, CreateTopicsRequest;
+    DeleteTopics 1..=6 by controller => delete_topics, DeleteTopicsRequest;
     DeleteRecords 0..=2 => delete_records, DeleteRecordsRequest;
     InitProducerId 0..=5 => init_producer_id, InitProducerIdRequest, "transactional ids";
     OffsetForLeaderEpoch 2..=4 => offset_for_leader_epoch, OffsetForLeaderEpochRequest;
     DescribeConfigs 1..=4 => describe_configs, DescribeConfigsRequest;
-    AlterConfigs 0..=2 => alter_configs, AlterConfigsRequest;
-    CreatePartitions 0..=3 => create_partitions, CreatePartitionsRequest;
+    AlterConfigs 0..=2 by controller => alter_configs, AlterConfigsRequest;
+    CreatePartitions 0..=3 by controller => create_partitions, CreatePartitionsRequest;
     DeleteGroups 0..=3 => delete_groups, DeleteGroupsRequest;
-    IncrementalAlterConfigs 0..=1 => incremental_alter_configs, IncrementalAlterConfigsRequest;
-    ListPartitionReassignments 0..=0 => list_partition_reassignments, ListPartitionReassignmentsRequest, "always empty: partitions cannot be moved yet";
+    ElectLeaders 0..=2 by controller => elect_leaders, ElectLeadersRequest;
+    IncrementalAlterConfigs 0..=1 by controller => incremental_alter_configs, IncrementalAlterConfigsRequest;
+    AlterPartitionReassignments 0..=1 by controller => alter_partition_reassignments, AlterPartitionReassignmentsRequest;
+    ListPartitionReassignments 0..=0 => list_partition_reassignments, ListPartitionReassignmentsRequest;
     OffsetDelete 0..=0 => offset_delete, OffsetDeleteRequest;
+    DescribeQuorum 0..=2 by controller => describe_quorum, DescribeQuorumRequest;
     DescribeCluster 0..=2 => describe_cluster, DescribeClusterRequest;
+    UnregisterBroker 0..=0 by controller => unregister_broker, UnregisterBrokerRequest;
     DescribeTopicPartitions 0..=0 => describe_topic_partitions, DescribeTopicPartitionsRequest;
+    AddRaftVoter 0..=1 by controller => add_raft_voter, AddRaftVoterRequest;
+    RemoveRaftVoter 0..=0 by controller => remove_raft_voter, RemoveRaftVoterRequest;
+    AlterPartition 2..=3 by controller for Forwarded => alter_partition, AlterPartitionRequest;
+    BrokerRegistration 0..=4 by controller for Forwarded => broker_registration, BrokerRegistrationRequest;
+    BrokerHeartbeat 0..=2 by controller for Forwarded => broker_heartbeat, BrokerHeartbeatRequest;
+    AllocateProducerIds 0..=0 by controller for Forwarded => allocate_producer_ids, AllocateProducerIdsRequest;
+    KlammQuorum 0..=0 for Nodes => klamm_quorum, KlammQuorumRequest;
+    KlammForward 0..=0 for Nodes => klamm_forward, KlammForwardRequest;
 }
 
 /// The table's row for `key`, if it is served.
@@ -197,13 +243,38 @@ pub fn row(key: ApiKey) -> Option<&'static Api> {
 /// # Errors
 /// The connection must end, and why.
 pub async fn handle(broker: &Arc<Broker>, connection: &Connection, frame: Bytes) -> Result<Option<Encoded>, Refusal> {
+    answer(broker, connection, frame, false).await
+}
+
+/// As [`handle`], for a request that has been handed to this broker as the controller.
+///
+/// # Errors
+/// The request cannot be answered, and why.
+pub async fn handle_as_controller(
+    broker: &Arc<Broker>,
+    connection: &Connection,
+    frame: Bytes,
+) -> Result<Option<Encoded>, Refusal> {
+    answer(broker, connection, frame, true).await
+}
+
+async fn answer(
+    broker: &Arc<Broker>,
+    connection: &Connection,
+    frame: Bytes,
+    forwarded: bool,
+) -> Result<Option<Encoded>, Refusal> {
     let started = Instant::now();
     let budget = decoding_bytes_max(frame.len());
+    // Kept only where it may have to be handed on: a kept frame keeps the connection's buffer.
+    let whole = frame.first_chunk::<2>().and_then(|key| ApiKey::from_i16(i16::from_be_bytes(*key))).and_then(row);
+    let whole = whole.filter(|row| row.by_controller && !forwarded).map(|_| frame.clone());
     let mut reader = Reader::with_budget(frame, budget);
     let header = RequestHeader::decode(&mut reader)?;
     let (raw_key, version) = (header.api_key, header.api_version);
     let key = ApiKey::from_i16(raw_key).ok_or(Refusal::UnknownKey(raw_key))?;
-    let row = row(key).ok_or(Refusal::UnknownKey(raw_key))?;
+    let served = |row: &&Api| if forwarded { row.by_controller } else { row.is_on(connection.serves) };
+    let row = row(key).filter(served).ok_or(Refusal::UnknownKey(raw_key))?;
     let supported = (row.min..=row.max).contains(&version);
     if !supported && key != ApiKey::ApiVersions {
         return Err(Refusal::UnsupportedVersion { name: key.name(), version });
@@ -211,8 +282,18 @@ pub async fn handle(broker: &Arc<Broker>, connection: &Connection, frame: Bytes)
     if !supported {
         return Ok(Some(api_versions::unsupported(header.correlation_id)?));
     }
+    if !broker.is_open() && row.scope == Scope::Anyone && !forwarded && key != ApiKey::ApiVersions {
+        broker.opened().await;
+    }
+    // Without a controller the handler says so in the way of its own response.
+    if let Some(whole) = whole.filter(|_| !broker.controller.is_active())
+        && let Ok(answer) = Box::pin(broker.forwarder.send(broker, whole)).await
+    {
+        broker.metrics.request(key, version, started.elapsed());
+        return Ok(Some(Encoded::from(answer)));
+    }
     let client_id = header.client_id.as_deref().unwrap_or_default();
-    let cx = Context { broker, connection, version, client_id };
+    let cx = Context { broker, connection, version, client_id, forwarded };
     let answer = dispatch(&cx, key, header.correlation_id, reader).await;
     broker.metrics.request(key, version, started.elapsed());
     answer

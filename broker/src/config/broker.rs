@@ -77,6 +77,23 @@ pub struct ReplicationSettings {
     pub rack_aware_reads: bool,
 }
 
+/// Membership in a cluster, and the controller's timers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval_ms: u64,
+    /// `broker.session.timeout.ms`.
+    pub session_timeout_ms: i64,
+    /// `controlled.shutdown.enable`.
+    pub controlled_shutdown: bool,
+    /// `auto.leader.rebalance.enable`.
+    pub leader_rebalance: bool,
+    /// `leader.imbalance.check.interval.seconds`.
+    pub leader_rebalance_interval_s: u64,
+    /// `klamm.quorum.seats`: most voters of the metadata quorum.
+    pub seats: usize,
+}
+
 /// A broker's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
@@ -154,6 +171,8 @@ pub struct BrokerConfig {
 
     /// Groups and offsets.
     pub groups: GroupSettings,
+    /// Membership and controller.
+    pub cluster: ClusterSettings,
 
     /// Where all of this came from; for topics, DescribeConfigs and dynamic changes.
     pub layers: Layers,
@@ -169,6 +188,12 @@ pub struct Loaded {
 }
 
 impl BrokerConfig {
+    /// Name of the listener of the metadata quorum: the first of `controller.listener.names`, or the one that
+    /// brokers use among themselves.
+    pub fn quorum_listener(&self) -> &str {
+        self.controller_listener_names.first().unwrap_or(&self.inter_broker_listener)
+    }
+
     /// Reads file, environment and `--set` arguments, in this order of rising precedence.
     pub fn load(
         file: Option<&Path>,
@@ -296,6 +321,14 @@ impl BrokerConfig {
                 },
                 offsets_segment_bytes: layers.number("offsets.topic.segment.bytes"),
             },
+            cluster: ClusterSettings {
+                heartbeat_interval_ms: layers.number("broker.heartbeat.interval.ms"),
+                session_timeout_ms: layers.number("broker.session.timeout.ms"),
+                controlled_shutdown: layers.flag("controlled.shutdown.enable"),
+                leader_rebalance: layers.flag("auto.leader.rebalance.enable"),
+                leader_rebalance_interval_s: layers.number("leader.imbalance.check.interval.seconds"),
+                seats: layers.number("klamm.quorum.seats"),
+            },
             layers,
         };
         config.check_whole(error)?;
@@ -383,8 +416,8 @@ impl Network {
         }
         let roles = layers.list("process.roles");
         let controller = roles.iter().any(|role| role == "controller");
-        if !controller || !roles.iter().any(|role| role == "broker") {
-            let reason = "nodes of a single role are not available yet; use broker,controller";
+        if !roles.iter().any(|role| role == "broker") {
+            let reason = "nodes that are only controllers are not available; use broker,controller";
             return Err(error("process.roles", reason.to_owned()).into());
         }
         let controller_names: Vec<String> =
@@ -402,15 +435,6 @@ impl Network {
         let has = |name: &String| listeners.iter().any(|l| l.name == *name);
         if let Some(name) = controller_names.iter().find(|name| controller && !has(name)) {
             return Err(error("controller.listener.names", format!("{name} is not among the listeners")).into());
-        }
-        let servers = layers.list("controller.quorum.bootstrap.servers");
-        let here = |server: &HostPort| listeners.iter().any(|l| l.address.port == server.port || l.address.port == 0);
-        let mut others =
-            servers.iter().filter_map(|s| listener::host_port(s).ok()).filter(|s| servers.len() > 1 || !here(s));
-        if let Some(other) = others.next_back() {
-            // Starting anyway would make several clusters out of what its owner believes to be one.
-            let reason = format!("{other} is not this node, and joining other nodes is not available yet");
-            return Err(error("controller.quorum.bootstrap.servers", reason).into());
         }
         let inter_broker = inter_broker(layers, &listeners, &controller_names, error)?;
         let is_client = |l: &Listener| !controller_names.contains(&l.name) || l.name == inter_broker;
@@ -431,6 +455,17 @@ impl Network {
         if controller && !voters.is_empty() && !voters.iter().any(|voter| voter.id == node_id) {
             let reason = format!("must hold this node, {node_id}, as long as process.roles holds controller");
             return Err(error("controller.quorum.voters", reason).into());
+        }
+        for (i, voter) in voters.iter().enumerate() {
+            if voters[..i].iter().any(|other| other.id == voter.id || other.address == voter.address) {
+                let reason = format!("{}@{} names an id or an address that is there already", voter.id, voter.address);
+                return Err(error("controller.quorum.voters", reason).into());
+            }
+        }
+        let seeds = layers.list("controller.quorum.bootstrap.servers");
+        if !controller && voters.is_empty() && seeds.is_empty() {
+            let reason = "a node that is only a broker has to name controllers: set this or controller.quorum.voters";
+            return Err(error("controller.quorum.bootstrap.servers", reason.to_owned()).into());
         }
         Ok(Network { node_id, controller, listeners, advertised, inter_broker, controller_names, voters })
     }

@@ -114,10 +114,10 @@ fn wildcards_are_advertised_under_the_machines_name() {
 fn what_does_not_fit_together_is_refused() {
     refused("node.id=1\nbroker.id=2", "broker.id=2 (f:2): must be the same as node.id, which is 1");
     refused("node.id=-1", "must be at least 0");
-    refused("process.roles=controller", "single role");
-    refused("process.roles=broker", "single role");
-    refused("controller.quorum.bootstrap.servers=127.0.0.1:9093", "127.0.0.1:9093 is not this node");
-    refused("controller.quorum.bootstrap.servers=a:9092,b:9092", "b:9092 is not this node");
+    refused("process.roles=controller", "only controllers");
+    refused("process.roles=broker", "has to name controllers");
+    refused("controller.quorum.voters=0@a:1,0@b:1", "there already");
+    refused("controller.quorum.voters=0@a:1,1@a:1", "there already");
     refused("cordoned.log.dirs=/x", "/x is none of the data directories");
     for twice in ["/a,/b,/a/", "/a,/./a", "x,./x"] {
         refused(&format!("log.dirs={twice}"), "names one directory twice");

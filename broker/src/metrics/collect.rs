@@ -10,6 +10,7 @@ use super::snapshot::{
     BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, Snapshot, TopicFacts,
 };
 use crate::broker::Broker;
+use crate::cluster::visible::Visible;
 
 impl MetricsSource for Broker {
     fn snapshot(&self) -> Snapshot {
@@ -79,14 +80,13 @@ fn topics(broker: &Broker, image: &Image) -> Vec<TopicFacts> {
                 size: partition.size_bytes(),
             })
         };
-        let offline =
-            |index: usize| i32::try_from(index).is_ok_and(|index| broker.replicas.is_offline(topic.id, index));
-        let partitions = topic.partitions.iter().enumerate().map(|(index, p)| PartitionFacts {
-            // Its log could not be opened: whatever the image says, nobody leads it.
-            leader: if offline(index) { -1 } else { p.leader },
+        let seen = |index, p: &Arc<_>| Visible::of(broker, image, topic.id, i32::try_from(index).unwrap_or(-1), p);
+        let partitions = topic.partitions.iter().enumerate().map(|(index, p)| (index, p, seen(index, p)));
+        let partitions = partitions.map(|(index, p, visible)| PartitionFacts {
+            leader: visible.leader,
             preferred: p.replicas.first() == Some(&p.leader),
             replicas: p.replicas.len(),
-            in_sync: p.isr.len(),
+            in_sync: visible.isr.len(),
             min_in_sync: usize::try_from(min_in_sync).unwrap_or(0),
             reassigning: !p.adding_replicas.is_empty() || !p.removing_replicas.is_empty(),
             log: log(index),

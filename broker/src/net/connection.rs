@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -140,6 +140,15 @@ impl Handle {
     }
 }
 
+/// What a listener is for. It may be for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serves {
+    /// Clients, and brokers that fetch.
+    pub clients: bool,
+    /// The metadata quorum and requests to the controller.
+    pub quorum: bool,
+}
+
 /// A connection as its request handlers see it.
 #[derive(Debug)]
 pub struct Connection {
@@ -147,8 +156,27 @@ pub struct Connection {
     pub handle: Arc<Handle>,
     /// Name of the listener that accepted it, upper case (`PLAINTEXT`).
     pub listener: Arc<str>,
+    /// What that listener is for.
+    pub serves: Serves,
+    /// The broker that has handed requests on over this connection; −1 for none.
+    pub broker_id: AtomicI32,
     /// What ApiVersions said of the client: name and version, empty until then.
     pub software: parking_lot::Mutex<(String, String)>,
+}
+
+impl Connection {
+    /// What stands in for a connection when this broker asks itself.
+    pub fn local(listener: &str) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let serves = Serves { clients: true, quorum: true };
+        Self {
+            handle: Arc::new(Handle::new(nowhere, 0)),
+            listener: listener.into(),
+            serves,
+            broker_id: AtomicI32::new(-1),
+            software: Default::default(),
+        }
+    }
 }
 
 /// Why a connection ended, for the log line.
@@ -197,6 +225,10 @@ pub async fn serve(broker: Arc<Broker>, stream: TcpStream, connection: Connectio
         Err(Ended::Io(e)) => debug!(peer = %handle.peer, error = %e, "connection lost"),
         Err(Ended::Closed) => debug!(peer = %handle.peer, "connection closed: idle or stopping"),
         Err(e) => warn!(peer = %handle.peer, listener = %connection.listener, reason = %e, "connection closed"),
+    }
+    let other = connection.broker_id.load(Ordering::Relaxed);
+    if other >= 0 {
+        broker.suspects.report(other);
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tracing::{info, warn};
 
 use crate::broker::Broker;
-use crate::net::connection::{self, Connection, Handle};
+use crate::net::connection::{self, Connection, Handle, Serves};
 
 /// A connection that did not move bytes for this long gives its read buffer back.
 const TRIM_AFTER_MS: i64 = 2_000;
@@ -122,6 +123,7 @@ struct Limits {
 #[derive(Debug)]
 pub struct Listener {
     name: Arc<str>,
+    serves: Serves,
     socket: TcpListener,
 }
 
@@ -130,7 +132,7 @@ impl Listener {
     ///
     /// # Errors
     /// The name cannot be resolved, or the port cannot be bound.
-    pub async fn bind(name: &str, host: &str, port: u16, backlog: u32) -> io::Result<Self> {
+    pub async fn bind(name: &str, serves: Serves, host: &str, port: u16, backlog: u32) -> io::Result<Self> {
         let host = if host.is_empty() { "0.0.0.0" } else { host };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in tokio::net::lookup_host((host, port)).await? {
@@ -138,7 +140,7 @@ impl Listener {
             // A restart must not wait for connections of the last run to time out.
             socket.set_reuseaddr(true)?;
             match socket.bind(address).and_then(|()| socket.listen(backlog)) {
-                Ok(socket) => return Ok(Self { name: name.into(), socket }),
+                Ok(socket) => return Ok(Self { name: name.into(), serves, socket }),
                 Err(error) => last = error,
             }
         }
@@ -148,6 +150,11 @@ impl Listener {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether no client has business here.
+    pub fn serves_only_nodes(&self) -> bool {
+        self.serves.quorum && !self.serves.clients
     }
 
     /// The address that was bound; tells the port when 0 was asked for.
@@ -194,7 +201,13 @@ impl Listener {
         if let Err(e) = stream.set_nodelay(true) {
             warn!(listener = %self.name, %peer, error = %e, "TCP_NODELAY refused");
         }
-        let connection = Connection { handle, listener: self.name.clone(), software: Mutex::default() };
+        let connection = Connection {
+            handle,
+            listener: self.name.clone(),
+            serves: self.serves,
+            broker_id: AtomicI32::new(-1),
+            software: Mutex::default(),
+        };
         let broker = broker.clone();
         tokio::spawn(async move {
             // Also released when the task panics: a panic closes one connection and is counted.

@@ -473,7 +473,7 @@ impl Replicas {
     ///
     /// # Errors
     /// Something could not be written; the next start checks the logs.
-    pub fn close(&self) -> Result<(), DirError> {
+    pub fn close(&self, broker_epoch: i64) -> Result<(), DirError> {
         let partitions = self.partitions();
         let threads = self.config().recovery_threads_per_dir;
         let closed = self.progress.spread(threads, &partitions, |partition| {
@@ -485,7 +485,7 @@ impl Replicas {
         self.storage.write_checkpoints(&partitions)?;
         match failed {
             Some(error) => Err(error.into()),
-            None => self.storage.close_clean(),
+            None => self.storage.close_clean(broker_epoch),
         }
     }
 }

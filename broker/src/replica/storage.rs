@@ -23,6 +23,7 @@ pub struct Storage {
     path: PathBuf,
     meta: MetaProperties,
     clean: bool,
+    clean_epoch: Option<i64>,
     /// How far logs had been compacted at the start.
     cleaned: Offsets,
     /// How far partitions were known to be committed at the last stop.
@@ -50,17 +51,24 @@ impl Storage {
         let dir = LogDir::open(Arc::new(RealDisk), &path, &boot_id())?;
         let known = dir.meta()?.map(|meta| meta.cluster_id);
         let clean = dir.was_clean();
+        let clean_epoch = dir.clean_epoch();
         let cleaned = dir.cleaner_offsets()?;
         let high_watermarks = dir.high_watermarks()?;
         let cluster_id = cluster_id.map(str::to_owned).or(known).unwrap_or_else(|| fresh().to_string());
         let meta = dir.check_or_format(&cluster_id, node_id, fresh())?;
         let doomed = dir.deleted()?.into_iter().map(|path| (path, i64::MIN)).collect();
-        Ok(Self { dir: Mutex::new(Some(dir)), path, meta, clean, cleaned, high_watermarks, doomed: Mutex::new(doomed) })
+        let (dir, doomed) = (Mutex::new(Some(dir)), Mutex::new(doomed));
+        Ok(Self { dir, path, meta, clean, clean_epoch, cleaned, high_watermarks, doomed })
     }
 
     /// Whether the last user of the directory stopped in order.
     pub fn was_clean(&self) -> bool {
         self.clean
+    }
+
+    /// The broker epoch under which its last user stopped in order; −1 when it did not.
+    pub fn previous_epoch(&self) -> i64 {
+        self.clean_epoch.unwrap_or(-1)
     }
 
     /// Who the directory belongs to.
@@ -244,13 +252,13 @@ impl Storage {
         }
     }
 
-    /// Marks the directory as cleanly stopped and lets go of it.
+    /// Marks the directory as cleanly stopped by the broker of this epoch, and lets go of it.
     ///
     /// # Errors
     /// The mark could not be written: the next start checks the logs.
-    pub fn close_clean(&self) -> Result<(), DirError> {
+    pub fn close_clean(&self, broker_epoch: i64) -> Result<(), DirError> {
         match self.dir.lock().take() {
-            Some(dir) => dir.close_clean(0),
+            Some(dir) => dir.close_clean(broker_epoch),
             None => Ok(()),
         }
     }

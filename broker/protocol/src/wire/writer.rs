@@ -54,6 +54,13 @@ pub struct Encoded {
     pub pieces: Vec<Piece>,
 }
 
+impl From<Bytes> for Encoded {
+    /// What has been encoded elsewhere.
+    fn from(bytes: Bytes) -> Self {
+        Self { pieces: vec![Piece::Bytes(bytes)] }
+    }
+}
+
 impl Encoded {
     /// Bytes in all pieces together.
     pub fn len(&self) -> usize {

@@ -10,6 +10,7 @@ pub(super) const OWN: &[Key] = &[
     string("klamm.admin.listener").or("127.0.0.1:9644").acts("Address of the admin HTTP server, as HOST:PORT; off for none."),
     string("klamm.log.format").or("text").one_of(&["text", "json"]).acts("Form of log lines."),
     string("klamm.log.level").or("info").acts("Log level, or a filter such as info,klamm::net=debug."),
+    int("klamm.quorum.seats").or("3").between("1", "7").acts("Most voters of the metadata quorum: the nodes with the lowest ids sit, the others follow."),
     int("klamm.worker.threads").or("0").between("0", "1024").acts("Threads that serve connections; 0 for one per core."),
 ];
 

@@ -7,10 +7,10 @@ use super::super::key::{Key, boolean, class, int, long, string};
 pub(super) const REPLICATION: &[Key] = &[
     int("alter.log.dirs.replication.quota.window.num").or("11").at_least("1"),
     int("alter.log.dirs.replication.quota.window.size.seconds").or("1").at_least("1"),
-    boolean("auto.leader.rebalance.enable").or("true"),
+    boolean("auto.leader.rebalance.enable").or("true").acts("Whether the controller gives leaderships back to preferred leaders by itself."),
     class("client.quota.callback.class"),
     long("follower.replication.throttled.rate").or("9223372036854775807").at_least("0").cluster_wide().dynamic_only(),
-    long("leader.imbalance.check.interval.seconds").or("300").at_least("1"),
+    long("leader.imbalance.check.interval.seconds").or("300").at_least("1").acts("How often the controller looks whether preferred leaders should lead again."),
     long("leader.replication.throttled.rate").or("9223372036854775807").at_least("0").cluster_wide().dynamic_only(),
     int("num.replica.alter.log.dirs.threads"),
     int("num.replica.fetchers").or("1").at_least("1").cluster_wide().acts("Connections to each broker that followers here fetch from."),

@@ -1,0 +1,65 @@
+//! What an operator asks before it touches a broker: is this one whole, and would stopping that one hurt?
+
+use axum::http::StatusCode;
+use klamm_metadata::restart_safety::{Harm, restart_safety as at_risk};
+use serde_json::{Value, json};
+
+use super::lifecycle::Standing;
+use crate::broker::Broker;
+use crate::controller::active;
+
+/// Why a broker that has started does not carry its share: it is fenced, or some of its replicas are behind.
+pub fn why_not_in_sync(broker: &Broker) -> Option<String> {
+    let standing = *broker.lifecycle.standing().borrow();
+    if standing != Standing::Active {
+        return Some(match standing {
+            Standing::Unregistered => "not registered with the controller".to_owned(),
+            Standing::Leaving | Standing::Left => "stopping: others take over".to_owned(),
+            Standing::Fenced | Standing::Active => "fenced by the controller".to_owned(),
+        });
+    }
+    let node_id = broker.config.node_id;
+    let image = broker.controller.image();
+    let mut behind = image.partitions_of(node_id).filter(|(_, _, partition)| !partition.isr.contains(&node_id));
+    let (topic, number, _) = behind.next()?;
+    let more = behind.count();
+    Some(match more {
+        0 => format!("the replica of {}-{number} is not in sync", topic.name),
+        _ => format!("the replicas of {}-{number} and {more} more partitions are not in sync", topic.name),
+    })
+}
+
+/// What stopping broker `id` would do to partitions, as this broker knows them.
+///
+/// # Errors
+/// Nobody can tell: this broker does not take part, or the other is not known.
+pub fn restart_safety(broker: &Broker, id: i32) -> Result<Value, (StatusCode, String)> {
+    if *broker.lifecycle.standing().borrow() != Standing::Active {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "this broker does not know how the cluster stands".into()));
+    }
+    let image = broker.controller.image();
+    if image.broker(id).is_none() {
+        return Err((StatusCode::NOT_FOUND, format!("broker {id} is not registered")));
+    }
+    let risks = at_risk(&image, id, &active::policy(broker));
+    let list = |wanted: Harm| -> Vec<Value> {
+        let of_kind = risks.iter().filter(|risk| risk.harm == wanted);
+        of_kind
+            .map(|risk| {
+                json!({
+                    "topic": &*risk.topic,
+                    "partition": risk.partition,
+                    "in_sync_after": risk.in_sync_after,
+                    "min_isr": risk.min_isr,
+                })
+            })
+            .collect()
+    };
+    Ok(json!({
+        "broker": id,
+        "safe": risks.is_empty(),
+        "offline": list(Harm::Offline),
+        "below_min_isr": list(Harm::BelowMinIsr),
+        "metadata_offset": broker.controller.published_offset(),
+    }))
+}

@@ -1,0 +1,91 @@
+//! Who sits in the metadata quorum: the nodes with the lowest ids, as many as there are seats.
+//!
+//! The active controller moves towards that one step at a time. A voter is replaced by a lower id or removed
+//! when its broker is unregistered; being away costs no seat. An even number of voters bears no more failures
+//! than one less, so no seat is filled to make it even.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use klamm_quorum::{Replica, Voter, wanted_voters};
+
+use crate::broker::Broker;
+
+/// A node that is to get a seat must have been heard within this time.
+const HEARD_WITHIN_MS: i64 = 3_000;
+
+/// Takes one step, if there is one to take.
+pub async fn reseat(broker: &Arc<Broker>) {
+    let quorum = broker.controller.quorum();
+    let (image, _) = broker.controller.committed_image();
+    let now_ms = broker.clock.now_ms();
+    let takes_part = |id: i32| image.broker(id).is_some_and(|b| !b.fenced);
+    let replicas = quorum.replicas(now_ms);
+    let Some(wanted) = wanted(&replicas, broker.config.cluster.seats, now_ms, takes_part) else { return };
+    tracing::info!(voters = ?wanted.keys().collect::<Vec<_>>(), "seats of the metadata quorum change");
+    if let Err(error) = quorum.reseat(&wanted).await {
+        tracing::info!(%error, "seats of the metadata quorum could not be changed now");
+    }
+}
+
+/// The voters there should be; `None` when they are.
+fn wanted(
+    replicas: &[Replica],
+    seats: usize,
+    now_ms: i64,
+    takes_part: impl Fn(i32) -> bool,
+) -> Option<BTreeMap<i32, Voter>> {
+    let voters: BTreeSet<i32> = replicas.iter().filter(|r| r.votes).map(|r| r.id).collect();
+    let heard = |r: &Replica| r.last_fetch_ms.is_some_and(|at| now_ms - at <= HEARD_WITHIN_MS);
+    let may = |r: &&Replica| r.votes || (heard(r) && takes_part(r.id) && !r.voter.host.is_empty());
+    let candidates: BTreeMap<i32, Voter> = replicas.iter().filter(may).map(|r| (r.id, r.voter.clone())).collect();
+    let mut ids = wanted_voters(&candidates.keys().copied().collect(), seats);
+    if ids.len() % 2 == 0
+        && let Some(last) = ids.iter().rev().find(|id| !voters.contains(id)).copied()
+    {
+        ids.remove(&last);
+    }
+    (ids != voters && !ids.is_empty()).then(|| candidates.into_iter().filter(|(id, _)| ids.contains(id)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replicas(voters: &[i32], observers: &[i32]) -> Vec<Replica> {
+        let replica = |id: &i32, votes| Replica {
+            id: *id,
+            voter: Voter { host: "h".into(), port: 1, directory_id: [1; 16] },
+            votes,
+            log_end_offset: None,
+            last_fetch_ms: Some(0),
+            last_caught_up_ms: None,
+        };
+        voters.iter().map(|id| replica(id, true)).chain(observers.iter().map(|id| replica(id, false))).collect()
+    }
+
+    fn ids(replicas: &[Replica]) -> Option<Vec<i32>> {
+        wanted(replicas, 3, 1_000, |id| id != 9).map(|w| w.into_keys().collect())
+    }
+
+    #[test]
+    fn the_lowest_ids_sit_and_their_number_stays_odd() {
+        assert_eq!(ids(&replicas(&[1], &[])), None);
+        assert_eq!(ids(&replicas(&[1], &[2])), None, "two voters bear less than one");
+        assert_eq!(ids(&replicas(&[1], &[2, 3])), Some(vec![1, 2, 3]));
+        assert_eq!(ids(&replicas(&[1, 2, 3], &[4, 5])), None);
+        assert_eq!(ids(&replicas(&[1, 2, 3], &[0])), Some(vec![0, 1, 2]));
+        assert_eq!(ids(&replicas(&[1, 2], &[3])), Some(vec![1, 2, 3]));
+        assert_eq!(ids(&replicas(&[1, 2], &[])), None, "nobody loses a seat for the number's sake");
+        assert_eq!(ids(&replicas(&[1], &[2, 9])), None, "a fenced node gets none");
+    }
+
+    #[test]
+    fn a_node_not_heard_of_gets_no_seat() {
+        let mut silent = replicas(&[1], &[2, 3]);
+        silent[2].last_fetch_ms = Some(-5_000);
+        assert_eq!(ids(&silent), None);
+        silent[2].last_fetch_ms = None;
+        assert_eq!(ids(&silent), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! What the active controller does by itself, beside answering requests: it fences brokers that fell silent
+//! or whose process ended, elects leaders for partitions without one, gives leaderships back to preferred
+//! leaders, and hands out the seats of the quorum.
+//!
+//! Its soft state begins anew with each term: every broker gets a whole session before it is missed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_metadata::Image;
+use klamm_metadata::controller::{self, Decision, Heartbeats, Policy, Progress};
+use klamm_protocol::ErrorCode;
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+use crate::cluster::suspects;
+
+/// How often sessions are looked at.
+const SESSIONS_EVERY: Duration = Duration::from_millis(200);
+/// How often partitions without a leader, and the seats of the quorum, are looked at.
+const ELECTIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs for as long as the broker does.
+pub async fn run(broker: Arc<Broker>) {
+    let mut leadership = broker.controller.leadership();
+    loop {
+        let Ok(now) = leadership.wait_for(|l| l.ready).await.map(|l| *l) else { return };
+        tracing::info!(term = now.term, "this broker is the active controller");
+        let (image, _) = broker.controller.committed_image();
+        let session_ms = u64::try_from(broker.config.cluster.session_timeout_ms).unwrap_or(9_000);
+        *broker.heartbeats.lock() = Heartbeats::new(session_ms, &image, now_ms(&broker));
+        // Whoever died together with the last controller has never been connected to this one.
+        image
+            .brokers()
+            .filter(|b| !b.fenced && b.id != broker.config.node_id)
+            .for_each(|b| broker.suspects.report(b.id));
+        tokio::select! {
+            _ = leadership.wait_for(|l| !l.ready || l.term != now.term) => {
+                tracing::info!(term = now.term, "this broker is no longer the active controller");
+            }
+            () = work(&broker) => {}
+            _ = broker.stopping() => return,
+        }
+    }
+}
+
+/// Milliseconds as [`Heartbeats`] counts them.
+pub fn now_ms(broker: &Broker) -> u64 {
+    u64::try_from(broker.clock.now_ms()).unwrap_or(0)
+}
+
+/// Most leaderships given back at once.
+const MOVES_MAX: usize = 1_000;
+
+async fn work(broker: &Arc<Broker>) {
+    let mut sessions = tokio::time::interval(SESSIONS_EVERY);
+    let mut elections = tokio::time::interval(ELECTIONS_EVERY);
+    let balance_every = Duration::from_secs(broker.config.cluster.leader_rebalance_interval_s.max(1));
+    let mut balance = tokio::time::interval_at(Instant::now() + balance_every, balance_every);
+    loop {
+        let done = tokio::select! {
+            _ = sessions.tick() => fence_silent(broker).await,
+            id = broker.suspects.next() => fence_ended(broker, id).await,
+            _ = elections.tick() => {
+                let elected = elect(broker).await;
+                crate::cluster::seats::reseat(broker).await;
+                elected
+            }
+            _ = balance.tick(), if broker.config.cluster.leader_rebalance => give_back(broker).await,
+        };
+        if let Err(code) = done {
+            tracing::debug!(code = code.name(), "the controller could not do what it wanted");
+        }
+    }
+}
+
+/// Fences brokers whose session is over.
+async fn fence_silent(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
+    let (image, _) = broker.controller.committed_image();
+    let silent = broker.heartbeats.lock().expired(&image, now_ms(broker));
+    for id in silent {
+        tracing::warn!(broker = id, "fenced: no heartbeat within broker.session.timeout.ms");
+        fence(broker, &image, id).await?;
+    }
+    Ok(())
+}
+
+/// Fences a broker whose process has ended for certain.
+async fn fence_ended(broker: &Arc<Broker>, id: i32) -> Result<(), ErrorCode> {
+    let (image, _) = broker.controller.committed_image();
+    if !image.broker(id).is_some_and(|b| !b.fenced) {
+        return Ok(());
+    }
+    if !suspects::has_ended(&image, id, &broker.config.inter_broker_listener).await {
+        return Ok(());
+    }
+    tracing::warn!(broker = id, "fenced: its process has ended");
+    fence(broker, &image, id).await
+}
+
+/// Fences the registration that `seen` shows; one that is newer stays.
+async fn fence(broker: &Arc<Broker>, seen: &Image, id: i32) -> Result<(), ErrorCode> {
+    let epoch = seen.broker(id).map(|b| b.epoch);
+    let policy = policy(broker);
+    let fenced = broker.controller.commit_all(|image, _| {
+        let same = image.broker(id).map(|b| b.epoch) == epoch;
+        if same {
+            controller::fence(image, id, &policy)
+        } else {
+            Ok(Decision { records: Vec::new(), response: Progress::Done(()) })
+        }
+    });
+    match fenced.await? {
+        Ok(()) => Ok(()),
+        Err(refused) => Err(refused.code),
+    }
+}
+
+async fn elect(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
+    let (image, _) = broker.controller.committed_image();
+    if image.leaderless().next().is_none() {
+        return Ok(());
+    }
+    let policy = policy(broker);
+    let elected = broker.controller.commit_all(|image, _| Ok(controller::elect_leaderless(image, &policy)));
+    elected.await?.map_err(|refused| refused.code)
+}
+
+async fn give_back(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
+    let policy = policy(broker);
+    broker.controller.commit(|image, _| controller::balance_leaders(image, 0, MOVES_MAX, &policy)).await.map(|_| ())
+}
+
+/// The static configuration's part in who may lead.
+pub fn policy(broker: &Broker) -> Policy {
+    broker.replicas.config().election_policy()
+}

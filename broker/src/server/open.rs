@@ -1,0 +1,204 @@
+//! Opens what a broker consists of: log directory, metadata log, listeners. Nothing is served yet.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use klamm_protocol::Uuid;
+use klamm_quorum::{Bootstrap, QuorumConfig, Voter};
+use tokio::runtime::Runtime;
+
+use super::NoStart;
+use crate::admin::{self, Admin};
+use crate::broker::Broker;
+use crate::cluster::identity;
+use crate::cluster::lifecycle::Introduction;
+use crate::cluster::transport::QuorumTransport;
+use crate::config::{BrokerConfig, HostPort, Listener as ListenerConfig, SecurityProtocol};
+use crate::controller::Controller;
+use crate::coordinator::Groups;
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::net::connection::Serves;
+use crate::net::listener::Listener;
+use crate::random::Random;
+use crate::replica::replicas::Replicas;
+use crate::replica::storage::Storage;
+
+/// Name of the metadata log's directory, below the first log directory.
+const METADATA_DIR: &str = "__cluster_metadata-0";
+
+/// A broker that is open but serves nobody.
+pub struct Opened {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// Bound, not accepting.
+    pub listeners: Vec<Listener>,
+    /// What it will tell the controller of itself.
+    pub introduction: Introduction,
+    /// The admin server, which tells that the broker starts.
+    pub admin: Admin,
+}
+
+/// What the configuration asks for and this version cannot do.
+pub fn check_supported(config: &BrokerConfig) -> Result<(), NoStart> {
+    if let Some(word) = logging::misspelt_level(&config.log_level) {
+        let why = format!("klamm.log.level: {word} is no level; expected error, warn, info, debug, trace or off");
+        return Err(NoStart::config(why));
+    }
+    if config.log_dirs.len() > 1 {
+        return Err(NoStart::config("log.dirs: one data directory is supported so far; name one"));
+    }
+    if let Some(other) = config.listeners.iter().find(|l| l.protocol != SecurityProtocol::Plaintext) {
+        let why = format!("listeners: {} is {}; only PLAINTEXT is supported so far", other.name, other.protocol.name());
+        return Err(NoStart::config(why));
+    }
+    Ok(())
+}
+
+/// Opens everything. The quorum's tasks run on `control`.
+///
+/// # Errors
+/// The configuration does not fit what is there, or storage cannot be read or written.
+pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoStart> {
+    let random = Random;
+    let admin = admin::start(config.admin_listener.as_ref(), control).await.map_err(NoStart::config)?;
+    let Some(log_dir) = config.log_dirs.first().cloned() else {
+        return Err(NoStart::config("log.dirs: at least one data directory is needed"));
+    };
+    let cluster_id = match (&config.cluster_id, bootstrap(&config)) {
+        (None, Bootstrap::Join(seeds)) if !log_dir.join("meta.properties").exists() => {
+            Some(identity::learn_cluster_id(&seeds).await)
+        }
+        (configured, _) => configured.clone(),
+    };
+    let storage = Storage::open(log_dir, config.node_id, cluster_id.as_deref(), || random.uuid());
+    let storage = storage.map_err(NoStart::storage)?;
+    let meta = storage.meta().clone();
+
+    let metadata_dir = config.metadata_dir.join(METADATA_DIR);
+    let alone = bootstrap(&config) == Bootstrap::Alone;
+    let lost = alone && !has_files(&metadata_dir) && storage.holds_partitions().map_err(NoStart::storage)?;
+    if lost {
+        let (data, log) = (storage.path().display(), metadata_dir.display());
+        return Err(NoStart::storage(format!(
+            "{data} holds partitions of cluster {}, but the metadata log that names their topics is gone from {log}. \
+             Nothing was changed. Restore it, or start with an empty log.dirs",
+            meta.cluster_id
+        )));
+    }
+
+    let mut listeners = Vec::new();
+    let mut endpoints = Vec::new();
+    let mut quorum_port = None;
+    for wanted in &config.listeners {
+        let serves = Serves {
+            clients: !config.controller_listener_names.contains(&wanted.name),
+            quorum: wanted.name == config.quorum_listener(),
+        };
+        let (host, port) = (&wanted.address.host, wanted.address.port);
+        let listener = Listener::bind(&wanted.name, serves, host, port, config.listen_backlog).await;
+        let listener = listener.map_err(|e| NoStart::config(format!("listeners: cannot bind {wanted}: {e}")))?;
+        let bound = listener.address().map_err(NoStart::config)?.port();
+        if serves.quorum {
+            quorum_port = Some((wanted.address.host.clone(), bound));
+        }
+        endpoints.extend(config.advertised.iter().find(|l| l.name == wanted.name).map(|l| endpoint(l, bound)));
+        listeners.push(listener);
+    }
+
+    let quorum = QuorumConfig {
+        me: me(&config, quorum_port, &endpoints, meta.directory_id),
+        bootstrap: bootstrap(&config),
+        transport: Arc::new(QuorumTransport::new(config.node_id)),
+        seats: config.cluster.seats,
+        ..QuorumConfig::new(metadata_dir, config.node_id, meta.cluster_id.clone())
+    };
+    let controller = control.spawn(Controller::open(quorum)).await.map_err(NoStart::storage)?;
+    let controller = controller.map_err(NoStart::storage)?;
+
+    let metrics = Arc::new(Metrics::new());
+    let groups = Groups::new(group_config(&config));
+    let introduction = Introduction {
+        incarnation: random.uuid(),
+        endpoints,
+        directories: vec![meta.directory_id],
+        previous_epoch: storage.previous_epoch(),
+    };
+    let replicas = Replicas::new(storage, config.clone(), metrics.clone());
+    let broker = Arc::new(Broker::new(config, metrics, replicas, controller, groups));
+    admin.show(&broker);
+    Ok(Opened { broker, listeners, introduction, admin })
+}
+
+/// How this node comes to a metadata log when it has none.
+fn bootstrap(config: &BrokerConfig) -> Bootstrap {
+    let others = config.voters.iter().any(|voter| voter.id != config.node_id);
+    let here = |server: &HostPort| config.listeners.iter().any(|l| l.address.port == server.port);
+    let seeds: Vec<_> = config.bootstrap_servers.iter().map(|s| (s.host.clone(), s.port)).collect();
+    match (config.controller, others) {
+        (true, true) => {
+            let voters = config.voters.iter().map(|v| (v.id, v.address.host.clone(), v.address.port));
+            Bootstrap::Voters(voters.collect())
+        }
+        (false, true) => {
+            Bootstrap::Join(config.voters.iter().map(|v| (v.address.host.clone(), v.address.port)).collect())
+        }
+        (_, false) => match &config.bootstrap_servers[..] {
+            [] => Bootstrap::Alone,
+            // The file of a combined Apache node names itself.
+            [only] if here(only) && config.controller => Bootstrap::Alone,
+            _ => Bootstrap::Join(seeds),
+        },
+    }
+}
+
+/// This node as a voter: where the others reach its quorum listener, and which disk it is.
+fn me(
+    config: &BrokerConfig,
+    quorum_port: Option<(String, u16)>,
+    endpoints: &[ListenerConfig],
+    directory: Uuid,
+) -> Voter {
+    let directory_id = directory.0;
+    if let Some(voter) = config.voters.iter().find(|voter| voter.id == config.node_id) {
+        return Voter { host: voter.address.host.clone(), port: voter.address.port, directory_id };
+    }
+    let advertised = endpoints.iter().find(|l| l.name == config.quorum_listener());
+    if let Some(advertised) = advertised {
+        return Voter { host: advertised.address.host.clone(), port: advertised.address.port, directory_id };
+    }
+    // A listener of its own is advertised by the host of the listener for brokers.
+    let brokers = endpoints.iter().find(|l| l.name == config.inter_broker_listener);
+    let (bound, port) = quorum_port.unwrap_or_default();
+    let any = matches!(bound.as_str(), "" | "0.0.0.0" | "::");
+    let host = brokers.filter(|_| any).map_or(bound, |l| l.address.host.clone());
+    Voter { host, port, directory_id }
+}
+
+fn has_files(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|e| e.file_name() != ".lock" && e.file_name() != "lock"))
+    })
+}
+
+fn endpoint(listener: &ListenerConfig, bound_port: u16) -> ListenerConfig {
+    let mut advertised = listener.clone();
+    if advertised.address.port == 0 {
+        advertised.address.port = bound_port;
+    }
+    advertised
+}
+
+fn group_config(config: &BrokerConfig) -> klamm_group::Config {
+    let groups = &config.groups;
+    klamm_group::Config {
+        session_timeout_ms_min: groups.min_session_timeout_ms,
+        session_timeout_ms_max: groups.max_session_timeout_ms,
+        initial_rebalance_delay_ms: groups.initial_rebalance_delay_ms,
+        group_members_max: usize::try_from(groups.max_size).unwrap_or(usize::MAX),
+        offset_metadata_max: usize::try_from(groups.offset_metadata_max_bytes).unwrap_or(0),
+        offsets_retention_ms: groups.offsets_retention_ms,
+        offsets_retention_check_interval_ms: groups.offsets_retention_check_interval_ms,
+        ..klamm_group::Config::default()
+    }
+}
