@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use klamm_metadata::Image;
 
 use super::snapshot::{
-    BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, Snapshot, TopicFacts,
+    BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, ReplicationFacts, Snapshot,
+    TopicFacts,
 };
 use crate::broker::Broker;
 use crate::cluster::visible::Visible;
@@ -35,6 +37,7 @@ impl MetricsSource for Broker {
                 last: quorum.last_offset.unwrap_or(0),
             },
             brokers: brokers(&image, &self.config.inter_broker_listener),
+            replication: replication(self),
             topics: topics(self, &image),
             groups,
             rebalances,
@@ -63,6 +66,20 @@ fn brokers(image: &Image, listener: &str) -> Vec<BrokerFacts> {
         fenced: broker.fenced,
     };
     image.brokers().map(|broker| facts(broker)).collect()
+}
+
+fn replication(broker: &Broker) -> ReplicationFacts {
+    let around = &broker.replicas.around;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    ReplicationFacts {
+        offline: broker.replicas.offline_count(),
+        shrinks: count(&around.isr_shrinks),
+        expands: count(&around.isr_expands),
+        lag_max: broker.replicas.fetchers.lag_max(),
+        failed: broker.replicas.fetchers.failed(),
+        bytes_in: count(&around.replication_bytes_in),
+        bytes_out: count(&around.replication_bytes_out),
+    }
 }
 
 fn topics(broker: &Broker, image: &Image) -> Vec<TopicFacts> {

@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub controller: ControllerFacts,
     /// Registered brokers.
     pub brokers: Vec<BrokerFacts>,
+    /// Replication.
+    pub replication: ReplicationFacts,
     /// All topics of the cluster.
     pub topics: Vec<TopicFacts>,
     /// Groups coordinated here.
@@ -46,6 +48,25 @@ pub struct Snapshot {
     pub log_dirs: Vec<(String, u64, u64)>,
     /// Log directories that failed.
     pub failed_log_dirs: Vec<String>,
+}
+
+/// What this broker replicates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplicationFacts {
+    /// Replicas that could not be opened.
+    pub offline: usize,
+    /// ISRs that became smaller.
+    pub shrinks: u64,
+    /// ISRs that became larger.
+    pub expands: u64,
+    /// Records the slowest follower here is behind.
+    pub lag_max: i64,
+    /// Partitions that are not fetched for a moment.
+    pub failed: i64,
+    /// Bytes from leaders.
+    pub bytes_in: u64,
+    /// Bytes to followers.
+    pub bytes_out: u64,
 }
 
 /// The metadata quorum as this node sees it.
@@ -179,6 +200,14 @@ impl Snapshot {
         text.value(&table::UNDER_MIN_ISR, &[], count(PartitionFacts::under_min));
         text.value(&table::AT_MIN_ISR, &[], count(PartitionFacts::at_min));
         text.value(&table::REASSIGNING, &[], count(|p| p.reassigning));
+        let replication = &self.replication;
+        text.value(&table::OFFLINE_REPLICAS, &[], replication.offline);
+        text.value(&table::ISR_SHRINKS, &[], replication.shrinks);
+        text.value(&table::ISR_EXPANDS, &[], replication.expands);
+        text.value(&table::FETCHER_LAG, &[], replication.lag_max);
+        text.value(&table::FETCHER_FAILED, &[], replication.failed);
+        text.value(&table::REPLICATION_IN, &[], replication.bytes_in);
+        text.value(&table::REPLICATION_OUT, &[], replication.bytes_out);
         type Number = fn(&PartitionFacts, &LogFacts) -> i64;
         let by_partition: &[(&table::Def, Number)] = &[
             (&table::P_UNDER_REPLICATED, |p, _| p.under_replicated().into()),

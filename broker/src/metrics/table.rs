@@ -83,6 +83,13 @@ metrics! {
     UNDER_MIN_ISR = Gauge "kafka_server_replicamanager_underminisrpartitioncount" [] "Led partitions with fewer replicas in sync than min.insync.replicas.";
     AT_MIN_ISR = Gauge "kafka_server_replicamanager_atminisrpartitioncount" [] "Led partitions with exactly min.insync.replicas in sync.";
     REASSIGNING = Gauge "kafka_server_replicamanager_reassigningpartitions" [] "Led partitions that are being reassigned.";
+    OFFLINE_REPLICAS = Gauge "kafka_server_replicamanager_offlinereplicacount" [] "Replicas here that could not be opened.";
+    ISR_SHRINKS = Counter "kafka_server_replicamanager_isrshrinks_total" [] "Times a replica left the in-sync replicas of a partition led here.";
+    ISR_EXPANDS = Counter "kafka_server_replicamanager_isrexpands_total" [] "Times a replica joined the in-sync replicas of a partition led here.";
+    FETCHER_LAG = Gauge "kafka_server_replicafetchermanager_maxlag" [] "Records the slowest follower here is behind its leader's high watermark.";
+    FETCHER_FAILED = Gauge "kafka_server_replicafetchermanager_failedpartitionscount" [] "Partitions that are not fetched for a moment because that failed.";
+    REPLICATION_IN = Counter "kafka_server_brokertopicmetrics_replicationbytesin_total" [] "Bytes taken over from leaders.";
+    REPLICATION_OUT = Counter "kafka_server_brokertopicmetrics_replicationbytesout_total" [] "Bytes sent to followers.";
     P_UNDER_REPLICATED = Gauge "kafka_cluster_partition_underreplicated" ["topic", "partition"] "1 when a replica is out of sync.";
     P_UNDER_MIN_ISR = Gauge "kafka_cluster_partition_underminisr" ["topic", "partition"] "1 with fewer replicas in sync than min.insync.replicas.";
     P_AT_MIN_ISR = Gauge "kafka_cluster_partition_atminisr" ["topic", "partition"] "1 with exactly min.insync.replicas in sync.";

@@ -96,6 +96,9 @@ pub struct Fetchers {
     failed: AtomicI64,
 }
 
+/// How long a partition that failed once is left out.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
 /// Pause after a new connection before another one may replace it.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -203,6 +206,8 @@ struct Task<'f> {
     sent: HashMap<Key, Sent>,
     /// Until when a partition is left out, and the leader epoch in which it failed.
     paused: HashMap<Key, (Instant, i32)>,
+    /// How often a partition has failed in a row.
+    failures: HashMap<Key, u32>,
 }
 
 impl<'f> Task<'f> {
@@ -218,7 +223,17 @@ impl<'f> Task<'f> {
             session_epoch: 0,
             sent: HashMap::new(),
             paused: HashMap::new(),
+            failures: HashMap::new(),
         }
+    }
+
+    /// Leaves a partition out for a while: a moment at first, since a leader may just not have heard of its election
+    /// yet, and longer each time.
+    fn pause(&mut self, key: Key, epoch: i32) {
+        let before = self.failures.get(&key).copied().unwrap_or(0);
+        self.failures.insert(key, before.saturating_add(1));
+        let pause = FIRST_PAUSE.saturating_mul(1 << before.min(16)).min(self.backoff());
+        self.paused.insert(key, (Instant::now() + pause, epoch));
     }
 
     fn backoff(&self) -> Duration {
@@ -409,8 +424,11 @@ impl<'f> Task<'f> {
                 let key = (topic.topic_id, data.partition_index);
                 let Some((partition, sent)) = ready.get(&key) else { continue };
                 if !self.take_one(partition, sent, data) {
-                    self.paused.insert(key, (Instant::now() + self.backoff(), sent.epoch));
-                } else if partition.wants_flush() {
+                    self.pause(key, sent.epoch);
+                    continue;
+                }
+                self.failures.remove(&key);
+                if partition.wants_flush() {
                     flushing.push(self.around.flusher.flush(partition));
                 }
             }

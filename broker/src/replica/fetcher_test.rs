@@ -14,7 +14,7 @@ use crate::config::{BrokerConfig, Entries, Layers, Settings, TopicConfig};
 use crate::metrics::Metrics;
 use crate::replica::leader::Progress;
 use crate::replica::partition::{Acks, Origin, Topic};
-use crate::replica::roles::{FollowerFetch, FollowerRead};
+use crate::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
 use crate::replica::waiting::FetchWaiter;
 
 const TOPIC: Uuid = Uuid([9; 16]);
@@ -87,11 +87,15 @@ impl Session {
                 min_one: true,
                 fresh,
             };
-            let (FollowerRead::Records(read), offsets) =
-                self.leader.partitions[index].read_for_follower(&fetch, 0).unwrap()
-            else {
-                panic!("the logs don't differ")
+            let read = match self.leader.partitions[index].read_for_follower(&fetch, 0) {
+                Err(FollowerRefused::Code(code)) => {
+                    let error_code = code.code();
+                    answers.push(PartitionData { partition_index: *index, error_code, ..Default::default() });
+                    continue;
+                }
+                read => read.unwrap(),
             };
+            let (FollowerRead::Records(read), offsets) = read else { panic!("the logs don't differ") };
             let Some(range) = read.range else { continue };
             let mut bytes = vec![0; range.len as usize];
             std::os::unix::fs::FileExt::read_exact_at(&*range.file, &mut bytes, range.position).unwrap();
@@ -233,4 +237,17 @@ async fn tasks_without_partitions_end() {
     while !pair.fetchers.lanes.lock().lanes.is_empty() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_leader_that_has_not_heard_of_its_election_is_asked_again_soon() {
+    let pair = pair(1);
+    let elected = Registered { leader_epoch: 1, partition_epoch: 1, ..registered() };
+    pair.followers[0].follow(&elected, 0);
+    pair.fetchers.assign(&pair.followers[0], Some(0));
+    while pair.fetchers.failed() == 0 {
+        tokio::task::yield_now().await;
+    }
+    pair.leader.partitions[&0].follow(&elected, 0);
+    pair.write(0).await;
 }

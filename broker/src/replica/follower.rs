@@ -181,3 +181,7 @@ pub fn out_of_range(log: &mut Log, leader_start: i64, now_ms: i64) -> Result<boo
     }
     Ok(anew)
 }
+
+#[cfg(test)]
+#[path = "follower_test.rs"]
+mod tests;

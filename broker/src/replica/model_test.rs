@@ -237,7 +237,12 @@ impl Cluster {
         if candidates.is_empty() {
             return;
         }
-        self.state.leader = candidates[self.random(candidates.len() as u64) as usize];
+        // Half of the time the one that hurts most.
+        let shortest = candidates.iter().copied().min_by_key(|id| self.at(*id).offsets().log_end);
+        self.state.leader = match shortest {
+            Some(shortest) if self.random(2) == 0 => shortest,
+            _ => candidates[self.random(candidates.len() as u64) as usize],
+        };
         self.state.leader_epoch += 1;
         self.state.partition_epoch += 1;
         self.count("elected");
@@ -270,6 +275,17 @@ impl Cluster {
         // The answer to the leader may be lost; it asks again or hears of it as metadata.
         if lost > 1 {
             self.at(id).on_verdict(proposal.id, verdict);
+            return;
+        }
+        // Until then it goes on with what it believes, which is when an election hurts most.
+        for _ in 0..self.random(4) {
+            self.produce(id);
+            let other = self.any_node();
+            self.fetch(other);
+            self.check();
+        }
+        if self.random(2) == 0 {
+            self.elect();
         }
     }
 
@@ -321,7 +337,7 @@ impl Cluster {
             }
             35 | 36 => self.alter_partition(id),
             37 => self.at(id).check_lag(self.now_ms),
-            38 if self.random(3) == 0 => self.elect(),
+            38 if self.random(2) == 0 => self.elect(),
             39 if self.random(4) == 0 => self.restart(id),
             _ => self.alter_partition(self.state.leader.max(0)),
         }
