@@ -86,13 +86,18 @@ impl Node {
     }
 }
 
+/// Held by whoever runs a cluster: more than one at a time would only measure each other.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The running cluster.
 #[derive(Debug)]
 pub struct Cluster {
     plan: Plan,
     nodes: Vec<Node>,
     network: Option<Network>,
-    /// One cluster at a time: more would only measure each other.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -107,8 +112,7 @@ impl Cluster {
     /// Everything but the start of the nodes, so that their disks can be replaced first.
     #[track_caller]
     pub fn prepare(plan: Plan) -> Cluster {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let network = plan.network.then(|| Network::new(plan.nodes));
         let nodes = (0..plan.nodes).map(|id| {
             let port = |fixed: u16| if plan.network { fixed } else { ports::free_port() };

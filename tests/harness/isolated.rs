@@ -25,6 +25,8 @@ pub fn isolated(test: &str, body: impl FnOnce()) {
             return;
         }
     };
+    // The cluster in there is not alone either.
+    let _turn = crate::cluster::turn();
     let program = std::env::current_exe().expect("the path of the running program");
     let mut tool = Tool::new("unshare").args(flags.iter()).arg(program);
     tool = tool.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, test).limit(1400);

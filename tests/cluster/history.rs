@@ -1,0 +1,142 @@
+//! What a run noted down: every send with its outcome, every record a reader was shown, commits and watermarks.
+//!
+//! Pure data of one topic; the workload fills it, the checker judges it. A value is unique: its producer's number and
+//! the record's number at that producer, rising.
+
+use std::collections::BTreeMap;
+
+/// A record's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Value {
+    pub producer: u32,
+    pub number: u32,
+}
+
+impl Value {
+    /// The bytes that stand for it, `size` of them at least.
+    pub fn to_bytes(self, size: usize) -> Vec<u8> {
+        let mut text = format!("{} {} ", self.producer, self.number);
+        while text.len() < size {
+            text.push('.');
+        }
+        text.into_bytes()
+    }
+
+    /// What these bytes stand for.
+    pub fn parse(bytes: &[u8]) -> Option<Value> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut words = text.split(' ');
+        Some(Value { producer: words.next()?.parse().ok()?, number: words.next()?.parse().ok()? })
+    }
+}
+
+/// How a send ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written at this offset, said this broker. −1: written, but the broker no longer knew where.
+    Acked { offset: i64, leader: i32 },
+    /// Refused before anything was sent.
+    Failed,
+    /// It may be there or not, now or later.
+    Unknown,
+}
+
+/// One send.
+#[derive(Debug, Clone, Copy)]
+pub struct Send {
+    pub value: Value,
+    pub partition: i32,
+    pub outcome: Outcome,
+    /// Milliseconds since the run began.
+    pub sent_ms: u32,
+    pub done_ms: u32,
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub offset: i64,
+    pub value: Value,
+    /// Leader epoch of its batch.
+    pub epoch: i32,
+}
+
+/// What one reader was shown, by partition, in the order of its polls. A new stretch begins wherever its position was
+/// set anew: at the start, and after a rebalance.
+#[derive(Debug, Default)]
+pub struct Reader {
+    pub name: String,
+    pub stretches: BTreeMap<i32, Vec<Vec<Seen>>>,
+}
+
+impl Reader {
+    pub fn new(name: impl Into<String>) -> Reader {
+        Reader { name: name.into(), ..Reader::default() }
+    }
+
+    /// Notes a record of the current stretch.
+    pub fn saw(&mut self, partition: i32, seen: Seen) {
+        let stretches = self.stretches.entry(partition).or_default();
+        match stretches.last_mut() {
+            Some(last) => last.push(seen),
+            None => stretches.push(vec![seen]),
+        }
+    }
+
+    /// From now on another position counts.
+    pub fn moved(&mut self) {
+        for stretches in self.stretches.values_mut() {
+            stretches.push(Vec::new());
+        }
+    }
+}
+
+/// A look at what a group has committed.
+#[derive(Debug, Clone, Copy)]
+pub struct CommitLook {
+    pub partition: i32,
+    /// The highest offset whose commit had been acknowledged when the look began.
+    pub promised: i64,
+    pub found: i64,
+}
+
+/// A whole run.
+#[derive(Debug, Default)]
+pub struct History {
+    pub topic: String,
+    pub sends: Vec<Send>,
+    /// The log as read from its beginning at the end.
+    pub log: BTreeMap<i32, Vec<Seen>>,
+    /// Readers by assignment: each must have seen everything.
+    pub readers: Vec<Reader>,
+    /// Members of the group: together they must have seen everything.
+    pub members: Vec<Reader>,
+    pub commits: Vec<CommitLook>,
+    /// Successive high watermarks by partition, each series as one client saw it.
+    pub watermarks: Vec<BTreeMap<i32, Vec<i64>>>,
+}
+
+impl History {
+    pub fn acked(&self) -> usize {
+        self.sends.iter().filter(|s| matches!(s.outcome, Outcome::Acked { .. })).count()
+    }
+
+    pub fn not_acked(&self) -> usize {
+        self.sends.len() - self.acked()
+    }
+
+    /// The longest time without an acknowledgement by partition, from `since_ms` on.
+    pub fn gaps(&self, since_ms: u32) -> BTreeMap<i32, u32> {
+        let mut times: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
+        for send in self.sends.iter().filter(|s| matches!(s.outcome, Outcome::Acked { .. })) {
+            if send.done_ms >= since_ms {
+                times.entry(send.partition).or_default().push(send.done_ms);
+            }
+        }
+        let longest = |(partition, mut at): (i32, Vec<u32>)| {
+            at.sort_unstable();
+            (partition, at.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0))
+        };
+        times.into_iter().map(longest).collect()
+    }
+}

@@ -1,0 +1,20 @@
+//! Three brokers under faults: killed, paused, cut off, out of disk; and a checker that says whether anything was lost.
+//!
+//! `KLAMM_LONG=1` runs the long figures, `KLAMM_CLUSTER_SEED` repeats a run's choices, `KLAMM_TEST_PEER=apache` puts
+//! Apache Kafka in Klamm's place. docs/faults.md says what each test does.
+
+mod checker;
+mod disks;
+mod example;
+mod failover;
+mod history;
+mod idempotence;
+mod judge;
+mod kills;
+mod partitions;
+mod pauses;
+mod quorum;
+mod rolling;
+mod unclean;
+mod view;
+mod workload;
