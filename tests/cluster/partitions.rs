@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use klamm_tests::isolated::isolated;
+use klamm_tests::isolated::isolated_if_possible;
 use klamm_tests::{Cluster, Peer, Plan, Random};
 
 use crate::judge::{figure, judge, seed};
@@ -15,7 +15,7 @@ const RECOVERY: Duration = Duration::from_secs(5);
 
 #[test]
 fn nothing_is_lost_when_the_network_is_cut_in_two_one_way_or_in_a_ring() {
-    isolated("partitions::nothing_is_lost_when_the_network_is_cut_in_two_one_way_or_in_a_ring", || {
+    isolated_if_possible("partitions::nothing_is_lost_when_the_network_is_cut_in_two_one_way_or_in_a_ring", || {
         let seed = seed();
         let mut random = Random::new(seed);
         let mut cluster = Cluster::start(Plan::default().on_a_network());
@@ -58,7 +58,7 @@ fn nothing_is_lost_when_the_network_is_cut_in_two_one_way_or_in_a_ring() {
 
 #[test]
 fn nothing_is_lost_when_packets_are() {
-    isolated("partitions::nothing_is_lost_when_packets_are", || {
+    isolated_if_possible("partitions::nothing_is_lost_when_packets_are", || {
         let seed = seed();
         let mut random = Random::new(seed);
         let mut cluster = Cluster::start(Plan::default().on_a_network());

@@ -72,8 +72,11 @@ impl Plan {
 struct Node {
     id: usize,
     host: String,
+    /// Ports that others use.
     client: u16,
     controller: u16,
+    /// Ports that it binds; others where a proxy stands before them.
+    binds: (u16, u16),
     admin: u16,
     dir: PathBuf,
     process: Option<Process>,
@@ -115,19 +118,26 @@ impl Cluster {
         let turn = turn();
         let network = plan.network.then(|| Network::new(plan.nodes));
         let nodes = (0..plan.nodes).map(|id| {
-            let port = |fixed: u16| if plan.network { fixed } else { ports::free_port() };
+            let hosts = network.as_ref().is_some_and(|n| n.proxies().is_none());
+            let port = |fixed: u16| if hosts { fixed } else { ports::free_port() };
+            let binds = (port(9092), port(9093));
+            let shown = |port: u16| match network.as_ref().and_then(Network::proxies) {
+                Some(proxies) => proxies.listen(id, ([127, 0, 0, 1], port).into()),
+                None => port,
+            };
             Node {
                 id,
-                host: if plan.network { network::host(id) } else { "127.0.0.1".into() },
-                client: port(9092),
-                controller: port(9093),
+                host: if hosts { network::host(id) } else { "127.0.0.1".into() },
+                client: shown(binds.0),
+                controller: shown(binds.1),
+                binds,
                 admin: port(9644),
                 dir: paths::scratch_dir(&format!("node-{id}")),
                 process: None,
                 paused: false,
             }
         });
-        let nodes = nodes.collect();
+        let nodes: Vec<Node> = nodes.collect();
         Cluster { plan, nodes, network, _turn: turn }
     }
 
@@ -296,7 +306,8 @@ impl Cluster {
     /// Starts a node that does not run, and goes on at once.
     #[track_caller]
     pub fn launch(&mut self, id: usize) {
-        let mut line = if self.plan.network { network::wrapper(id) } else { Vec::new() };
+        let proxies = self.network.as_ref().and_then(Network::proxies);
+        let mut line = if self.plan.network && proxies.is_none() { network::wrapper(id) } else { Vec::new() };
         let properties = self.properties(id).display().to_string();
         match self.plan.peer {
             Peer::Klamm => {
@@ -314,7 +325,11 @@ impl Cluster {
         let (program, args) = line.split_first().expect("a command line");
         let node = &mut self.nodes[id];
         assert!(node.process.is_none(), "node {id} runs already");
-        node.process = Some(Tool::new(program).args(args).dir(&node.dir).start());
+        let process = Tool::new(program).args(args).dir(&node.dir).start();
+        if let Some(proxies) = proxies {
+            proxies.runs_as(id, process.pid());
+        }
+        node.process = Some(process);
     }
 
     /// Starts a node that does not run; gives the time until it named `brokers` of them.
@@ -349,13 +364,14 @@ impl Cluster {
         let node = &self.nodes[id];
         let voter = |n: &Node| format!("{}@{}:{}", n.id, n.host, n.controller);
         let voters = self.nodes.iter().map(voter).collect::<Vec<_>>().join(",");
-        let listeners = format!("PLAINTEXT://{},CONTROLLER://{}:{}", node.address(), node.host, node.controller);
+        let (host, (client, controller)) = (&node.host, node.binds);
+        let listeners = format!("PLAINTEXT://{host}:{client},CONTROLLER://{host}:{controller}");
+        let advertised = format!("PLAINTEXT://{},CONTROLLER://{host}:{}", node.address(), node.controller);
         let mut file = format!(
             "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\nlisteners={listeners}\n\
-             advertised.listeners=PLAINTEXT://{}\ninter.broker.listener.name=PLAINTEXT\n\
+             advertised.listeners={advertised}\ninter.broker.listener.name=PLAINTEXT\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={}\n",
-            node.address(),
             self.data(id).display()
         );
         if self.plan.peer == Peer::Klamm {

@@ -13,6 +13,7 @@ pub mod network;
 pub mod paths;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod wait;
 pub mod wire;

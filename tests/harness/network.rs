@@ -3,7 +3,8 @@
 //! A direction is cut by giving the sender a wrong hardware address for the receiver: packets leave and reach nobody,
 //! as in a network that drops them, and TCP finds out by itself. That needs neither nftables nor netem, which many
 //! kernels lack. Random loss is made of such cuts too: in every slot of 20 ms each direction is cut with the given
-//! probability, so packets are lost in short bursts. Only inside of [`crate::isolated::isolated`].
+//! probability, so packets are lost in short bursts. Only inside of [`crate::isolated::isolated`]; where that is
+//! refused, [`Proxies`] take its place, and lost packets are stalls.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,18 +14,25 @@ use std::time::{Duration, Instant};
 
 use crate::isolated::run;
 use crate::process::Tool;
+use crate::proxy::Proxies;
 use crate::random::Random;
 
 /// The party that is no broker: the test program with its clients.
 pub const CLIENT: usize = 99;
 const SLOT: Duration = Duration::from_millis(20);
 
-/// The bridge, the namespaces and who can reach whom.
+/// Who can reach whom.
 #[derive(Debug)]
 pub struct Network {
     nodes: usize,
+    ways: Ways,
+}
+
+#[derive(Debug)]
+enum Ways {
     /// One `ip -batch` in each namespace, which takes changes without starting a program.
-    shells: Mutex<BTreeMap<usize, ChildStdin>>,
+    Namespaces(Mutex<BTreeMap<usize, ChildStdin>>),
+    Proxies(Proxies),
 }
 
 /// A broker's address.
@@ -46,9 +54,26 @@ pub fn wrapper(party: usize) -> Vec<String> {
 }
 
 impl Network {
-    /// Builds the network for `nodes` brokers.
+    /// The network for `nodes` brokers, of namespaces or of proxies as it must be here.
     #[track_caller]
     pub fn new(nodes: usize) -> Network {
+        if crate::isolated::is_inside() {
+            Network::of_namespaces(nodes)
+        } else {
+            Network { nodes, ways: Ways::Proxies(Proxies::default()) }
+        }
+    }
+
+    /// The proxies, if it is made of such.
+    pub fn proxies(&self) -> Option<&Proxies> {
+        match &self.ways {
+            Ways::Proxies(proxies) => Some(proxies),
+            Ways::Namespaces(_) => None,
+        }
+    }
+
+    #[track_caller]
+    fn of_namespaces(nodes: usize) -> Network {
         run("ip", &["link", "add", "br0", "type", "bridge"]);
         run("ip", &["link", "set", "br0", "address", &hardware(CLIENT)]);
         run("ip", &["addr", "add", "10.77.0.254/24", "dev", "br0"]);
@@ -70,7 +95,7 @@ impl Network {
             let (input, _output) = Tool::new(line.next().unwrap_or_default()).args(line).converse();
             shells.insert(party, input);
         }
-        let network = Network { nodes, shells: Mutex::new(shells) };
+        let network = Network { nodes, ways: Ways::Namespaces(Mutex::new(shells)) };
         network.heal();
         network
     }
@@ -79,10 +104,15 @@ impl Network {
         (0..self.nodes).chain([CLIENT]).collect()
     }
 
-    fn point(&self, from: usize, to: usize, address: &str) {
+    fn set(&self, from: usize, to: usize, cut: bool) {
+        let shells = match &self.ways {
+            Ways::Proxies(proxies) => return proxies.set(from, to, cut),
+            Ways::Namespaces(shells) => shells,
+        };
+        let address = if cut { "02:00:00:00:ff:ff".to_owned() } else { hardware(to) };
         let device = if from == CLIENT { "br0" } else { "eth0" };
         let line = format!("neigh replace {} lladdr {address} dev {device} nud permanent\n", host(to));
-        let mut shells = self.shells.lock().expect("the shells");
+        let mut shells = shells.lock().expect("the shells");
         let shell = shells.get_mut(&from).expect("a known party");
         let written = shell.write_all(line.as_bytes()).and_then(|()| shell.flush());
         assert!(written.is_ok(), "`ip -batch` of party {from} has ended");
@@ -90,7 +120,7 @@ impl Network {
 
     /// Packets from one party to another get lost from now on.
     pub fn cut_one_way(&self, from: usize, to: usize) {
-        self.point(from, to, "02:00:00:00:ff:ff");
+        self.set(from, to, true);
     }
 
     /// Packets between two parties get lost from now on.
@@ -110,7 +140,7 @@ impl Network {
 
     /// Lets packets pass in one direction again.
     pub fn join_one_way(&self, from: usize, to: usize) {
-        self.point(from, to, &hardware(to));
+        self.set(from, to, false);
     }
 
     /// Everybody reaches everybody again.
