@@ -11,6 +11,7 @@ mod history;
 mod idempotence;
 mod judge;
 mod kills;
+mod member;
 mod partitions;
 mod pauses;
 mod quorum;

@@ -154,6 +154,8 @@ impl GroupConsumer {
                 self.give_up();
             }
             Some(Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration)) => self.give_up(),
+            // Unreachable for a whole session: the coordinator has dropped this member by now, or will.
+            Some(_) if trouble.as_ref().is_some_and(ClientError::is_retriable) => self.give_up(),
             Some(_) => return trouble.map_or(Ok(()), Err),
         }
         if matches!(self.state, State::Outside) {

@@ -1,0 +1,63 @@
+//! A group member whose coordinator is away for longer than the session: it joins again by itself.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use klamm_client::admin::offsets::OffsetSpec;
+use klamm_client::group::{GroupConsumer, GroupOptions};
+use klamm_client::{Client, ConsumerOptions, Producer, ProducerOptions, ProducerRecord};
+use klamm_tests::{Broker, Tool};
+
+use crate::workload::options;
+
+async fn write(client: &Client, value: &'static str) {
+    let producer = Producer::start(client, ProducerOptions::default()).expect("good options");
+    let value = Some(Bytes::from(value));
+    producer.send(ProducerRecord { topic: "away".into(), value, ..Default::default() }).await.expect("sent");
+    producer.flush().await.expect("written");
+}
+
+async fn read(member: &mut GroupConsumer) -> Bytes {
+    loop {
+        // Errors are told while the coordinator is away; the member goes on.
+        if let Some(record) = member.poll(1).await.ok().and_then(|records| records.into_iter().next()) {
+            return record.value.unwrap_or_default();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_member_comes_back_when_its_coordinator_was_away_for_longer_than_its_session() {
+    let _turn = klamm_tests::cluster::turn();
+    let broker = Broker::start(&[("group.min.session.timeout.ms", "1000")]);
+    let signal = |name: &str| Tool::new("/bin/kill").args(["-s", name, &broker.pid().to_string()]).ok();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut quick = options();
+    quick.connection.request_timeout = Duration::from_millis(500);
+    quick.connection.connect_timeout = Duration::from_millis(500);
+    runtime.block_on(async {
+        let client = Client::connect(broker.bootstrap(), quick).await.expect("a broker");
+        write(&client, "before").await;
+        let group = GroupOptions {
+            session_timeout: Duration::from_millis(1500),
+            heartbeat_interval: Duration::from_millis(200),
+            start: OffsetSpec::Earliest,
+            ..Default::default()
+        };
+        let mut member = GroupConsumer::new(&client, "away", ["away".into()], group, ConsumerOptions::default());
+        assert_eq!(read(&mut member).await, "before");
+        signal("STOP");
+        let away = tokio::time::Instant::now() + Duration::from_secs(4);
+        while tokio::time::Instant::now() < away {
+            let _ = tokio::time::timeout(Duration::from_millis(300), member.poll(1)).await;
+        }
+        signal("CONT");
+        write(&client, "after").await;
+        let after = tokio::time::timeout(Duration::from_secs(20), async {
+            // What was not committed comes again.
+            while read(&mut member).await != "after" {}
+        });
+        assert!(after.await.is_ok(), "the member never came back");
+    });
+}
