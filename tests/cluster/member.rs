@@ -1,11 +1,12 @@
-//! A group member whose coordinator is away for longer than the session: it joins again by itself.
+//! The client in places that other tests rarely meet: a coordinator that is away for longer than the session, leaders
+//! of topics that nobody has asked for.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use klamm_client::admin::offsets::OffsetSpec;
 use klamm_client::group::{GroupConsumer, GroupOptions};
-use klamm_client::{Client, ConsumerOptions, Producer, ProducerOptions, ProducerRecord};
+use klamm_client::{Client, Consumer, ConsumerOptions, Producer, ProducerOptions, ProducerRecord, TopicPartition};
 use klamm_tests::{Broker, Tool};
 
 use crate::workload::options;
@@ -25,6 +26,29 @@ async fn read(member: &mut GroupConsumer) -> Bytes {
         }
         tokio::task::yield_now().await;
     }
+}
+
+#[test]
+fn a_consumer_finds_the_leaders_of_topics_that_nobody_has_asked_for() {
+    let _turn = klamm_tests::cluster::turn();
+    let broker = Broker::start(&[]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let read = runtime.block_on(async {
+        write(&Client::connect(broker.bootstrap(), options()).await.expect("a broker"), "found").await;
+        // Told where to read by a group, say, and by nobody who leads.
+        let fresh = Client::connect(broker.bootstrap(), options()).await.expect("a broker");
+        let mut consumer = Consumer::new(&fresh, ConsumerOptions::default());
+        consumer.assign([(TopicPartition::new("away", 0), 0)]);
+        let read = async {
+            loop {
+                if let Some(record) = consumer.poll(1).await.expect("no error").into_iter().next() {
+                    return record.value;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), read).await
+    });
+    assert_eq!(read.expect("found in time").as_deref(), Some(&b"found"[..]));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! that time or another leader may help, with growing pauses, until [`ClientOptions::api_timeout`].
 //! Everything above (admin, producer, consumer) is built from `retry` and the routing calls.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -303,9 +303,15 @@ impl Client {
 
     /// Asks again for the topics in the cache.
     pub async fn refresh_known(&self) -> Result<Arc<Cluster>> {
+        self.refresh_known_and(BTreeSet::new()).await
+    }
+
+    /// Asks for the topics in the cache and for these: partitions can be given out (by a group) without their topic
+    /// having been asked for.
+    pub(crate) async fn refresh_known_and(&self, topics: BTreeSet<String>) -> Result<Arc<Cluster>> {
         let cluster = self.cluster();
-        let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
-        self.refresh(Some(&names)).await
+        let names: BTreeSet<&str> = cluster.topics.keys().chain(&topics).map(String::as_str).collect();
+        self.refresh(Some(&names.into_iter().collect::<Vec<_>>())).await
     }
 
     /// The pause before the next try at something that has been failing for `failing`.

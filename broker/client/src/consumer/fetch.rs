@@ -45,10 +45,11 @@ pub(super) async fn fetch(client: Client, options: ConsumerOptions, leader: i32,
         stale |= result.as_ref().is_err_and(ClientError::is_stale_metadata);
         (part, result)
     });
-    let parts = parts.collect();
+    let parts: Vec<(Part, Result<Read>)> = parts.collect();
     if stale {
+        let topics = parts.iter().map(|(part, _)| part.at.topic.clone()).collect();
         // When this fails too, so does the next fetch, which says why.
-        let _ = client.refresh_known().await;
+        let _ = client.refresh_known_and(topics).await;
     }
     Fetched { leader, parts }
 }
