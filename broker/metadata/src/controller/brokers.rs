@@ -160,6 +160,14 @@ fn trust(partition: &Partition, before: Option<&Broker>, wanted: &Registration) 
     }
 }
 
+/// Whether this process can only be there because the other has ended: it holds the locks of the same directories and
+/// is bound to the same addresses. Then nobody has to wait for the session of the dead one to run out, which counts
+/// most when all brokers come back at once, and the new controller takes every session for a fresh one.
+fn took_the_place_of(broker: &Broker, other: &Broker) -> bool {
+    let there = !broker.log_dirs.is_empty() && !broker.endpoints.is_empty();
+    there && broker.log_dirs == other.log_dirs && broker.endpoints == other.endpoints
+}
+
 fn check(image: &Image, wanted: &Registration) -> Result<(), ApiError> {
     let invalid = |text: String| Err(ApiError::new(ErrorCode::InvalidRegistration, text));
     let broker = &wanted.broker;
@@ -167,7 +175,8 @@ fn check(image: &Image, wanted: &Registration) -> Result<(), ApiError> {
         let text = format!("Expected cluster ID {}, but got cluster ID {}", image.cluster_id(), wanted.cluster_id);
         return Err(ApiError::new(ErrorCode::InconsistentClusterId, text));
     }
-    if wanted.predecessor_alive && image.broker(broker.id).is_some_and(|b| b.incarnation != broker.incarnation) {
+    let other = image.broker(broker.id).filter(|b| b.incarnation != broker.incarnation);
+    if wanted.predecessor_alive && other.is_some_and(|b| !took_the_place_of(broker, b)) {
         let text = "Another broker is registered with that broker id. If the broker was recently restarted this \
                     should self-resolve once the heartbeat manager expires the broker's session.";
         return Err(ApiError::new(ErrorCode::DuplicateBrokerRegistration, text));

@@ -17,7 +17,7 @@ use klamm_protocol::messages::{alter_configs_request as legacy, create_topics_re
 
 use super::*;
 use crate::apply::Change;
-use crate::image::{Broker, Entries, Image, Resource, ResourceType};
+use crate::image::{Broker, Endpoint, Entries, Image, Resource, ResourceType};
 use crate::rules::EffectiveConfig;
 
 /// An image of active brokers 0.. on the given racks.
@@ -554,6 +554,27 @@ fn a_new_incarnation_after_a_crash_leads_under_a_new_epoch() {
     image.apply_all(&gone.records).unwrap();
     assert!(image.broker(1).is_none());
     assert_eq!(unregister_broker(&image, 1, &policy).unwrap_err().code, ErrorCode::BrokerIdNotRegistered);
+}
+
+#[test]
+fn a_broker_that_came_back_in_its_own_place_need_not_wait_for_its_session_to_end() {
+    let mut image = Image::new("cluster");
+    let policy = Policy::default();
+    let endpoint = |port| Endpoint { name: "L".into(), host: "h".into(), port, security_protocol: 0 };
+    let mut own = broker(0, None);
+    own.endpoints = vec![endpoint(9092)];
+    let mut wanted = Registration { cluster_id: "cluster".into(), broker: own, clean: false, predecessor_alive: false };
+    image.apply_all(&register_broker(&image, &wanted, 10, &policy).unwrap().records).unwrap();
+    wanted.predecessor_alive = true;
+    wanted.broker.incarnation = Uuid([77; 16]);
+    let code = |wanted: &Registration| register_broker(&image, wanted, 99, &policy).err().map(|e| e.code);
+    assert_eq!(code(&wanted), None);
+    let mut elsewhere = wanted.clone();
+    elsewhere.broker.endpoints = vec![endpoint(9093)];
+    assert_eq!(code(&elsewhere), Some(ErrorCode::DuplicateBrokerRegistration));
+    let mut other_disk = wanted.clone();
+    other_disk.broker.log_dirs = vec![Uuid([55; 16])];
+    assert_eq!(code(&other_disk), Some(ErrorCode::DuplicateBrokerRegistration));
 }
 
 #[test]
