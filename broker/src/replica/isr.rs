@@ -172,7 +172,7 @@ pub async fn watch_lag(broker: Arc<Broker>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use klamm_protocol::{Message, Request};
+    use klamm_protocol::Message;
 
     #[test]
     fn a_proposal_can_be_written_in_the_version_that_is_sent() {

@@ -27,6 +27,9 @@ use crate::replica::storage::Storage;
 /// Name of the metadata log's directory, below the first log directory.
 const METADATA_DIR: &str = "__cluster_metadata-0";
 
+/// Names the disk that the metadata log is on.
+const DIRECTORY_ID: &str = "directory.id";
+
 /// A broker that is open but serves nobody.
 pub struct Opened {
     /// The broker.
@@ -106,8 +109,10 @@ pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoS
         listeners.push(listener);
     }
 
+    // Only after what speaks against a start has been looked at: this makes the folder.
+    let directory = voter_directory(&metadata_dir, meta.directory_id, random.uuid()).map_err(NoStart::storage)?;
     let quorum = QuorumConfig {
-        me: me(&config, quorum_port, &endpoints, meta.directory_id),
+        me: me(&config, quorum_port, &endpoints, directory),
         bootstrap: bootstrap(&config),
         transport: Arc::new(QuorumTransport::new(config.node_id)),
         seats: config.cluster.seats,
@@ -175,10 +180,32 @@ fn me(
     Voter { host, port, directory_id }
 }
 
+/// Whether a metadata log is in `dir`.
 fn has_files(dir: &Path) -> bool {
-    std::fs::read_dir(dir).is_ok_and(|mut entries| {
-        entries.any(|entry| entry.is_ok_and(|e| e.file_name() != ".lock" && e.file_name() != "lock"))
-    })
+    let other = |name: &std::ffi::OsStr| name != ".lock" && name != "lock" && name != DIRECTORY_ID;
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.any(|e| e.is_ok_and(|e| other(&e.file_name()))))
+}
+
+/// The id of the disk that holds the metadata log, as the quorum knows a voter by: what it has promised is in
+/// this folder and nowhere else, so a folder that was lost and made anew is another voter. Kept in the folder;
+/// one written before there was such a file goes by the id of the log directory.
+fn voter_directory(dir: &Path, of_log_dir: Uuid, fresh: Uuid) -> std::io::Result<Uuid> {
+    let file = dir.join(DIRECTORY_ID);
+    match std::fs::read_to_string(&file) {
+        Ok(text) => {
+            let damaged = |_| std::io::Error::other(format!("{} holds no directory id: {text:?}", file.display()));
+            return text.trim().parse().map_err(damaged);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if has_files(dir) {
+        return Ok(of_log_dir);
+    }
+    std::fs::create_dir_all(dir)?;
+    let disk = klamm_log::RealDisk;
+    klamm_log::disk::Disk::write_file(&disk, &file, fresh.to_string().as_bytes(), true)?;
+    Ok(fresh)
 }
 
 fn endpoint(listener: &ListenerConfig, bound_port: u16) -> ListenerConfig {
@@ -200,5 +227,33 @@ fn group_config(config: &BrokerConfig) -> klamm_group::Config {
         offsets_retention_ms: groups.offsets_retention_ms,
         offsets_retention_check_interval_ms: groups.offsets_retention_check_interval_ms,
         ..klamm_group::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metadata_log_made_anew_is_another_disk() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let dir = tmp.path().join("meta");
+        let (log_dir, first, second) = (Uuid([1; 16]), Uuid([2; 16]), Uuid([3; 16]));
+        assert_eq!(voter_directory(&dir, log_dir, first).expect("made"), first);
+        assert!(!has_files(&dir), "the id alone is no metadata log");
+        assert_eq!(voter_directory(&dir, log_dir, second).expect("kept"), first);
+        std::fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!(voter_directory(&dir, log_dir, second).expect("made"), second);
+        std::fs::write(dir.join(DIRECTORY_ID), "?").expect("written");
+        assert!(voter_directory(&dir, log_dir, second).is_err());
+    }
+
+    #[test]
+    fn a_metadata_log_without_an_id_goes_by_its_log_directory() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        std::fs::write(tmp.path().join("journal"), "x").expect("written");
+        let (log_dir, fresh) = (Uuid([1; 16]), Uuid([2; 16]));
+        assert_eq!(voter_directory(tmp.path(), log_dir, fresh).expect("known"), log_dir);
+        assert!(!tmp.path().join(DIRECTORY_ID).exists());
     }
 }
