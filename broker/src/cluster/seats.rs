@@ -40,7 +40,7 @@ fn wanted(
     let may = |r: &&Replica| r.votes || (heard(r) && takes_part(r.id) && !r.voter.host.is_empty());
     let candidates: BTreeMap<i32, Voter> = replicas.iter().filter(may).map(|r| (r.id, r.voter.clone())).collect();
     let mut ids = wanted_voters(&candidates.keys().copied().collect(), seats);
-    if ids.len() % 2 == 0
+    if ids.len().is_multiple_of(2)
         && let Some(last) = ids.iter().rev().find(|id| !voters.contains(id)).copied()
     {
         ids.remove(&last);

@@ -88,7 +88,7 @@ async fn fence_silent(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
 /// Fences a broker whose process has ended for certain.
 async fn fence_ended(broker: &Arc<Broker>, id: i32) -> Result<(), ErrorCode> {
     let (image, _) = broker.controller.committed_image();
-    if !image.broker(id).is_some_and(|b| !b.fenced) {
+    if image.broker(id).is_none_or(|b| b.fenced) {
         return Ok(());
     }
     if !suspects::has_ended(&image, id, &broker.config.inter_broker_listener).await {
