@@ -27,6 +27,9 @@ use crate::replica::isr::ControllerChannel;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long the controller may take for one request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take for what brokers themselves ask, which is quick and can be repeated. Behind packets that were
+/// lost for a while a connection stays silent for longer than a new one takes.
+const BROKERS_ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How long a connection to the controller may take to open.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Pauses between tries, doubling; a new leader ends one early.
@@ -154,7 +157,8 @@ impl Forwarder {
             broker_id: broker.config.node_id,
             request,
         };
-        let answer = self.peers.call(address, &forward, ANSWER_WITHIN).await.map_err(|e| e.to_string())?;
+        let limit = if wait == Wait::No { BROKERS_ANSWER_WITHIN } else { ANSWER_WITHIN };
+        let answer = self.peers.call(address, &forward, limit).await.map_err(|e| e.to_string())?;
         let code = ErrorCode::from_code(answer.error_code);
         if code != ErrorCode::None {
             return Err(answer.error_message.unwrap_or_else(|| code.name().to_owned()));

@@ -48,9 +48,16 @@ impl Peers {
             Some(connection) => connection,
             None => Connection::open(address, self.options.clone()).await?,
         };
-        let answer = connection.start(request, R::MAX_VERSION, limit).await?.answer().await?;
-        self.give_back(address, connection);
-        Ok(answer)
+        let answer = match connection.start(request, R::MAX_VERSION, limit).await {
+            Ok(pending) => pending.answer().await,
+            Err(error) => Err(error),
+        };
+        match &answer {
+            Ok(_) => self.give_back(address, connection),
+            // The others lead to the same place: what happened to this one will have happened to them.
+            Err(_) => _ = self.idle.lock().remove(address),
+        }
+        answer
     }
 
     fn take_idle(&self, address: &str) -> Option<Connection> {

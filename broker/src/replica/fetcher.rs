@@ -61,6 +61,8 @@ pub struct Surroundings {
     pub offline: Box<dyn Fn(&LogError) + Send + Sync>,
     /// Where the tasks run.
     pub runtime: tokio::runtime::Handle,
+    /// How long an answer may take at first: [`PATIENCE`].
+    pub patience: Duration,
 }
 
 impl std::fmt::Debug for Surroundings {
@@ -101,6 +103,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Pause after a new connection before another one may replace it.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long an answer may take at first, beyond the wait that was asked for. A network that lost packets for a while
+/// leaves connections behind on which TCP tries again ever more rarely: a new one is ready long before. Every answer
+/// that did not come doubles it, up to `replica.socket.timeout.ms`, so that a slow leader is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Fetchers {
     /// Collects what is to be fetched; nothing is until [`start`](Self::start).
@@ -201,6 +208,8 @@ struct Task<'f> {
     lane: Arc<Lane>,
     link: Option<Box<dyn Link>>,
     connected_at: Instant,
+    /// See [`PATIENCE`].
+    patience: Duration,
     session_id: i32,
     session_epoch: i32,
     sent: HashMap<Key, Sent>,
@@ -219,6 +228,7 @@ impl<'f> Task<'f> {
             lane,
             link: None,
             connected_at: Instant::now(),
+            patience: around.patience,
             session_id: 0,
             session_epoch: 0,
             sent: HashMap::new(),
@@ -333,18 +343,25 @@ impl<'f> Task<'f> {
     async fn round(&mut self, ready: &HashMap<Key, (Arc<Partition>, Sent)>) {
         let request = self.request(ready);
         let settings = &self.fetchers.settings;
-        let parked = u64::try_from(settings.fetch_wait_max_ms).unwrap_or(0);
-        let limit = Duration::from_millis(settings.socket_timeout_ms.saturating_add(parked));
+        let parked = Duration::from_millis(u64::try_from(settings.fetch_wait_max_ms).unwrap_or(0));
+        let longest = Duration::from_millis(settings.socket_timeout_ms);
+        let limit = self.patience.min(longest) + parked;
         let Some(link) = self.link.take() else { return };
         let may_replace = self.connected_at + RECONNECT_PAUSE;
         let interrupted = async {
             self.lane.changed.notified().await;
             sleep_until(may_replace).await;
         };
+        let asked = Instant::now();
         let answer = tokio::select! {
             biased;
-            answer = link.fetch(&request, limit) => answer,
+            answer = timeout(limit, link.fetch(&request, limit)) => answer.unwrap_or_else(|_| Err("no answer".into())),
             () = interrupted => return,
+        };
+        self.patience = match &answer {
+            Ok(_) => self.around.patience,
+            Err(_) if asked.elapsed() >= limit => (self.patience * 2).min(longest),
+            Err(_) => self.patience,
         };
         match answer {
             Err(why) => {

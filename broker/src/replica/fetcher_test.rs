@@ -17,6 +17,7 @@ use crate::replica::partition::{Acks, Origin, Topic};
 use crate::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
 use crate::replica::waiting::FetchWaiter;
 
+const PATIENCE_HERE: Duration = Duration::from_millis(50);
 const TOPIC: Uuid = Uuid([9; 16]);
 
 fn open(dir: &std::path::Path, node: i32, index: i32) -> Arc<Partition> {
@@ -52,6 +53,8 @@ struct Leader {
     partitions: BTreeMap<i32, Arc<Partition>>,
     connections: AtomicUsize,
     cut: AtomicBool,
+    /// So many fetches get no answer, as when packets are lost.
+    silent: AtomicUsize,
 }
 
 /// A connection to it with its one session.
@@ -123,6 +126,10 @@ impl Link for Session {
             for gone in request.forgotten_topics_data.iter().flat_map(|topic| topic.partitions.clone()) {
                 self.wants.lock().remove(&gone);
             }
+            let silent = |n: usize| n.checked_sub(1);
+            if self.leader.silent.fetch_update(Ordering::SeqCst, Ordering::SeqCst, silent).is_ok() {
+                std::future::pending::<()>().await;
+            }
             let mut fresh = true;
             loop {
                 let waiter = FetchWaiter::new(1);
@@ -156,6 +163,7 @@ fn pair(partitions: i32) -> Pair {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::new();
     settings.add_flag("listeners=PLAINTEXT://127.0.0.1:0").unwrap();
+    settings.add_flag("replica.fetch.wait.max.ms=10").unwrap();
     let config = BrokerConfig::from_settings(&settings).unwrap().config;
     let mut leader = Leader::default();
     let mut followers = Vec::new();
@@ -176,6 +184,7 @@ fn pair(partitions: i32) -> Pair {
         flusher: Arc::default(),
         offline: Box::new(|error| panic!("{error}")),
         runtime: tokio::runtime::Handle::current(),
+        patience: PATIENCE_HERE,
     });
     Pair { _dir: dir, leader, followers, fetchers }
 }
@@ -226,6 +235,19 @@ async fn a_cut_connection_is_made_anew() {
     pair.leader.cut.store(true, Ordering::SeqCst);
     pair.write(0).await;
     assert!(pair.leader.connections.load(Ordering::SeqCst) > before);
+}
+
+#[tokio::test]
+async fn a_leader_that_does_not_answer_is_asked_anew_soon_and_with_growing_patience() {
+    let pair = pair(1);
+    pair.leader.silent.store(3, Ordering::SeqCst);
+    let since = Instant::now();
+    pair.fetchers.assign(&pair.followers[0], Some(0));
+    pair.write(0).await;
+    assert_eq!(pair.leader.connections.load(Ordering::SeqCst), 4);
+    // 50, 100 and 200 ms, not three times the half minute of a socket.
+    let took = since.elapsed();
+    assert!(took >= PATIENCE_HERE * 7 && took < Duration::from_secs(10), "{took:?}");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, con
             }
         }),
         runtime: tokio::runtime::Handle::current(),
+        patience: fetcher::PATIENCE,
     });
     tokio::spawn(isr::run(broker.clone(), controller));
     tokio::spawn(isr::watch_lag(broker.clone()));

@@ -9,8 +9,9 @@ use super::fetcher::{Boxed, Link, Peers};
 use crate::broker::Broker;
 use crate::config::HostPort;
 
-/// Bound on connecting: a leader that takes longer is as good as gone.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bound on connecting. A lost first packet is repeated by the kernel after one second, then ever more rarely: trying
+/// anew is quicker.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Connects by the image of this broker.
 #[derive(Debug)]
