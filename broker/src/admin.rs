@@ -245,6 +245,10 @@ impl AdminSource for BrokerView {
             None => json!({"version": env!("CARGO_PKG_VERSION"), "state": "starting or stopping", "ready": false}),
             Some(broker) => {
                 let mut status = status_of(&broker.snapshot());
+                let (image, offset) = broker.controller.committed_image();
+                // Equal on all nodes that stand at one offset.
+                let hash = format!("{:032x}", klamm_metadata::state_hash(&image));
+                status["metadata"] = json!({"offset": offset, "hash": hash});
                 status["listeners"] = listeners(&broker.config.listeners).into();
                 status["advertised"] = listeners(&broker.config.advertised).into();
                 status
