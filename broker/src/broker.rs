@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::listener::Connections;
 use crate::random::Random;
+use crate::replica::partition::Partition;
 use crate::replica::replicas::Replicas;
 use crate::replica::session::Sessions;
 
@@ -202,6 +203,17 @@ impl Broker {
     pub fn log_dir_failed(&self, error: &LogError) {
         tracing::error!(%error, "the log directory is offline");
         self.stop(Stop::Storage(error.to_string()));
+    }
+
+    /// A partition cannot be appended to here. When that is for want of space, and other replicas can take the writes,
+    /// the broker makes way for them. Where they can't, and for a single replica, it stays: what it holds can be read,
+    /// and writing goes on as soon as there is room.
+    pub fn append_failed(&self, partition: &Partition, error: &LogError) {
+        if matches!(error, LogError::DiskFull { .. }) && partition.is_better_led_elsewhere() {
+            let partition = partition.dir_name();
+            tracing::error!(partition, %error, "the disk is full; stopping, so that other replicas lead");
+            self.stop(Stop::Storage(error.to_string()));
+        }
     }
 
     /// Resolves, with the reason, once the broker is to stop.

@@ -276,7 +276,7 @@ impl Groups {
     /// Appends the step's records, commits or fails it, and hands the answers out.
     fn carry_out(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, coordinator: &mut Coordinator, step: Step) {
         let now_ms = broker.clock.steady_wall_ms();
-        let appended = append(shard, &step.records, broker.clock.wall_ms());
+        let appended = append(broker, shard, &step.records, broker.clock.wall_ms());
         let (answers, flush, commit) = match appended {
             Ok(None) => (coordinator.commit(step, now_ms), Flush::No, None),
             Ok(Some(append)) => (coordinator.commit(step, now_ms), append.flush, append.commit),
@@ -390,7 +390,12 @@ fn read(broker: &Arc<Broker>, shards: Vec<Arc<Shard>>) {
 }
 
 /// Appends records as one or more batches: all of them, or none. `None` when there are none.
-fn append(shard: &Shard, records: &[CoordinatorRecord], now_ms: i64) -> Result<Option<Append>, ErrorCode> {
+fn append(
+    broker: &Broker,
+    shard: &Shard,
+    records: &[CoordinatorRecord],
+    now_ms: i64,
+) -> Result<Option<Append>, ErrorCode> {
     if records.is_empty() {
         return Ok(None);
     }
@@ -417,6 +422,7 @@ fn append(shard: &Shard, records: &[CoordinatorRecord], now_ms: i64) -> Result<O
         NotAppended::Refused(code) => code,
         NotAppended::Log(e) => {
             tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
+            broker.append_failed(partition, &e);
             error::of_log(&e)
         }
     })

@@ -188,7 +188,10 @@ fn append(
 
 fn not_appended(broker: &Broker, partition: &Partition, e: &NotAppended, now_ms: i64) -> Refused {
     let code = match e {
-        NotAppended::Log(e) => error::of_log(e),
+        NotAppended::Log(e) => {
+            broker.append_failed(partition, e);
+            error::of_log(e)
+        }
         NotAppended::Refused(code) => *code,
     };
     if code == ErrorCode::KafkaStorageError {

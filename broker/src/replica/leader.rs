@@ -231,6 +231,11 @@ impl Leader {
         self.assigned.isr.len() >= self.effective_min_isr()
     }
 
+    /// Whether the other replicas in sync are enough to take writes with acks=all.
+    pub fn is_dispensable(&self) -> bool {
+        self.assigned.isr.len() > self.effective_min_isr().max(1)
+    }
+
     fn effective_min_isr(&self) -> usize {
         self.min_isr.min(self.followers.len() + 1)
     }

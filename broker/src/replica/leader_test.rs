@@ -49,6 +49,16 @@ fn a_single_replica_needs_nobody() {
 }
 
 #[test]
+fn a_leader_makes_way_only_where_the_others_can_take_writes() {
+    assert!(leader(&[1, 2, 3], 2).is_dispensable());
+    assert!(!leader(&[1, 2], 2).is_dispensable(), "one is less than min ISR");
+    assert!(leader(&[1, 2], 1).is_dispensable());
+    assert!(!leader(&[1], 1).is_dispensable(), "nobody else has it all");
+    let one = Assigned { replicas: vec![1], isr: vec![1], ..assigned(&[1], 0) };
+    assert!(!Leader::new(1, one, rules(2), 100, 100, 0).is_dispensable());
+}
+
+#[test]
 fn own_records_count_only_once_they_are_told_of() {
     let mut leader = leader(&[1, 2], 1);
     let progress = Progress { follower: 2, broker_epoch: 20, fetch_offset: 120, log_start: 0 };

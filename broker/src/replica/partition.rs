@@ -269,6 +269,11 @@ impl Partition {
         self.leader() == self.around.node_id
     }
 
+    /// Whether this broker leads it and could leave that to others without a loss: enough of them are in sync.
+    pub fn is_better_led_elsewhere(&self) -> bool {
+        matches!(&self.state.lock().role, Role::Leader(leader) if leader.is_dispensable())
+    }
+
     /// What it shares with the broker's other partitions.
     pub fn around(&self) -> &Around {
         &self.around
