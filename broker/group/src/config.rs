@@ -14,6 +14,9 @@ pub struct Config {
     /// Member ids of one group that were handed out (MEMBER_ID_REQUIRED) and not yet used. Kafka has no such limit;
     /// without one a client could grow a group's memory by asking for ids.
     pub pending_members_max: usize,
+    /// Most bytes that one member may bring (its protocols' metadata together) or be assigned. They are held for as long
+    /// as the member lives; Kafka has no limit but the size of a request.
+    pub member_bytes_max: usize,
     /// How long a new member may wait for its first JoinGroup answer. Its client cannot heartbeat while it waits.
     pub new_member_join_timeout_ms: i32,
     /// `offset.metadata.max.bytes`: longest text of a commit, in UTF-16 units as Kafka counts them.
@@ -32,6 +35,7 @@ impl Default for Config {
             initial_rebalance_delay_ms: 3_000,
             group_members_max: i32::MAX as usize,
             pending_members_max: 10_000,
+            member_bytes_max: 1 << 20,
             new_member_join_timeout_ms: 300_000,
             offset_metadata_max: 4_096,
             offsets_retention_ms: 7 * 24 * 3_600_000,

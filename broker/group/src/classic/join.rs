@@ -43,6 +43,11 @@ impl<'a> Join<'a> {
         step.join(self.ticket, refuse::joining(self.version, member_id, code));
     }
 
+    /// Bytes that the group would hold for this member.
+    fn bytes(&self) -> usize {
+        self.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum()
+    }
+
     fn waiter(&self) -> Waiter {
         Waiter { ticket: self.ticket, version: self.version }
     }
@@ -51,7 +56,9 @@ impl<'a> Join<'a> {
 impl Group {
     pub fn join(&mut self, join: Join<'_>, config: &Config, random: &mut dyn FnMut() -> Uuid, step: &mut Step) {
         let id = join.request.member_id.as_str();
-        if !self.has_room_for(id, config) {
+        if join.bytes() > config.member_bytes_max {
+            join.refuse(step, id, ErrorCode::MessageTooLarge);
+        } else if !self.has_room_for(id, config) {
             self.remove(id, step);
             join.refuse(step, "", ErrorCode::GroupMaxSizeReached);
             self.complete_if_all_joined(join.now_ms, step);

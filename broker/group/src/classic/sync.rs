@@ -31,6 +31,11 @@ impl Group {
         match self.state {
             State::Empty => step.sync(ticket, refuse::syncing(ErrorCode::UnknownMemberId)),
             State::PreparingRebalance => step.sync(ticket, refuse::syncing(ErrorCode::RebalanceInProgress)),
+            State::CompletingRebalance
+                if request.assignments.iter().any(|a| a.assignment.len() > config.member_bytes_max) =>
+            {
+                step.sync(ticket, refuse::syncing(ErrorCode::MessageTooLarge));
+            }
             State::CompletingRebalance => {
                 self.park_sync(id, Waiter { ticket, version }, step);
                 if self.is_leader(id) {

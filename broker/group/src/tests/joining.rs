@@ -1,5 +1,6 @@
 //! JoinGroup: who gets in, under which id, and what versions 0 to 9 are told.
 
+use bytes::Bytes;
 use klamm_protocol::Message;
 
 use super::*;
@@ -22,6 +23,16 @@ fn a_new_dynamic_member_gets_its_id_first_from_version_4_on() {
         assert!(first.member_id.starts_with("app-"), "{}", first.member_id);
         assert_eq!(first.member_id.len(), "app-".len() + 36);
     }
+}
+
+#[test]
+fn a_member_that_brings_too_much_to_keep_stays_out() {
+    let mut desk = Desk::quick();
+    let large = Bytes::from(vec![0; 600 << 10]);
+    let joiner = Joiner { protocols: vec![("range", large.clone()), ("roundrobin", large)], ..Joiner::default() };
+    let refused = desk.join_now(&joiner.version(3));
+    assert_eq!(refused.error_code, ErrorCode::MessageTooLarge.code());
+    assert_eq!(desk.members("g"), Vec::<String>::new());
 }
 
 #[test]

@@ -4,7 +4,6 @@ use klamm_protocol::messages::SyncGroupRequest;
 
 use super::*;
 
-/// Two members of generation 1, not yet synced: leader, follower.
 /// Two members whose generation is long open and whose sessions are over.
 fn completing(desk: &mut Desk) -> (String, String) {
     let joiner = Joiner::default().version(3);
@@ -13,6 +12,7 @@ fn completing(desk: &mut Desk) -> (String, String) {
     (desk.joined(one).unwrap().member_id, desk.joined(two).unwrap().member_id)
 }
 
+/// Two members of generation 1, not yet synced: leader, follower.
 fn joined(desk: &mut Desk) -> (String, String) {
     let joiner = Joiner::default().version(3);
     let (one, two) = (desk.join(&joiner), desk.join(&joiner));
@@ -40,6 +40,17 @@ fn followers_wait_for_the_leader_and_the_log_comes_first() {
     // Asking again in Stable gives the same.
     let again = desk.sync("g", &follower, 1, &[]);
     assert_eq!(&desk.synced(again).unwrap().assignment[..], b"two");
+}
+
+#[test]
+fn an_assignment_too_large_to_keep_is_refused_and_the_group_goes_on() {
+    let mut desk = Desk::default();
+    let (leader, follower) = joined(&mut desk);
+    let large = "x".repeat((1 << 20) + 1);
+    let refused = desk.sync("g", &leader, 1, &[(&follower, &large)]);
+    assert_eq!(desk.synced(refused).unwrap().error_code, ErrorCode::MessageTooLarge.code());
+    let lead = desk.sync("g", &leader, 1, &[(&leader, "all")]);
+    assert_eq!(desk.synced(lead).unwrap().error_code, 0);
 }
 
 #[test]
