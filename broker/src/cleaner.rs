@@ -9,13 +9,14 @@ use std::time::Duration;
 use klamm_log::{CompactionLimits, LogError};
 
 use crate::broker::{Broker, Stop};
+use crate::replica::intake;
 use crate::replica::partition::Partition;
 
 /// Pause between rounds: the default of Kafka's `log.cleaner.backoff.ms`.
 const PAUSE: Duration = Duration::from_secs(15);
 
-/// What one run may hold in memory: about 16 MB of keys, and one decompressed batch.
-const LIMITS: CompactionLimits = CompactionLimits { keys: 400_000, max_decompressed: 64 << 20 };
+/// Keys that one run remembers: about 16 MB.
+const KEYS_MAX: usize = 400_000;
 
 /// Runs until the broker stops.
 pub async fn run(broker: Arc<Broker>) {
@@ -58,7 +59,9 @@ fn compact(broker: &Broker, partition: &Arc<Partition>) -> Result<bool, LogError
     let high_watermark = partition.offsets().high_watermark;
     let Some(begun) = partition.with_log(|log| log.begin_compaction(high_watermark, now_ms))? else { return Ok(false) };
     let (from, to) = begun.range();
-    let done = begun.run(LIMITS)?;
+    // One unpacked batch is held at a time, and none was let in that unpacks to more.
+    let max_decompressed = intake::unpacked_bytes_max(&partition.topic.config());
+    let done = begun.run(CompactionLimits { keys: KEYS_MAX, max_decompressed })?;
     let (read, written) = done.bytes;
     let segments = partition.with_log(|log| log.finish_compaction(done, broker.clock.wall_ms()))?;
     broker.replicas.trashed(partition);

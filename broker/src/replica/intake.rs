@@ -132,9 +132,15 @@ fn limits(topic: &TopicConfig) -> Limits {
     let size = |n: i32| usize::try_from(n).unwrap_or(0);
     let (allowed, batch) = (size(topic.max_decompressed_message_bytes), size(topic.max_message_bytes));
     Limits {
-        total: allowed.min(batch.saturating_mul(RATIO_MAX).max(TOTAL_MIN)),
+        total: allowed.min(unpacked_bytes_max(topic)),
         window: allowed.min(batch.saturating_mul(4).max(WINDOW_MIN)),
     }
+}
+
+/// Most bytes that a batch of this topic may unpack to, whatever `max.decompressed.message.bytes` allows. Who reads
+/// batches back must be able to take as much.
+pub fn unpacked_bytes_max(topic: &TopicConfig) -> usize {
+    usize::try_from(topic.max_message_bytes).unwrap_or(0).saturating_mul(RATIO_MAX).max(TOTAL_MIN)
 }
 
 fn target(topic: TopicCompression, sent: Compression) -> (Compression, Option<i32>) {
