@@ -115,7 +115,8 @@ pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoS
         me: me(&config, quorum_port, &endpoints, directory),
         bootstrap: bootstrap(&config),
         transport: Arc::new(QuorumTransport::new(config.node_id)),
-        seats: config.cluster.seats,
+        // A node that joins follows at first; the controller gives out seats, in odd numbers.
+        seats: 1,
         ..QuorumConfig::new(metadata_dir, config.node_id, meta.cluster_id.clone())
     };
     let controller = control.spawn(Controller::open(quorum)).await.map_err(NoStart::storage)?;
