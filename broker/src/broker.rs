@@ -30,6 +30,7 @@ use crate::random::Random;
 use crate::replica::partition::Partition;
 use crate::replica::replicas::Replicas;
 use crate::replica::session::Sessions;
+use crate::tls::Tls;
 
 /// Why the broker stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Broker {
     pub producer_ids: ProducerIds,
     /// Consumer groups.
     pub groups: Groups,
+    /// Certificates and keys.
+    pub tls: Tls,
     /// What must not be logged with every request.
     pub complaints: Complaints,
     open: AtomicBool,
@@ -94,10 +97,11 @@ impl Broker {
         replicas: Replicas,
         controller: Controller,
         groups: Groups,
+        tls: Tls,
     ) -> Self {
         let places = config.fetch_session_slots;
         let requests = config.requests_bytes_max.map_or_else(|| Budget::for_memory(memory::available()), Budget::new);
-        let forwarder = Forwarder::new(config.node_id);
+        let forwarder = Forwarder::new(config.node_id, tls.client(config.quorum_listener()));
         let session_ms = u64::try_from(config.cluster.session_timeout_ms).unwrap_or(0);
         Self {
             config,
@@ -115,6 +119,7 @@ impl Broker {
             suspects: Suspects::default(),
             producer_ids: ProducerIds::default(),
             groups,
+            tls,
             complaints: Complaints::default(),
             open: AtomicBool::new(false),
             opening: watch::Sender::new(()),

@@ -19,6 +19,7 @@ pub mod net;
 pub mod random;
 pub mod replica;
 pub mod server;
+pub mod tls;
 
 #[cfg(test)]
 mod docs;

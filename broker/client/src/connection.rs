@@ -24,13 +24,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::error::{ClientError, Result};
+use crate::tls::Tls;
 
 /// How a connection behaves.
 #[derive(Clone, Debug)]
 pub struct ConnectionOptions {
     /// Sent in every request header; brokers log it and group descriptions show it.
     pub client_id: String,
-    /// Bound on name resolution, TCP connect and version negotiation together.
+    /// Bound on name resolution, TCP connect, TLS handshake and version negotiation together.
     pub connect_timeout: Duration,
     /// Bound on one answer, for calls that don't bring their own.
     pub request_timeout: Duration,
@@ -38,6 +39,8 @@ pub struct ConnectionOptions {
     pub frame_bytes_max: usize,
     /// Requests that may wait for answers at the same time; more callers queue.
     pub in_flight_max: usize,
+    /// TLS; plain text without.
+    pub tls: Option<Tls>,
 }
 
 impl Default for ConnectionOptions {
@@ -48,6 +51,7 @@ impl Default for ConnectionOptions {
             request_timeout: Duration::from_secs(30),
             frame_bytes_max: 128 << 20,
             in_flight_max: 128,
+            tls: None,
         }
     }
 }
@@ -123,12 +127,14 @@ impl Connection {
     pub async fn open(address: &str, options: ConnectionOptions) -> Result<Self> {
         let limit = options.connect_timeout;
         let opened = timeout(limit, async {
-            let stream = TcpStream::connect(address)
-                .await
-                .map_err(|source| ClientError::Connect { address: address.to_owned(), source: Arc::new(source) })?;
+            let failed = |source| ClientError::Connect { address: address.to_owned(), source: Arc::new(source) };
+            let stream = TcpStream::connect(address).await.map_err(failed)?;
             // Small requests must not wait for the answer to earlier ones (Nagle).
             let _ = stream.set_nodelay(true);
-            Self::over(stream, address, options).await
+            match options.tls.clone() {
+                None => Self::over(stream, address, options).await,
+                Some(tls) => Self::over(tls.connect(stream, address).await.map_err(failed)?, address, options).await,
+            }
         });
         opened
             .await

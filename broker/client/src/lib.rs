@@ -14,6 +14,7 @@ mod error;
 pub mod group;
 mod partitioner;
 mod producer;
+mod tls;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, OutOfRange};
 pub use error::{ClientError, Result};
 pub use partitioner::partition_of_key;
 pub use producer::{Acks, Delivered, Delivery, Producer, ProducerOptions, ProducerRecord};
+pub use tls::Tls;
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use klamm_client::Tls;
 use klamm_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, KlammForwardRequest};
 use klamm_protocol::wire::{DecodeError, Reader};
 use klamm_protocol::{ErrorCode, Request, frame};
@@ -50,8 +51,8 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// A forwarder of the broker `node_id`.
-    pub fn new(node_id: i32) -> Self {
-        Self { peers: Peers::new(format!("broker-{node_id}"), CONNECT_WITHIN) }
+    pub fn new(node_id: i32, tls: Option<Tls>) -> Self {
+        Self { peers: Peers::new(format!("broker-{node_id}"), CONNECT_WITHIN, tls) }
     }
 
     /// Hands over `request`, a frame without its size, and gives back the whole answer frame. The

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use klamm_client::{Connection, ConnectionOptions};
+use klamm_client::{Connection, ConnectionOptions, Tls};
 use klamm_protocol::messages::DescribeClusterRequest;
 
 use crate::config::HostPort;
@@ -13,8 +13,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 const SAY_EVERY: u32 = 20;
 
 /// Asks the nodes at these addresses until one has answered.
-pub async fn learn_cluster_id(seeds: &[(String, u16)]) -> String {
-    let options = ConnectionOptions { connect_timeout: Duration::from_secs(2), ..Default::default() };
+pub async fn learn_cluster_id(seeds: &[(String, u16)], tls: Option<Tls>) -> String {
+    let options = ConnectionOptions { connect_timeout: Duration::from_secs(2), tls, ..Default::default() };
     let mut rounds = 0;
     loop {
         for (host, port) in seeds {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use klamm_client::{ClientError, Connection, ConnectionOptions};
+use klamm_client::{ClientError, Connection, ConnectionOptions, Tls};
 use klamm_protocol::Request;
 use parking_lot::Mutex;
 
@@ -27,9 +27,9 @@ impl std::fmt::Debug for Peers {
 }
 
 impl Peers {
-    /// A pool whose connections go by `client_id` and take at most `connect_timeout` to open.
-    pub fn new(client_id: String, connect_timeout: Duration) -> Self {
-        let options = ConnectionOptions { client_id, connect_timeout, in_flight_max: 1, ..Default::default() };
+    /// A pool whose connections go by `client_id`, take at most `connect_timeout` to open, and use `tls`, if any.
+    pub fn new(client_id: String, connect_timeout: Duration, tls: Option<Tls>) -> Self {
+        let options = ConnectionOptions { client_id, connect_timeout, in_flight_max: 1, tls, ..Default::default() };
         Self { options, idle: Mutex::default() }
     }
 

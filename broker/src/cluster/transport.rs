@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use klamm_client::ClientError;
+use klamm_client::{ClientError, Tls};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::KlammQuorumRequest;
 use klamm_quorum::{BoxFuture, Peer, Transport, TransportError};
@@ -23,8 +23,8 @@ pub struct QuorumTransport {
 
 impl QuorumTransport {
     /// The transport of node `node_id`.
-    pub fn new(node_id: i32) -> Self {
-        Self { peers: Arc::new(Peers::new(format!("quorum-{node_id}"), CONNECT_WITHIN)) }
+    pub fn new(node_id: i32, tls: Option<Tls>) -> Self {
+        Self { peers: Arc::new(Peers::new(format!("quorum-{node_id}"), CONNECT_WITHIN, tls)) }
     }
 }
 

@@ -9,6 +9,7 @@ use klamm_metadata::controller::Policy;
 use super::layers::Layers;
 use super::listener::{self, HostPort, Listener, SecurityProtocol, Voter};
 use super::settings::{ConfigError, ConfigErrors, Entries, Settings};
+use super::tls::{ClientAuth, TlsSettings};
 use super::topic::TopicConfig;
 
 /// A count of replicas for an internal topic.
@@ -112,6 +113,9 @@ pub struct BrokerConfig {
     pub advertised: Vec<Listener>,
     /// Name of the listener brokers use among themselves.
     pub inter_broker_listener: String,
+    /// TLS by the name of the listener, for those of protocol SSL: listeners of this node, and that of the quorum on
+    /// other nodes.
+    pub tls: BTreeMap<String, TlsSettings>,
     /// `controller.listener.names`; the quorum uses the first.
     pub controller_listener_names: Vec<String>,
     /// `controller.quorum.voters`.
@@ -261,6 +265,7 @@ impl BrokerConfig {
             listeners: net.listeners,
             advertised: net.advertised,
             inter_broker_listener: net.inter_broker,
+            tls: net.tls,
             controller_listener_names: net.controller_names,
             voters: net.voters,
             bootstrap_servers: layers
@@ -397,6 +402,7 @@ struct Network {
     listeners: Vec<Listener>,
     advertised: Vec<Listener>,
     inter_broker: String,
+    tls: BTreeMap<String, TlsSettings>,
     controller_names: Vec<String>,
     voters: Vec<Voter>,
 }
@@ -427,16 +433,19 @@ impl Network {
         if let Some(reason) = listener::conflict(&listeners) {
             return Err(error("listeners", reason).into());
         }
-        if let Some(tls) = listeners.iter().find(|l| l.protocol != SecurityProtocol::Plaintext) {
-            // Falling back to plain text would be worse than not starting.
-            let reason = format!("{} is not available yet, only PLAINTEXT is", tls.protocol.name());
-            return Err(error("listeners", format!("{tls}: {reason}")).into());
+        let sasl = |l: &&Listener| matches!(l.protocol, SecurityProtocol::SaslPlaintext | SecurityProtocol::SaslSsl);
+        if let Some(sasl) = listeners.iter().find(sasl) {
+            // Falling back to no authentication would be worse than not starting.
+            let reason = format!("{} is not available yet, only PLAINTEXT and SSL are", sasl.protocol.name());
+            return Err(error("listeners", format!("{sasl}: {reason}")).into());
         }
         let has = |name: &String| listeners.iter().any(|l| l.name == *name);
         if let Some(name) = controller_names.iter().find(|name| controller && !has(name)) {
             return Err(error("controller.listener.names", format!("{name} is not among the listeners")).into());
         }
         let inter_broker = inter_broker(layers, &listeners, &controller_names, error)?;
+        let quorum = controller_names.first().unwrap_or(&inter_broker);
+        let tls = tls(layers, &protocols, &listeners, &inter_broker, quorum, warnings, error)?;
         let is_client = |l: &Listener| !controller_names.contains(&l.name) || l.name == inter_broker;
         if !listeners.iter().any(|l| !controller_names.contains(&l.name)) {
             let reason = "at least one listener must not be one of controller.listener.names";
@@ -467,7 +476,7 @@ impl Network {
             let reason = "a node that is only a broker has to name controllers: set this or controller.quorum.voters";
             return Err(error("controller.quorum.bootstrap.servers", reason.to_owned()).into());
         }
-        Ok(Network { node_id, controller, listeners, advertised, inter_broker, controller_names, voters })
+        Ok(Network { node_id, controller, listeners, advertised, inter_broker, tls, controller_names, voters })
     }
 }
 
@@ -488,6 +497,43 @@ fn protocols(
         }
     }
     Ok(protocols)
+}
+
+/// TLS of the listeners that speak it. Nodes open connections to two of them, `inter_broker` and `quorum`.
+fn tls(
+    layers: &Layers,
+    protocols: &Protocols,
+    listeners: &[Listener],
+    inter_broker: &str,
+    quorum: &str,
+    warnings: &mut Vec<String>,
+    error: &dyn Fn(&str, String) -> ConfigError,
+) -> Result<BTreeMap<String, TlsSettings>, ConfigErrors> {
+    let mut tls = BTreeMap::new();
+    let ours = listeners.iter().map(|l| l.name.as_str());
+    for name in ours.chain([quorum]).filter(|name| protocols.get(*name) == Some(&SecurityProtocol::Ssl)) {
+        let settings = TlsSettings::of(layers, name).map_err(|(key, reason)| error(&key, reason))?;
+        if settings.chain.is_none() && listeners.iter().any(|l| l.name == name) {
+            let reason = format!("{name} speaks SSL: name here the PEM file with its certificates and private key");
+            return Err(error("ssl.keystore.location", reason).into());
+        }
+        if name == inter_broker || name == quorum {
+            if settings.trusted.is_none() {
+                let reason = format!("nodes connect to {name}: name here who may sign their certificates");
+                return Err(error("ssl.truststore.location", reason).into());
+            }
+            if settings.client_auth != ClientAuth::Required && !tls.contains_key(name) {
+                let risk = "asks nobody for a certificate: whoever reaches it can pose as a node";
+                warnings.push(format!("listener {name} {risk}; set ssl.client.auth=required"));
+            }
+        }
+        tls.insert(name.to_owned(), settings);
+    }
+    if let Some(other @ (SecurityProtocol::SaslPlaintext | SecurityProtocol::SaslSsl)) = protocols.get(quorum) {
+        let reason = format!("{quorum} is {}, which is not available yet; PLAINTEXT and SSL are", other.name());
+        return Err(error("listener.security.protocol.map", reason).into());
+    }
+    Ok(tls)
 }
 
 fn parse_listeners(

@@ -126,7 +126,15 @@ fn what_does_not_fit_together_is_refused() {
     std::fs::create_dir(link.path().join("a")).unwrap();
     std::os::unix::fs::symlink(link.path().join("a"), link.path().join("b")).unwrap();
     refused(&format!("log.dirs={0}/a,{0}/b", link.path().display()), "names one directory twice");
-    refused("listeners=SSL://:9093", "SSL is not available yet");
+    refused("listeners=SASL_SSL://:9093", "SASL_SSL is not available yet");
+    refused("listeners=SSL://:9093", "ssl.keystore.type: SSL has a keystore of type JKS, and only PEM is supported");
+    refused("listeners=SSL://:9093\nssl.keystore.type=PEM", "ssl.keystore.location: SSL speaks SSL: name here");
+    let keys = "listeners=SSL://:9093\nssl.keystore.type=PEM\nssl.keystore.location=/k.pem";
+    refused(keys, "ssl.truststore.location: nodes connect to SSL");
+    refused(
+        &format!("{keys}\nssl.truststore.location=/t.jks"),
+        "ssl.truststore.type: SSL has a truststore of type JKS",
+    );
     refused("listeners=X://:9093", "names no protocol for X");
     refused("listeners=PLAINTEXT://h:1,PLAINTEXT://h:2", "different name");
     refused("controller.listener.names=C", "C is not among the listeners");

@@ -14,6 +14,7 @@ pub mod listener;
 pub mod properties;
 mod rules;
 mod settings;
+pub mod tls;
 mod topic;
 
 #[cfg(test)]
@@ -29,4 +30,5 @@ pub use broker::{BrokerConfig, GroupSettings, InternalReplicas, Loaded, Replicat
 pub use layers::{Layers, Source, synonyms};
 pub use listener::{HostPort, Listener, SecurityProtocol, Voter};
 pub use settings::{ConfigError, ConfigErrors, Entries, Origin, Setting, Settings, environment};
+pub use tls::TlsSettings;
 pub use topic::{TopicCompression, TopicConfig};

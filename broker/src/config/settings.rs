@@ -8,6 +8,7 @@ use std::path::Path;
 use super::key::BadValue;
 use super::keys;
 use super::properties::{self, PropertiesError};
+use super::tls;
 
 /// Texts by key.
 pub use klamm_metadata::Entries;
@@ -257,7 +258,7 @@ fn check_one(name: &str, value: &str) -> Result<Option<String>, String> {
         return Err("authorization is not available yet; remove the key to run without".to_owned());
     }
     Ok(match key.doc {
-        Some(_) if name == key.name => None,
+        Some(_) if name == key.name || tls::BY_LISTENER.contains(&key.name) => None,
         Some(_) => Some("Klamm has no settings by listener yet, this one has no effect".to_owned()),
         None => Some("known to Kafka, not needed by Klamm: it has no effect".to_owned()),
     })

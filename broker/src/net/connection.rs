@@ -20,7 +20,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use klamm_protocol::ApiKey;
 use klamm_protocol::wire::Encoded;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
@@ -28,6 +27,7 @@ use crate::api::{self, Refusal};
 use crate::broker::Broker;
 use crate::net::budget::Share;
 use crate::net::send::SendQueue;
+use crate::net::stream::Stream;
 
 /// Reads ask the kernel for this much when nothing says that more is coming.
 const READ_BYTES: usize = 64 * 1024;
@@ -135,6 +135,13 @@ impl Handle {
         self.command.load(Ordering::Acquire) >= Command::Close as u8
     }
 
+    /// Waits until the connection is to end.
+    pub async fn closed(&self) {
+        while !self.closing() {
+            self.wake.notified().await;
+        }
+    }
+
     fn expired(&self) -> bool {
         self.command.load(Ordering::Acquire) == Command::Expire as u8
     }
@@ -160,6 +167,8 @@ pub struct Connection {
     pub serves: Serves,
     /// The broker that has handed requests on over this connection; −1 for none.
     pub broker_id: AtomicI32,
+    /// Whom the client's certificate names, if it has shown one that is trusted.
+    pub subject: Option<Arc<str>>,
     /// What ApiVersions said of the client: name and version, empty until then.
     pub software: parking_lot::Mutex<(String, String)>,
 }
@@ -174,6 +183,7 @@ impl Connection {
             listener: listener.into(),
             serves,
             broker_id: AtomicI32::new(-1),
+            subject: None,
             software: Default::default(),
         }
     }
@@ -211,15 +221,16 @@ pub enum Ended {
     Closed,
 }
 
-/// Serves `stream` until either side ends it.
-pub async fn serve(broker: Arc<Broker>, stream: TcpStream, connection: Connection) {
+/// Serves `stream` until either side ends it. `input` has been read already.
+pub async fn serve<S: Stream>(broker: Arc<Broker>, stream: S, input: BytesMut, connection: Connection) {
     let handle = connection.handle.clone();
-    let mut serving = Serving::new(&broker, &stream, &connection);
+    let mut serving = Serving::new(&broker, stream, input, &connection);
     let mut ended = serving.run().await;
     if matches!(ended, Err(Ended::Refused(_) | Ended::FrameSize { .. })) {
         // What was asked before the request that ends the connection has been done: its answers leave.
         ended = serving.flush().await.and(ended);
     }
+    serving.stream.finish();
     match ended {
         Ok(()) => debug!(peer = %handle.peer, "connection ended by the client"),
         Err(Ended::Io(e)) => debug!(peer = %handle.peer, error = %e, "connection lost"),
@@ -232,9 +243,9 @@ pub async fn serve(broker: Arc<Broker>, stream: TcpStream, connection: Connectio
     }
 }
 
-struct Serving<'a> {
+struct Serving<'a, S> {
     broker: &'a Arc<Broker>,
-    stream: &'a TcpStream,
+    stream: S,
     connection: &'a Connection,
     input: BytesMut,
     output: SendQueue,
@@ -243,13 +254,13 @@ struct Serving<'a> {
     share: Share<'a>,
 }
 
-impl<'a> Serving<'a> {
-    fn new(broker: &'a Arc<Broker>, stream: &'a TcpStream, connection: &'a Connection) -> Self {
+impl<'a, S: Stream> Serving<'a, S> {
+    fn new(broker: &'a Arc<Broker>, stream: S, input: BytesMut, connection: &'a Connection) -> Self {
         Self {
             broker,
             stream,
             connection,
-            input: BytesMut::new(),
+            input,
             output: SendQueue::default(),
             share: broker.requests.share(),
             frame_bytes_max: i32::try_from(broker.config.request_max_bytes).unwrap_or(i32::MAX),
@@ -302,7 +313,7 @@ impl<'a> Serving<'a> {
         let mut watching = true;
         loop {
             tokio::select! {
-                ready = self.stream.ready(Interest::READABLE), if watching => match ready {
+                ready = self.stream.tcp().ready(Interest::READABLE), if watching => match ready {
                     Ok(ready) if !ready.is_read_closed() => watching = false,
                     _ => return,
                 },
@@ -368,7 +379,7 @@ impl<'a> Serving<'a> {
         let progress = || handle.last_active_ms.store(clock.now_ms(), Ordering::Relaxed);
         tokio::select! {
             biased;
-            sent = self.output.flush(self.stream, progress) => Ok(sent?),
+            sent = self.output.flush(&mut self.stream, progress) => Ok(sent?),
             () = stalled => Err(Ended::Closed),
         }
     }
@@ -382,7 +393,7 @@ impl<'a> Serving<'a> {
             }
             tokio::select! {
                 biased;
-                ready = self.stream.readable() => ready?,
+                ready = self.stream.tcp().readable() => ready?,
                 () = handle.wake.notified() => {
                     let trim = Command::Trim as u8;
                     let _ = handle.command.compare_exchange(trim, Command::None as u8, Ordering::AcqRel, Ordering::Relaxed);
@@ -393,7 +404,7 @@ impl<'a> Serving<'a> {
                 }
             }
             self.make_room().await?;
-            match self.read_some() {
+            match self.stream.read_some(&mut self.input) {
                 Ok(n) => {
                     if self.share.bytes() > 0 {
                         handle.incoming.store(self.input.len(), Ordering::Relaxed);
@@ -404,23 +415,6 @@ impl<'a> Serving<'a> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e.into()),
             }
-        }
-    }
-
-    /// One read without waiting. A read that does not fill the room has emptied the socket: the runtime is
-    /// told so at once, which saves the read that would find nothing.
-    fn read_some(&mut self) -> io::Result<usize> {
-        let (stream, input) = (self.stream, &mut self.input);
-        let room = input.capacity() - input.len();
-        let mut got = None;
-        let emptied = stream.try_io(Interest::READABLE, || {
-            let n = stream.try_read_buf(input)?;
-            got = Some(n);
-            if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        match got {
-            Some(n) => Ok(n),
-            None => emptied.map(|()| 0),
         }
     }
 
@@ -456,7 +450,7 @@ impl<'a> Serving<'a> {
                 () = freed => {}
                 () = handle.wake.notified() => {}
                 () = tokio::time::sleep(CLAIM_AGAIN) => {
-                    if self.stream.ready(Interest::READABLE).await?.is_read_closed() {
+                    if self.stream.tcp().ready(Interest::READABLE).await?.is_read_closed() {
                         return Err(Ended::Closed);
                     }
                 }

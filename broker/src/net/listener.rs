@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tracing::{info, warn};
 
 use crate::broker::Broker;
 use crate::net::connection::{self, Connection, Handle, Serves};
+use crate::net::handshake;
+use crate::tls::ListenerTls;
 
 /// A connection that did not move bytes for this long gives its read buffer back.
 const TRIM_AFTER_MS: i64 = 2_000;
@@ -124,15 +127,25 @@ struct Limits {
 pub struct Listener {
     name: Arc<str>,
     serves: Serves,
+    tls: Option<Arc<ListenerTls>>,
     socket: TcpListener,
 }
 
 impl Listener {
     /// Binds a port of `host` (empty for all interfaces) with room for `backlog` waiting connections.
     ///
+    /// With `tls`, every connection begins with a handshake.
+    ///
     /// # Errors
     /// The name cannot be resolved, or the port cannot be bound.
-    pub async fn bind(name: &str, serves: Serves, host: &str, port: u16, backlog: u32) -> io::Result<Self> {
+    pub async fn bind(
+        name: &str,
+        serves: Serves,
+        tls: Option<Arc<ListenerTls>>,
+        host: &str,
+        port: u16,
+        backlog: u32,
+    ) -> io::Result<Self> {
         let host = if host.is_empty() { "0.0.0.0" } else { host };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in tokio::net::lookup_host((host, port)).await? {
@@ -140,7 +153,7 @@ impl Listener {
             // A restart must not wait for connections of the last run to time out.
             socket.set_reuseaddr(true)?;
             match socket.bind(address).and_then(|()| socket.listen(backlog)) {
-                Ok(socket) => return Ok(Self { name: name.into(), serves, socket }),
+                Ok(socket) => return Ok(Self { name: name.into(), serves, tls, socket }),
                 Err(error) => last = error,
             }
         }
@@ -201,19 +214,29 @@ impl Listener {
         if let Err(e) = stream.set_nodelay(true) {
             warn!(listener = %self.name, %peer, error = %e, "TCP_NODELAY refused");
         }
-        let connection = Connection {
+        let mut connection = Connection {
             handle,
             listener: self.name.clone(),
             serves: self.serves,
             broker_id: AtomicI32::new(-1),
+            subject: None,
             software: Mutex::default(),
         };
         let broker = broker.clone();
-        tokio::spawn(async move {
-            // Also released when the task panics: a panic closes one connection and is counted.
-            let _place = Place { broker: broker.clone(), id };
-            connection::serve(broker, stream, connection).await;
-        });
+        // Also released when the task panics: a panic closes one connection and is counted.
+        let place = Place { broker: broker.clone(), id };
+        match self.tls.clone() {
+            None => tokio::spawn(async move {
+                let _place = place;
+                connection::serve(broker, stream, BytesMut::new(), connection).await;
+            }),
+            Some(tls) => tokio::spawn(async move {
+                let _place = place;
+                if let Some((stream, input)) = handshake::shake(&broker, &tls, stream, &mut connection).await {
+                    connection::serve(broker, stream, input, connection).await;
+                }
+            }),
+        };
     }
 }
 

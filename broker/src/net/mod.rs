@@ -2,5 +2,7 @@
 
 pub mod budget;
 pub mod connection;
+mod handshake;
 pub mod listener;
 pub mod send;
+pub mod stream;

@@ -1,7 +1,7 @@
 //! Writing answers to a socket: runs of bytes and ranges of segment files, in order.
 //!
 //! Owned by one connection. Small file ranges are copied into the byte run that precedes them (one
-//! system call instead of two), large ones go out by `sendfile`. Before a large range is sent, one
+//! system call instead of two), large ones go out by `sendfile`, or through TLS. Before a large range is sent, one
 //! byte of its last page is probed without blocking; when the page is not cached, the range is read
 //! ahead on a blocking thread, so a cold read never stalls the worker that serves other connections
 //! (Kafka stalls its network thread there, KAFKA-7504).
@@ -10,18 +10,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use klamm_protocol::FileRange;
 use klamm_protocol::wire::{Encoded, Piece};
-use rustix::net::SendFlags;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// Ranges up to this size are copied into the byte run instead of being sent by `sendfile`.
 const COPY_BYTES_MAX: u32 = 8 * 1024;
-
-/// At most this many bytes go into one `sendfile` call, so that one fast reader cannot hold a worker.
-const SENDFILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// What is still to be written on a connection.
 #[derive(Debug, Default)]
@@ -83,13 +79,13 @@ impl SendQueue {
     ///
     /// # Errors
     /// The socket's or the file's error; the connection is unusable then.
-    pub async fn flush(&mut self, stream: &TcpStream, progress: impl Fn()) -> io::Result<()> {
+    pub async fn flush<S: Stream>(&mut self, stream: &mut S, progress: impl Fn()) -> io::Result<()> {
         self.close_tail();
         while let Some(piece) = self.pieces.pop_front() {
             let more = !self.pieces.is_empty();
             match piece {
-                Piece::Bytes(bytes) => send_bytes(stream, bytes, more, &progress).await?,
-                Piece::File(range) => send_file(stream, range, &progress).await?,
+                Piece::Bytes(bytes) => stream.send_bytes(bytes, more, &progress).await?,
+                Piece::File(range) => stream.send_file(range, &progress).await?,
             }
         }
         self.len = 0;
@@ -97,49 +93,8 @@ impl SendQueue {
     }
 }
 
-async fn send_bytes(stream: &TcpStream, mut bytes: Bytes, more: bool, progress: &impl Fn()) -> io::Result<()> {
-    // MSG_MORE keeps the header in the same segment as the file range that follows.
-    let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
-    while bytes.has_remaining() {
-        let sent = stream
-            .try_io(Interest::WRITABLE, || Ok(rustix::net::send(stream.as_fd(), &bytes, flags | SendFlags::DONTWAIT)?));
-        match sent {
-            Ok(n) => {
-                bytes.advance(n);
-                progress();
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-async fn send_file(stream: &TcpStream, range: FileRange, progress: &impl Fn()) -> io::Result<()> {
-    warm(&range).await?;
-    let mut position = range.position;
-    let end = range.position + u64::from(range.len);
-    while position < end {
-        let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(SENDFILE_BYTES_MAX);
-        let sent = stream.try_io(Interest::WRITABLE, || {
-            Ok(rustix::fs::sendfile(stream.as_fd(), range.file.as_fd(), Some(&mut position), want)?)
-        });
-        match sent {
-            // The range was inside the file when the answer was made; a file that shrank under us
-            // cannot be made good on this connection, whose frame length has been announced.
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => progress(),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
 /// Makes sure that the range is in the page cache, off the worker when it is not.
-async fn warm(range: &FileRange) -> io::Result<()> {
+pub(super) async fn warm(range: &FileRange) -> io::Result<()> {
     let last = range.position + u64::from(range.len) - 1;
     let mut byte = [0u8; 1];
     let probe = rustix::io::preadv2(
@@ -174,10 +129,11 @@ async fn warm(range: &FileRange) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use std::io::Write;
     use std::sync::Arc;
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     fn file_of(len: usize) -> (Arc<std::fs::File>, Vec<u8>) {
         let content: Vec<u8> = (0..len).map(|i| (i * 31 % 251) as u8).collect();
@@ -213,12 +169,12 @@ mod tests {
         expected.extend_from_slice(b"tail");
         assert_eq!(queue.len(), expected.len());
 
-        let (server, mut client) = pair().await;
+        let (mut server, mut client) = pair().await;
         let reader = tokio::spawn(async move {
             let mut got = Vec::new();
             client.read_to_end(&mut got).await.map(|_| got)
         });
-        queue.flush(&server, || {}).await.expect("sent");
+        queue.flush(&mut server, || {}).await.expect("sent");
         assert!(queue.is_empty());
         drop(server);
         assert!(reader.await.expect("joined").expect("read") == expected);
@@ -231,8 +187,8 @@ mod tests {
         let pieces = vec![Piece::File(FileRange { file: file.clone(), position: 0, len: 20_000 })];
         queue.push(Encoded { pieces }).expect("pushed");
         file.set_len(10_000).expect("cut");
-        let (server, _client) = pair().await;
-        let error = queue.flush(&server, || {}).await.expect_err("too short");
+        let (mut server, _client) = pair().await;
+        let error = queue.flush(&mut server, || {}).await.expect_err("too short");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -28,6 +28,7 @@ impl Peers for ByImage {
                 client_id: format!("broker-{}-fetcher", broker.config.node_id),
                 connect_timeout: CONNECT_TIMEOUT,
                 in_flight_max: 1,
+                tls: broker.tls.client(&broker.config.inter_broker_listener),
                 ..ConnectionOptions::default()
             };
             drop(broker);

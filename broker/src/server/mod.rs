@@ -20,7 +20,7 @@ use crate::cluster::forward::IsrChannel;
 use crate::cluster::lifecycle::Standing;
 use crate::config::BrokerConfig;
 use crate::replica::peers::ByImage;
-use crate::{cleaner, controller, maintenance, replica};
+use crate::{cleaner, controller, maintenance, replica, tls};
 use open::Opened;
 use signals::Signals;
 
@@ -121,6 +121,9 @@ async fn serve(opened: Opened, control: &Runtime, signals: Signals) -> Result<St
     }
     control.spawn(reap(broker.clone()));
     control.spawn(watch_quorum(broker.clone()));
+    if broker.tls.is_used() {
+        control.spawn(watch_certificates(broker.clone()));
+    }
     control.spawn(controller::active::run(broker.clone()));
     let registering = broker.clone();
     control.spawn(async move { registering.lifecycle.run(&registering, introduction).await });
@@ -221,4 +224,20 @@ async fn reap(broker: Arc<Broker>) {
 async fn watch_quorum(broker: Arc<Broker>) {
     let error = broker.controller.quorum().failed().await;
     broker.stop(Stop::Storage(format!("the metadata log: {error}")));
+}
+
+/// Reads certificates and keys again when they change.
+async fn watch_certificates(broker: Arc<Broker>) {
+    let mut tick = tokio::time::interval(tls::LOOK_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                let looking = broker.clone();
+                // A volume that hangs must not hold up the quorum.
+                let look = move || looking.tls.look(&looking.replicas.config().tls);
+                let _ = tokio::task::spawn_blocking(look).await;
+            }
+            _ = broker.stopping() => return,
+        }
+    }
 }

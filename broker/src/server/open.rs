@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::cluster::identity;
 use crate::cluster::lifecycle::Introduction;
 use crate::cluster::transport::QuorumTransport;
-use crate::config::{BrokerConfig, HostPort, Listener as ListenerConfig, SecurityProtocol};
+use crate::config::{BrokerConfig, HostPort, Listener as ListenerConfig};
 use crate::controller::Controller;
 use crate::coordinator::Groups;
 use crate::logging;
@@ -23,6 +23,7 @@ use crate::net::listener::Listener;
 use crate::random::Random;
 use crate::replica::replicas::Replicas;
 use crate::replica::storage::Storage;
+use crate::tls::Tls;
 
 /// Name of the metadata log's directory, below the first log directory.
 const METADATA_DIR: &str = "__cluster_metadata-0";
@@ -51,10 +52,6 @@ pub fn check_supported(config: &BrokerConfig) -> Result<(), NoStart> {
     if config.log_dirs.len() > 1 {
         return Err(NoStart::config("log.dirs: one data directory is supported so far; name one"));
     }
-    if let Some(other) = config.listeners.iter().find(|l| l.protocol != SecurityProtocol::Plaintext) {
-        let why = format!("listeners: {} is {}; only PLAINTEXT is supported so far", other.name, other.protocol.name());
-        return Err(NoStart::config(why));
-    }
     Ok(())
 }
 
@@ -65,12 +62,13 @@ pub fn check_supported(config: &BrokerConfig) -> Result<(), NoStart> {
 pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoStart> {
     let random = Random;
     let admin = admin::start(config.admin_listener.as_ref(), control).await.map_err(NoStart::config)?;
+    let tls = Tls::open(&config).map_err(NoStart::config)?;
     let Some(log_dir) = config.log_dirs.first().cloned() else {
         return Err(NoStart::config("log.dirs: at least one data directory is needed"));
     };
     let cluster_id = match (&config.cluster_id, bootstrap(&config)) {
         (None, Bootstrap::Join(seeds)) if !log_dir.join("meta.properties").exists() => {
-            Some(identity::learn_cluster_id(&seeds).await)
+            Some(identity::learn_cluster_id(&seeds, tls.client(config.quorum_listener())).await)
         }
         (configured, _) => configured.clone(),
     };
@@ -95,11 +93,14 @@ pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoS
     let mut quorum_port = None;
     for wanted in &config.listeners {
         let serves = Serves {
-            clients: !config.controller_listener_names.contains(&wanted.name),
+            clients: !config.controller_listener_names.contains(&wanted.name)
+                || wanted.name == config.inter_broker_listener,
             quorum: wanted.name == config.quorum_listener(),
         };
         let (host, port) = (&wanted.address.host, wanted.address.port);
-        let listener = Listener::bind(&wanted.name, serves, host, port, config.listen_backlog).await;
+        let listener =
+            Listener::bind(&wanted.name, serves, tls.listener(&wanted.name), host, port, config.listen_backlog);
+        let listener = listener.await;
         let listener = listener.map_err(|e| NoStart::config(format!("listeners: cannot bind {wanted}: {e}")))?;
         let bound = listener.address().map_err(NoStart::config)?.port();
         if serves.quorum {
@@ -114,7 +115,7 @@ pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoS
     let quorum = QuorumConfig {
         me: me(&config, quorum_port, &endpoints, directory),
         bootstrap: bootstrap(&config),
-        transport: Arc::new(QuorumTransport::new(config.node_id)),
+        transport: Arc::new(QuorumTransport::new(config.node_id, tls.client(config.quorum_listener()))),
         // A node that joins follows at first; the controller gives out seats, in odd numbers.
         seats: 1,
         ..QuorumConfig::new(metadata_dir, config.node_id, meta.cluster_id.clone())
@@ -131,7 +132,7 @@ pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoS
         previous_epoch: storage.previous_epoch(),
     };
     let replicas = Replicas::new(storage, config.clone(), metrics.clone());
-    let broker = Arc::new(Broker::new(config, metrics, replicas, controller, groups));
+    let broker = Arc::new(Broker::new(config, metrics, replicas, controller, groups, tls));
     admin.show(&broker);
     Ok(Opened { broker, listeners, introduction, admin })
 }

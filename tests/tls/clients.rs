@@ -1,0 +1,97 @@
+//! Clients over an SSL listener: librdkafka by kcat, Java with PEM stores.
+
+use std::path::PathBuf;
+
+use klamm_tests::jvm::Java;
+use klamm_tests::{Broker, Peer, Tool, assert_contains, ports, unique};
+
+use crate::authority::{self, Authority, client, connect, replace};
+
+struct Secure {
+    broker: Broker,
+    address: String,
+    dir: PathBuf,
+    authority: Authority,
+}
+
+/// A broker with a second listener, of protocol SSL, and `client.pem` for its clients.
+fn secure(more: &[(&str, &str)]) -> Secure {
+    let mut broker = Broker::start_as(Peer::Klamm, &[], &[]);
+    let dir = authority::directory();
+    let authority = Authority::new("ours");
+    replace(&dir.join("ca.pem"), &authority.pem());
+    replace(&dir.join("node.pem"), &authority.sign("broker"));
+    replace(&dir.join("client.pem"), &authority.sign("client"));
+    let address = format!("127.0.0.1:{}", ports::free_port());
+    broker.set("listeners", &format!("PLAINTEXT://{},SSL://{address}", broker.bootstrap()));
+    for (key, value) in authority::settings(&dir) {
+        broker.set(&key, &value);
+    }
+    for (key, value) in more {
+        broker.set(key, value);
+    }
+    broker.restart();
+    Secure { broker, address, dir, authority }
+}
+
+fn values() -> String {
+    (0..20_000).map(|n| format!("value {n} {}\n", "x".repeat(n % 300))).collect()
+}
+
+#[test]
+fn kcat_produces_and_consumes_with_a_certificate_and_not_without() {
+    let Secure { broker, address, dir, authority } = secure(&[]);
+    let topic = unique("kcat");
+    let path = |name: &str| dir.join(name).display().to_string();
+    let kcat = |line: &str| {
+        Tool::new("kcat")
+            .args(["-b", &address, "-X", "security.protocol=ssl"])
+            .args(["-X", &format!("ssl.ca.location={}", path("ca.pem"))])
+            .args(line.split_whitespace())
+    };
+    let own = format!("-X ssl.certificate.location={0} -X ssl.key.location={0}", path("client.pem"));
+    let sent = values();
+    kcat(&format!("-P -t {topic} -p 0 -X acks=all {own}")).stdin(sent.clone()).ok();
+    assert!(kcat(&format!("-C -t {topic} -p 0 -o beginning -e -q {own}")).ok().out == sent);
+    // The same records over the other listener.
+    let plain = Tool::new("kcat").args(["-b", broker.bootstrap(), "-C", "-t", &topic, "-o", "beginning", "-e", "-q"]);
+    assert!(plain.ok().out == sent);
+    let refused = kcat("-L -m 5").run();
+    assert!(!refused.out.contains("1 brokers"), "{}", refused.out);
+    connect(&address, Some(client(&authority, None))).expect_err("no certificate");
+    assert_contains(&broker.log(), "the client shows no certificate");
+}
+
+#[test]
+fn java_clients_come_in_over_tls_1_2_and_1_3() {
+    let Secure { address, dir, .. } = secure(&[("ssl.client.auth", "requested")]);
+    for (version, with_own) in [("TLSv1.2", true), ("TLSv1.3", false)] {
+        let topic = unique("java");
+        let mut properties = format!(
+            "security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location={}\nssl.enabled.protocols={version}\n",
+            dir.join("ca.pem").display()
+        );
+        if with_own {
+            let own = dir.join("client.pem");
+            properties += &format!("ssl.keystore.type=PEM\nssl.keystore.location={}\n", own.display());
+        }
+        let file = dir.join(format!("{version}.properties"));
+        std::fs::write(&file, properties).expect("written");
+        let java = |class: &str, flag: &str| {
+            Java::new(class)
+                .args(["--bootstrap-server", &address, "--topic", &topic, flag])
+                .args([file.display().to_string()])
+        };
+        let sent = values();
+        java("org.apache.kafka.tools.ConsoleProducer", "--command-config").stdin(sent.clone()).ok();
+        let read = java("org.apache.kafka.tools.consumer.ConsoleConsumer", "--command-config")
+            .args(["--from-beginning", "--max-messages", "20000", "--timeout-ms", "60000"])
+            .ok();
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert!(sorted(&read.out) == sorted(&sent), "{version}");
+    }
+}
