@@ -123,13 +123,14 @@ fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
         (all > 0 && inside == 0).then_some(())
     });
     let shrunk = since.elapsed();
+    // The partitions that it leads now are as slow as their leader, and so is what was on its way to it.
+    let led: Vec<i32> =
+        view.partitions(&mut cluster, "slow").values().filter(|p| p.leader == victim as i32).map(|p| p.index).collect();
     let slow_from = running.now_ms() + 1000;
     pass(Duration::from_secs(6));
     let slow_until = running.now_ms();
     strace.kill();
     let rejoined = view.until_in_sync(&mut cluster, Duration::from_secs(60));
-    let led: Vec<i32> =
-        view.partitions(&mut cluster, "slow").values().filter(|p| p.leader == victim as i32).map(|p| p.index).collect();
     let history = judge(
         "R12 slow disk",
         cluster,
@@ -139,7 +140,6 @@ fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
             "a follower's file writes 1 s slower by strace: out of the ISRs after {shrunk:.1?}, back {rejoined:.1?} after"
         ),
     );
-    // The partitions that it leads are as slow as their leader; the others must not be.
     let others = History {
         sends: history.sends.iter().filter(|s| !led.contains(&s.partition)).copied().collect(),
         ..History::default()

@@ -83,6 +83,9 @@ fn finish(client: &Client, shared: &Shared, answered: Answered) {
         .as_ref()
         .is_err_and(|error| error.is_retriable() && batch.created.elapsed() < shared.options.delivery_timeout);
     if retry {
+        if let Err(error) = &result {
+            tracing::debug!(partition = %at, %error, age = ?batch.created.elapsed(), "trying the batch again");
+        }
         let not_before = Instant::now() + client.pause_after(batch.created.elapsed());
         shared.accumulator().give_back(&at, batch, not_before);
     } else {
