@@ -1,9 +1,12 @@
 //! Clients over an SSL listener: librdkafka by kcat, Java with PEM stores.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use klamm_tests::jvm::Java;
-use klamm_tests::{Broker, Peer, Tool, assert_contains, ports, unique};
+use klamm_tests::{Broker, Peer, Tool, assert_contains, eventually, paths, ports, unique};
 
 use crate::authority::{self, Authority, client, connect, replace};
 
@@ -64,7 +67,7 @@ fn kcat_produces_and_consumes_with_a_certificate_and_not_without() {
 
 #[test]
 fn java_clients_come_in_over_tls_1_2_and_1_3() {
-    let Secure { address, dir, .. } = secure(&[("ssl.client.auth", "requested")]);
+    let Secure { broker: _running, address, dir, .. } = secure(&[("ssl.client.auth", "requested")]);
     for (version, with_own) in [("TLSv1.2", true), ("TLSv1.3", false)] {
         let topic = unique("java");
         let mut properties = format!(
@@ -94,4 +97,47 @@ fn java_clients_come_in_over_tls_1_2_and_1_3() {
         };
         assert!(sorted(&read.out) == sorted(&sent), "{version}");
     }
+}
+
+#[test]
+fn a_listener_gets_another_certificate_by_its_dynamic_configuration() {
+    let Secure { broker, address, dir, authority } = secure(&[("ssl.client.auth", "none")]);
+    let new = Authority::new("new");
+    replace(&dir.join("other.pem"), &new.sign("other"));
+    connect(&address, Some(client(&authority, None))).expect("the first certificate");
+    let klamm = |line: &str| {
+        let line = line.replace("DIR", &dir.display().to_string());
+        Tool::new(paths::klamm()).args(line.split_whitespace()).args(["--bootstrap", broker.bootstrap()])
+    };
+    let alter = "configs alter broker 0 --set listener.name.ssl.ssl.keystore.";
+    // What cannot be honoured is refused, and changes nothing.
+    let refused = klamm(&format!("{alter}type=JKS")).run();
+    assert!(refused.code != 0 && refused.err.contains("only PEM is supported"), "{refused:?}");
+    klamm(&format!("{alter}location=DIR/other.pem")).ok();
+    eventually("the other certificate", 20, || connect(&address, Some(client(&new, None))).ok());
+    connect(&address, Some(client(&authority, None))).expect_err("no longer shown");
+    klamm("configs alter broker 0 --delete listener.name.ssl.ssl.keystore.location").ok();
+    eventually("the first certificate again", 20, || connect(&address, Some(client(&authority, None))).ok());
+}
+
+#[test]
+fn who_begins_a_handshake_and_does_not_go_on_is_let_go() {
+    let Secure { broker, address, .. } = secure(&[]);
+    let mut halves: Vec<TcpStream> = [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"]
+        .iter()
+        .map(|bytes| {
+            let mut stream = TcpStream::connect(&address).expect("connected");
+            stream.write_all(bytes).expect("written");
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+            stream
+        })
+        .collect();
+    let since = Instant::now();
+    for stream in &mut halves {
+        let mut rest = Vec::new();
+        // An alert may come, then the end.
+        stream.read_to_end(&mut rest).expect("the broker closes");
+    }
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    assert_contains(&broker.log(), "no handshake within 10s");
 }

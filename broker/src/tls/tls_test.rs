@@ -122,3 +122,60 @@ fn what_cannot_be_used_is_named() {
     refused(&suites(&["TLS_RSA_WITH_RC4_128_MD5"]), &["ssl.cipher.suites: TLS_RSA_WITH_RC4_128_MD5 is not supported"]);
     refused(&suites(&["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]), &["none of these suites"]);
 }
+
+/// A handshake in memory: what the client thinks of it.
+fn shake(server: &ListenerTls, client: &ListenerTls, host: &str) -> Result<(), rustls::Error> {
+    let config = Material::read(&client.seen.lock().settings, BOTH).expect("material").client.expect("a client");
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).expect("a name");
+    let mut client = rustls::ClientConnection::new(config, name)?;
+    let mut server = rustls::ServerConnection::new(server.server().expect("a server"))?;
+    for _ in 0..10 {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).expect("in memory");
+        }
+        let mut arrived = &bytes[..];
+        while !arrived.is_empty() {
+            server.read_tls(&mut arrived).expect("in memory");
+            server.process_new_packets()?;
+        }
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).expect("in memory");
+        }
+        let mut arrived = &bytes[..];
+        while !arrived.is_empty() {
+            client.read_tls(&mut arrived).expect("in memory");
+            client.process_new_packets()?;
+        }
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    Ok(())
+}
+
+#[test]
+fn the_host_is_checked_unless_that_is_switched_off_and_the_signature_always() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let of = |ca: &CertifiedIssuer<'static, KeyPair>, check_host| {
+        let (chain, key) = node(ca);
+        let settings = TlsSettings {
+            chain: inline("c", &chain),
+            private_key: inline("k", &key),
+            trusted: inline("t", &ca.pem()),
+            check_host,
+            ..settings(dir.path())
+        };
+        open(&settings).expect("opened")
+    };
+    let (ca, other) = (authority(), authority());
+    for versions in [TlsVersion::V12, TlsVersion::V13] {
+        let server = TlsSettings { versions: vec![versions], ..of(&ca, true).seen.lock().settings.clone() };
+        let server = open(&server).expect("opened");
+        shake(&server, &of(&ca, true), "localhost").expect("the host");
+        let error = shake(&server, &of(&ca, true), "elsewhere").expect_err("another host");
+        assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
+        shake(&server, &of(&ca, false), "elsewhere").expect("any host");
+        let error = shake(&server, &of(&other, false), "localhost").expect_err("another authority");
+        assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error}");
+    }
+}
