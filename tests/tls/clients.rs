@@ -59,6 +59,18 @@ fn kcat_produces_and_consumes_with_a_certificate_and_not_without() {
     // The same records over the other listener.
     let plain = Tool::new("kcat").args(["-b", broker.bootstrap(), "-C", "-t", &topic, "-o", "beginning", "-e", "-q"]);
     assert!(plain.ok().out == sent);
+    let file = dir.join("client.properties");
+    let (ca, own) = (path("ca.pem"), path("client.pem"));
+    let properties = format!(
+        "security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location={ca}\nssl.keystore.type=PEM\n\
+         ssl.keystore.location={own}\n"
+    );
+    std::fs::write(&file, properties).expect("written");
+    let klamm = |line: &str| Tool::new(paths::klamm()).args(line.split_whitespace()).args(["--bootstrap", &address]);
+    let listed = klamm("topics list").arg("--command-config").arg(&file);
+    assert_contains(&listed.ok().out, &topic);
+    let read = klamm(&format!("consume {topic} --from-beginning --exit-at-end")).arg("--command-config").arg(&file);
+    assert!(read.ok().out == sent);
     let refused = kcat("-L -m 5").run();
     assert!(!refused.out.contains("1 brokers"), "{}", refused.out);
     connect(&address, Some(client(&authority, None))).expect_err("no certificate");

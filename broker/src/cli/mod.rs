@@ -15,10 +15,12 @@ mod offsets;
 mod output;
 mod produce;
 mod record;
+mod secure;
 mod time;
 mod topics;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -57,6 +59,9 @@ struct Global {
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
+    /// Properties file of Kafka's tools: security.protocol, ssl.*
+    #[arg(long, global = true, value_name = "FILE", env = "KLAMM_COMMAND_CONFIG", hide_env_values = true)]
+    command_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,6 +106,9 @@ impl Global {
         options.connection.client_id = "klamm-cli".to_owned();
         options.connection.request_timeout = options.connection.request_timeout.min(options.api_timeout);
         options.connection.connect_timeout = options.connection.connect_timeout.min(options.api_timeout);
+        if let Some(file) = &self.command_config {
+            options.connection.tls = secure::read(file)?;
+        }
         Ok(Client::connect(&self.bootstrap, options).await?)
     }
 }

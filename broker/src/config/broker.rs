@@ -514,7 +514,9 @@ fn tls(
     for name in ours.chain([quorum]).filter(|name| protocols.get(*name) == Some(&SecurityProtocol::Ssl)) {
         let settings = TlsSettings::of(layers, name).map_err(|(key, reason)| error(&key, reason))?;
         if settings.chain.is_none() && listeners.iter().any(|l| l.name == name) {
-            let reason = format!("{name} speaks SSL: name here the PEM file with its certificates and private key");
+            let reason = format!(
+                "{name} speaks SSL: name here the PEM file with its certificates and private key, and set ssl.keystore.type=PEM"
+            );
             return Err(error("ssl.keystore.location", reason).into());
         }
         if name == inter_broker || name == quorum {

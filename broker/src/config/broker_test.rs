@@ -127,7 +127,8 @@ fn what_does_not_fit_together_is_refused() {
     std::os::unix::fs::symlink(link.path().join("a"), link.path().join("b")).unwrap();
     refused(&format!("log.dirs={0}/a,{0}/b", link.path().display()), "names one directory twice");
     refused("listeners=SASL_SSL://:9093", "SASL_SSL is not available yet");
-    refused("listeners=SSL://:9093", "ssl.keystore.type: SSL has a keystore of type JKS, and only PEM is supported");
+    refused("listeners=SSL://:9093", "ssl.keystore.location: SSL speaks SSL: name here");
+    refused("listeners=SSL://:9093\nssl.keystore.location=/k.jks", "SSL has a keystore of type JKS, and only PEM");
     refused("listeners=SSL://:9093\nssl.keystore.type=PEM", "ssl.keystore.location: SSL speaks SSL: name here");
     let keys = "listeners=SSL://:9093\nssl.keystore.type=PEM\nssl.keystore.location=/k.pem";
     refused(keys, "ssl.truststore.location: nodes connect to SSL");

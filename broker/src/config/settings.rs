@@ -291,7 +291,7 @@ fn key_of_variable(rest: &str) -> Option<String> {
 
 /// Variables that are not meant as keys: our own switches, and what Kubernetes sets for a Service named klamm.
 fn is_foreign_variable(rest: &str) -> bool {
-    matches!(rest, "LOG" | "LONG" | "BOOTSTRAP" | "PORT")
+    matches!(rest, "LOG" | "LONG" | "BOOTSTRAP" | "COMMAND_CONFIG" | "PORT")
         || rest.ends_with("_SERVICE_HOST")
         || rest.contains("SERVICE_PORT")
         || rest == "SERVICE_HOST"

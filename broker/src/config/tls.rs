@@ -143,8 +143,10 @@ fn key_store(keys: &Keys<'_>, listener: &str) -> Result<(Option<Source>, Option<
     let location = keys.source("ssl.keystore.location", true);
     let chain = keys.source("ssl.keystore.certificate.chain", false);
     let private_key = keys.source("ssl.keystore.key", false);
-    let (type_key, store_type) = keys.text("ssl.keystore.type");
-    check_type(type_key, store_type, "keystore", listener, "ssl.keystore.location")?;
+    if location.is_some() || chain.is_some() || private_key.is_some() {
+        let (type_key, store_type) = keys.text("ssl.keystore.type");
+        check_type(type_key, store_type, "keystore", listener, "ssl.keystore.location")?;
+    }
     refuse_password(keys, "ssl.keystore.password", location.is_some() || chain.is_some())?;
     if let (key, Some(_)) = keys.text("ssl.key.password") {
         return Err((key, ENCRYPTED.to_owned()));

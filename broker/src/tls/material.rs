@@ -72,7 +72,10 @@ impl Material {
             }
             error => bad(settings.chain.as_ref(), &error),
         };
-        let bad_trust = |error: &dyn fmt::Display| bad(settings.trusted.as_ref(), error);
+        let bad_trust = |error: &dyn fmt::Display| BadMaterial {
+            key: settings.trusted.as_ref().map_or_else(|| "ssl.truststore.location".to_owned(), |s| s.key.clone()),
+            reason: error.to_string(),
+        };
         let subject = own.as_ref().and_then(|(chain, _)| super::subject(chain.first()?)).unwrap_or_default();
 
         let mut server = None;

@@ -80,6 +80,18 @@ impl Tls {
     }
 }
 
+/// TLS of a client that only connects.
+///
+/// # Errors
+/// A file cannot be read, or what it holds can't be used.
+pub fn for_client(settings: &TlsSettings) -> Result<klamm_client::Tls, BadMaterial> {
+    let client = Material::read(settings, Uses { server: false, client: true })?.client;
+    client.map(klamm_client::Tls::new).ok_or_else(|| BadMaterial {
+        key: "ssl.truststore.location".to_owned(),
+        reason: "is needed to check the certificates of brokers".to_owned(),
+    })
+}
+
 /// TLS of one listener.
 pub struct ListenerTls {
     name: String,
