@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use crate::broker::Broker;
 use crate::cluster::health;
 use crate::config::HostPort;
-use crate::metrics::{MetricsSource, Snapshot};
+use crate::metrics::{ControllerFacts, MetricsSource, QuorumNode, Snapshot};
 
 /// Connections at the same time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -251,6 +251,7 @@ impl AdminSource for BrokerView {
                 status["metadata"] = json!({"offset": offset, "hash": hash});
                 status["listeners"] = listeners(&broker.config.listeners).into();
                 status["advertised"] = listeners(&broker.config.advertised).into();
+                status["standing"] = broker.lifecycle.standing().borrow().name().into();
                 status
             }
         };
@@ -301,9 +302,26 @@ fn status_of(s: &Snapshot) -> Value {
         },
         "connections": s.connections,
         "brokers": s.brokers.iter().map(|b| json!({"id": b.id, "address": b.address, "fenced": b.fenced})).collect::<Vec<_>>(),
-        "quorum": {"leader": s.controller.leader, "epoch": s.controller.epoch, "applied": s.controller.applied},
+        "quorum": quorum_of(&s.controller),
         "log_dirs": dirs.collect::<Vec<_>>(),
         "failed_log_dirs": s.failed_log_dirs,
+    })
+}
+
+/// The metadata quorum. How far the others are, and who observes, only its leader knows.
+fn quorum_of(c: &ControllerFacts) -> Value {
+    let node = |node: &QuorumNode| json!({"id": node.id, "address": node.address, "log_end_offset": node.end});
+    let nodes = |votes: bool| c.nodes.iter().filter(|node| node.votes == votes).map(node).collect::<Vec<_>>();
+    json!({
+        "leader": c.leader,
+        "epoch": c.epoch,
+        "role": c.role,
+        "applied": c.applied,
+        "last": c.last,
+        "snapshot": c.snapshot,
+        "journal_bytes": c.journal_bytes,
+        "voters": nodes(true),
+        "observers": nodes(false),
     })
 }
 

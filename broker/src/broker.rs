@@ -138,7 +138,6 @@ impl Broker {
     fn deciding<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
         let config = self.replicas.config();
         decide(&Context {
-            node_id: config.node_id,
             seed: self.random.seed(),
             new_id: &|| self.random.uuid(),
             rules: &*config,

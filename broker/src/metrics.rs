@@ -26,8 +26,9 @@ use parking_lot::Mutex;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
 
+pub use collect::space;
 pub use snapshot::{
-    BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, Snapshot, TopicFacts,
+    BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, QuorumNode, Snapshot, TopicFacts,
 };
 pub use times::Times;
 

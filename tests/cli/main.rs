@@ -2,6 +2,7 @@
 //!
 //! Runs against Apache Kafka as well (KLAMM_TEST_PEER=apache), since the tools serve any cluster.
 
+mod cluster;
 mod configs;
 mod errors;
 mod groups;

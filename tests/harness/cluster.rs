@@ -4,7 +4,7 @@
 //! and all nodes are brokers and voters. Invariant: [`Cluster::start`] returns when every node names every broker.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::broker::{Peer, tail};
@@ -90,9 +90,27 @@ impl Node {
 }
 
 /// Held by whoever runs a cluster: more than one at a time would only measure each other.
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+pub fn turn() -> Turn {
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    while *taken {
+        taken = FREE.wait(taken).unwrap_or_else(PoisonError::into_inner);
+    }
+    *taken = true;
+    Turn(())
+}
+
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static FREE: Condvar = Condvar::new();
+
+/// See [`turn`]. Unlike a lock's guard it may move to another thread.
+#[derive(Debug)]
+pub struct Turn(());
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        FREE.notify_one();
+    }
 }
 
 /// The running cluster.
@@ -101,7 +119,7 @@ pub struct Cluster {
     plan: Plan,
     nodes: Vec<Node>,
     network: Option<Network>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Cluster {

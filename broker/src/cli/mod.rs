@@ -5,6 +5,7 @@
 //! arguments are wrong; `klamm broker` has its own, see docs/cli.md.
 
 mod broker;
+mod cluster;
 mod configs;
 mod consume;
 mod error;
@@ -14,6 +15,7 @@ mod log;
 mod offsets;
 mod output;
 mod produce;
+mod quorum;
 mod record;
 mod secure;
 mod time;
@@ -77,6 +79,12 @@ enum Command {
     /// List, describe and delete groups, and move their offsets
     #[command(subcommand, visible_alias = "group")]
     Groups(groups::Groups),
+    /// Show brokers, forget one that is gone, elect leaders
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    /// Show the metadata quorum, and move its seats
+    #[command(subcommand)]
+    Quorum(quorum::Quorum),
     /// Write records from stdin, one per line
     Produce(produce::ProduceArgs),
     /// Read records
@@ -94,6 +102,8 @@ pub fn main() -> ExitCode {
         Command::Topics(command) => run(topics::run(global, command)),
         Command::Configs(command) => run(configs::run(global, command)),
         Command::Groups(command) => run(groups::run(global, command)),
+        Command::Cluster(command) => run(cluster::run(global, command)),
+        Command::Quorum(command) => run(quorum::run(global, command)),
         Command::Produce(args) => run(produce::run(global, args)),
         Command::Consume(args) => run(consume::run(global, args)),
         Command::Log(command) => run(log::run(global, command)),
@@ -185,6 +195,12 @@ mod tests {
             "klamm configs describe topic",
             "klamm configs describe brokers 1",
             "klamm configs describe broker one",
+            "klamm cluster unregister",
+            "klamm cluster unregister x",
+            "klamm cluster elect --unclean",
+            "klamm quorum add 3",
+            "klamm quorum add 3 --address 9093",
+            "klamm quorum remove 3 --directory short",
             "klamm log",
             "klamm log dump",
             "klamm log verify",
@@ -217,6 +233,11 @@ mod tests {
             "klamm groups reset-offsets g --all-topics --shift-by -10",
             "klamm configs alter broker 1 --set log.cleaner.threads=2",
             "klamm broker --config f --set a=b --set c=d",
+            "klamm cluster describe",
+            "klamm cluster elect --topic t:0,1 --unclean",
+            "klamm quorum describe -o json",
+            "klamm quorum add 3 --address h:9093",
+            "klamm quorum remove 3",
             "klamm log verify d e/f-0 -o json",
             "klamm log dump d/00000000000000000000.log --batches --from 17",
         ] {

@@ -40,6 +40,19 @@ pub enum Standing {
     Left,
 }
 
+impl Standing {
+    /// For `/v1/status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Standing::Unregistered => "unregistered",
+            Standing::Fenced => "fenced",
+            Standing::Active => "active",
+            Standing::Leaving => "leaving",
+            Standing::Left => "left",
+        }
+    }
+}
+
 /// What a broker says of itself when it registers.
 #[derive(Debug)]
 pub struct Introduction {

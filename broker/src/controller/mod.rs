@@ -11,7 +11,8 @@ pub mod active;
 mod machine;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use klamm_metadata::controller::{ApiError, Decision, Progress};
 use klamm_metadata::{Change, Image, record};
@@ -45,6 +46,8 @@ pub struct Controller {
     deciding: Arc<tokio::sync::Mutex<()>>,
     leadership: watch::Receiver<Leadership>,
     quorum: Quorum,
+    commits: AtomicU64,
+    commit_micros: AtomicU64,
 }
 
 impl std::fmt::Debug for Controller {
@@ -76,6 +79,8 @@ impl Controller {
             deciding: Arc::default(),
             leadership: quorum.leader(),
             quorum,
+            commits: AtomicU64::new(0),
+            commit_micros: AtomicU64::new(0),
         })
     }
 
@@ -163,6 +168,7 @@ impl Controller {
         // On a task of its own: a client that hangs up cancels its request, and the next decision must
         // still wait until this one is applied.
         let quorum = self.quorum.clone();
+        let since = Instant::now();
         let proposed = tokio::spawn(async move {
             let offset = quorum.propose_at(leadership.term, records).await;
             drop(deciding);
@@ -178,7 +184,16 @@ impl Controller {
                 ErrorCode::KafkaStorageError
             }
         })?;
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.commit_micros.fetch_add(micros, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
         Ok((response, Some(offset)))
+    }
+
+    /// How many changes were committed here, and how many seconds they took together.
+    pub fn commits(&self) -> (u64, f64) {
+        let seconds = self.commit_micros.load(Ordering::Relaxed) as f64 / 1e6;
+        (self.commits.load(Ordering::Relaxed), seconds)
     }
 
     /// Decides in as many steps as it takes, each committed before the next is decided.
@@ -246,6 +261,12 @@ impl Controller {
     pub fn nodes(&self, listener: &str) -> Vec<Node> {
         let image = self.image();
         image.brokers().filter(|broker| !broker.fenced).filter_map(|broker| node(broker, listener)).collect()
+    }
+
+    /// All registered brokers with an address on `listener`, by rising id, and whether they are fenced.
+    pub fn registered(&self, listener: &str) -> Vec<(Node, bool)> {
+        let image = self.image();
+        image.brokers().filter_map(|broker| Some((node(broker, listener)?, broker.fenced))).collect()
     }
 
     /// One broker as it can be reached on `listener`; `None` while it is fenced.

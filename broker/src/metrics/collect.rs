@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use klamm_metadata::Image;
+use klamm_quorum::{Replica, Role, Voter};
 
 use super::snapshot::{
-    BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, ReplicationFacts, Snapshot,
-    TopicFacts,
+    BrokerFacts, ControllerFacts, GroupFacts, LogFacts, MetricsSource, PartitionFacts, QuorumNode, ReplicationFacts,
+    Snapshot, TopicFacts,
 };
 use crate::broker::Broker;
 use crate::cluster::visible::Visible;
@@ -17,7 +18,6 @@ use crate::cluster::visible::Visible;
 impl MetricsSource for Broker {
     fn snapshot(&self) -> Snapshot {
         let image = self.controller.image();
-        let quorum = self.controller.quorum().metrics();
         let ready = self.is_ready();
         let (groups, rebalances) = groups(self);
         Snapshot {
@@ -29,13 +29,7 @@ impl MetricsSource for Broker {
             connections: self.connections.len(),
             fetch_sessions: self.sessions.len(),
             idle: None,
-            controller: ControllerFacts {
-                active: quorum.leader == Some(self.config.node_id),
-                leader: quorum.leader,
-                epoch: quorum.term,
-                applied: quorum.applied_offset.unwrap_or(0),
-                last: quorum.last_offset.unwrap_or(0),
-            },
+            controller: controller(self),
             brokers: brokers(&image, &self.config.inter_broker_listener),
             replication: replication(self),
             topics: topics(self, &image),
@@ -47,8 +41,47 @@ impl MetricsSource for Broker {
     }
 }
 
-/// Size and free bytes of a directory's file system.
-fn space(dir: &std::path::Path) -> Option<(String, u64, u64)> {
+fn controller(broker: &Broker) -> ControllerFacts {
+    let quorum = broker.controller.quorum().metrics();
+    let active = quorum.leader == Some(broker.config.node_id);
+    let replicas = if active { broker.controller.quorum().replicas(broker.clock.wall_ms()) } else { Vec::new() };
+    let address = |voter: &Voter| match voter.host.as_str() {
+        "" => String::new(),
+        host => crate::config::HostPort { host: host.to_owned(), port: voter.port }.to_string(),
+    };
+    let end = |id: i32| replicas.iter().find(|replica| replica.id == id).and_then(|replica| replica.log_end_offset);
+    let voter =
+        |(id, voter): &(i32, Voter)| QuorumNode { id: *id, address: address(voter), votes: true, end: end(*id) };
+    let observer =
+        |r: &Replica| QuorumNode { id: r.id, address: address(&r.voter), votes: false, end: r.log_end_offset };
+    let observers = replicas.iter().filter(|replica| !replica.votes).map(observer);
+    let mut nodes: Vec<_> = quorum.voters.iter().map(voter).chain(observers).collect();
+    nodes.sort_by_key(|node| (!node.votes, node.id));
+    let (commits, commit_seconds) = broker.controller.commits();
+    ControllerFacts {
+        active,
+        leader: quorum.leader,
+        epoch: quorum.term,
+        applied: quorum.applied_offset.unwrap_or(0),
+        last: quorum.last_offset.unwrap_or(0),
+        role: match quorum.role {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Observer => "observer",
+        },
+        voted_for: quorum.voted_for,
+        snapshot: quorum.snapshot_offset,
+        journal_bytes: quorum.journal_bytes,
+        refusals: quorum.refusals,
+        commits,
+        commit_seconds,
+        nodes,
+    }
+}
+
+/// A directory with the size and the free bytes of its file system.
+pub fn space(dir: &std::path::Path) -> Option<(String, u64, u64)> {
     let stat = rustix::fs::statvfs(dir).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Some((dir.display().to_string(), bytes(stat.f_blocks), bytes(stat.f_bavail)))

@@ -82,6 +82,35 @@ pub struct ControllerFacts {
     pub applied: u64,
     /// Last offset in this node's log.
     pub last: u64,
+    /// What this node is: `leader`, `follower`, `candidate` or `observer`.
+    pub role: &'static str,
+    /// Whom this node voted for in this epoch.
+    pub voted_for: Option<i32>,
+    /// Offset of the newest snapshot.
+    pub snapshot: Option<u64>,
+    /// Bytes of the metadata log's files.
+    pub journal_bytes: u64,
+    /// Messages refused.
+    pub refusals: u64,
+    /// Changes committed as the active controller.
+    pub commits: u64,
+    /// Seconds these took.
+    pub commit_seconds: f64,
+    /// The voters; on the leader the observers, too.
+    pub nodes: Vec<QuorumNode>,
+}
+
+/// A node that keeps the metadata log.
+#[derive(Clone, Debug, Default)]
+pub struct QuorumNode {
+    /// Its id.
+    pub id: i32,
+    /// Where its controller listener is; empty when nobody has said so.
+    pub address: String,
+    /// Whether it votes.
+    pub votes: bool,
+    /// On the leader: one past its last entry, when known.
+    pub end: Option<u64>,
 }
 
 /// A registered broker.
@@ -181,6 +210,24 @@ impl Snapshot {
         text.value(&table::RAFT_EPOCH, &[], controller.epoch);
         text.value(&table::RAFT_HW, &[], controller.applied);
         text.value(&table::RAFT_END, &[], controller.last);
+        text.value(&table::RAFT_VOTE, &[], controller.voted_for.unwrap_or(-1));
+        let voting = |votes: bool| controller.nodes.iter().filter(|node| node.votes == votes).count();
+        text.value(&table::RAFT_VOTERS, &[], voting(true));
+        if controller.active {
+            text.value(&table::RAFT_OBSERVERS, &[], voting(false));
+        }
+        text.value(&table::QUORUM_ROLE, &[controller.role], 1);
+        for node in controller.nodes.iter().filter(|_| controller.active) {
+            if let Some(end) = node.end {
+                let (id, votes) = (node.id.to_string(), node.votes.to_string());
+                text.value(&table::QUORUM_LAG, &[&id, &votes], (controller.last + 1).saturating_sub(end));
+            }
+        }
+        text.value(&table::QUORUM_SNAPSHOT, &[], controller.snapshot.map_or(-1, |offset| offset as i64));
+        text.value(&table::QUORUM_JOURNAL, &[], controller.journal_bytes);
+        text.value(&table::QUORUM_REFUSALS, &[], controller.refusals);
+        text.value(&table::METADATA_APPLY_ERRORS, &[], 0);
+        text.value(&table::METADATA_LOAD_ERRORS, &[], 0);
         text.value(&table::METADATA_APPLIED, &[], controller.applied);
         text.value(&table::OFFLINE_DIRS, &[], self.failed_log_dirs.len());
         for (dir, total, _) in &self.log_dirs {
@@ -235,6 +282,11 @@ impl Snapshot {
 
     fn render_cluster(&self, text: &mut Text) {
         text.value(&table::ACTIVE_CONTROLLER, &[], u8::from(self.controller.active));
+        text.value(&table::CONTROLLER_APPLIED, &[], self.controller.applied);
+        text.value(&table::CONTROLLER_COMMITTED, &[], self.controller.applied);
+        text.value(&table::METADATA_ERRORS, &[], 0);
+        text.value(&table::CONTROLLER_COMMITS, &[], self.controller.commits);
+        text.value(&table::CONTROLLER_COMMIT_SECONDS, &[], self.controller.commit_seconds);
         if !self.controller.active {
             return;
         }
@@ -380,7 +432,18 @@ mod tests {
                 members: 2,
                 offsets: vec![("t".into(), 0, 4), ("t".into(), 1, 25), ("t".into(), 2, 7), ("x".into(), 0, 1)],
             }],
-            controller: ControllerFacts { active: true, leader: Some(1), ..ControllerFacts::default() },
+            controller: ControllerFacts {
+                active: true,
+                leader: Some(1),
+                last: 9,
+                role: "leader",
+                nodes: vec![
+                    QuorumNode { id: 1, votes: true, end: Some(10), ..QuorumNode::default() },
+                    QuorumNode { id: 2, votes: true, end: Some(7), ..QuorumNode::default() },
+                    QuorumNode { id: 3, votes: false, end: None, ..QuorumNode::default() },
+                ],
+                ..ControllerFacts::default()
+            },
             brokers: vec![BrokerFacts { id: 1, address: "h:9092".into(), fenced: false }],
             ..Snapshot::default()
         }
@@ -404,6 +467,11 @@ mod tests {
             "kafka_controller_kafkacontroller_globalpartitioncount 3",
             "kafka_topic_partition_current_offset{topic=\"t\",partition=\"1\"} 20",
             "kafka_topic_partitions{topic=\"t\"} 3",
+            "kafka_server_raftmetrics_number_of_voters 2",
+            "kafka_server_raftmetrics_number_of_observers 1",
+            "klamm_quorum_role{role=\"leader\"} 1",
+            "klamm_quorum_lag_records{node=\"1\",votes=\"true\"} 0",
+            "klamm_quorum_lag_records{node=\"2\",votes=\"true\"} 3",
             "kafka_broker_info{id=\"1\",address=\"h:9092\"} 1",
             "kafka_log_log_size{topic=\"t\",partition=\"0\"} 1000",
         ] {

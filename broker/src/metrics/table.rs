@@ -126,6 +126,12 @@ metrics! {
     FENCED_BROKERS = Gauge "kafka_controller_kafkacontroller_fencedbrokercount" [] "Brokers that are registered and fenced.";
     IMBALANCE = Gauge "kafka_controller_kafkacontroller_preferredreplicaimbalancecount" [] "Partitions not led by their preferred replica.";
 
+    CONTROLLER_APPLIED = Gauge "kafka_controller_kafkacontroller_lastappliedrecordoffset" [] "Last record of the metadata log that this node's controller knows.";
+    CONTROLLER_COMMITTED = Gauge "kafka_controller_kafkacontroller_lastcommittedrecordoffset" [] "The same: only what is committed is applied.";
+    METADATA_ERRORS = Gauge "kafka_controller_kafkacontroller_metadataerrorcount" [] "Always 0: a node that cannot apply a metadata record stops with exit code 70.";
+    CONTROLLER_COMMITS = Counter "klamm_controller_commits_total" [] "Changes of metadata that this node committed as the active controller.";
+    CONTROLLER_COMMIT_SECONDS = Counter "klamm_controller_commit_seconds_total" [] "Seconds these took, from the decision to a majority's disks; divided by their number, the mean.";
+
     // Broker and metadata quorum.
     BROKER_STATE = Gauge "kafka_server_kafkaserver_brokerstate" [] "0 not running, 1 starting, 2 recovering, 3 running, 6 shutting down.";
     DISK_READ = Counter "kafka_server_kafkaserver_linux_disk_read_bytes" [] "Bytes the process had read from disks.";
@@ -135,6 +141,16 @@ metrics! {
     RAFT_EPOCH = Gauge "kafka_server_raftmetrics_current_epoch" [] "Epoch of the metadata quorum.";
     RAFT_HW = Gauge "kafka_server_raftmetrics_high_watermark" [] "Committed end of the metadata log.";
     RAFT_END = Gauge "kafka_server_raftmetrics_log_end_offset" [] "End of this node's metadata log.";
+    RAFT_VOTE = Gauge "kafka_server_raftmetrics_current_vote" [] "Node that this one voted for in the current epoch, -1 for none.";
+    RAFT_VOTERS = Gauge "kafka_server_raftmetrics_number_of_voters" [] "Nodes that vote in the metadata quorum.";
+    RAFT_OBSERVERS = Gauge "kafka_server_raftmetrics_number_of_observers" [] "Nodes that fetch the metadata log without a vote; told by the leader.";
+    QUORUM_ROLE = Gauge "klamm_quorum_role" ["role"] "1 for what this node is in the metadata quorum: leader, follower, candidate or observer.";
+    QUORUM_LAG = Gauge "klamm_quorum_lag_records" ["node", "votes"] "Entries of the metadata log that another node lacks; told by the leader.";
+    QUORUM_SNAPSHOT = Gauge "klamm_quorum_snapshot_offset" [] "Offset of the newest snapshot of metadata, -1 for none.";
+    QUORUM_JOURNAL = Gauge "klamm_quorum_journal_bytes" [] "Bytes of the metadata log's files.";
+    QUORUM_REFUSALS = Counter "klamm_quorum_refusals_total" [] "Messages of other nodes refused because of who sent them or what they held.";
+    METADATA_APPLY_ERRORS = Gauge "kafka_server_broker_metadata_metrics_metadata_apply_error_count" [] "Always 0, as above.";
+    METADATA_LOAD_ERRORS = Gauge "kafka_server_broker_metadata_metrics_metadata_load_error_count" [] "Always 0, as above.";
     METADATA_APPLIED = Gauge "kafka_server_broker_metadata_metrics_last_applied_record_offset" [] "Last record of the metadata log this broker acts on.";
     BUILD_INFO = Gauge "klamm_build_info" ["version"] "Always 1; the version is the label.";
     READY = Gauge "klamm_ready" [] "1 when /readyz says so.";

@@ -193,7 +193,7 @@ impl Client {
     }
 
     /// The time the broker gets for a change, as the request field wants it.
-    fn timeout_ms(&self) -> i32 {
+    pub(crate) fn timeout_ms(&self) -> i32 {
         let limit = self.options().connection.request_timeout.min(Duration::from_secs(60));
         // Less than we wait ourselves, so that the broker's own answer about it arrives.
         i32::try_from(limit.as_millis() / 2).unwrap_or(i32::MAX)

@@ -133,7 +133,7 @@ impl<'r> Batch<'r> {
         if self.twice.contains(&(kind, name)) {
             return Err(ApiError::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."));
         }
-        let resource = known(kind, name, ctx)?;
+        let resource = known(image, kind, name, ctx)?;
         let none = Entries::new();
         let current = image.config(&resource).map_or(&none, |entries| &**entries);
         let changes = changes(&resource, current)?;
@@ -198,7 +198,7 @@ fn unknown_type(kind: i8) -> ApiError {
 }
 
 /// The resource, when it is one that can be configured here.
-fn known(number: i8, name: &str, ctx: &Context<'_>) -> Result<Resource, ApiError> {
+fn known(image: &Image, number: i8, name: &str, ctx: &Context<'_>) -> Result<Resource, ApiError> {
     let invalid = |text: String| Err(ApiError::new(ErrorCode::InvalidRequest, text));
     let kind = ResourceType::from_number(number).ok_or_else(|| unknown_type(number))?;
     match kind {
@@ -212,8 +212,8 @@ fn known(number: i8, name: &str, ctx: &Context<'_>) -> Result<Resource, ApiError
         ResourceType::Broker if name.is_empty() => {}
         ResourceType::Broker => match name.parse::<i32>() {
             Err(_) => return invalid(format!("Node id must be an integer, but it is: {name}")),
-            Ok(id) if id != ctx.node_id => {
-                return invalid(format!("Unexpected broker id, expected {}, but received {name}", ctx.node_id));
+            Ok(id) if image.broker(id).is_none() => {
+                return Err(ApiError::new(ErrorCode::BrokerIdNotRegistered, format!("No node with id {id} found.")));
             }
             Ok(_) => {}
         },

@@ -89,8 +89,6 @@ pub enum Operation {
 /// What decisions need besides the image and the request.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// The broker that took the request.
-    pub node_id: i32,
     /// Varies placement from request to request.
     pub seed: u64,
     /// Gives new random ids.

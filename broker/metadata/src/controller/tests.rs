@@ -107,7 +107,6 @@ pub(crate) fn next_id() -> Uuid {
 
 pub(crate) fn context() -> Context<'static> {
     Context {
-        node_id: 0,
         seed: 1,
         new_id: &next_id,
         rules: &Rules,
@@ -481,7 +480,12 @@ fn brokers_and_groups_have_configurations_too() {
         alter(&mut image, b, "", &[("num.partitions", 0, Some("3"))]),
         (42, "Cannot update these configs dynamically: [num.partitions]".into())
     );
-    assert_eq!(alter(&mut image, b, "1", &[]), (42, "Unexpected broker id, expected 0, but received 1".into()));
+    assert_eq!(
+        alter(&mut image, b, "1", &[("log.cleaner.threads", 0, Some("3"))]).0,
+        0,
+        "the controller need not be broker 1"
+    );
+    assert_eq!(alter(&mut image, b, "7", &[]), (102, "No node with id 7 found.".into()));
     assert_eq!(alter(&mut image, b, "x", &[]), (42, "Node id must be an integer, but it is: x".into()));
     assert_eq!(alter(&mut image, b, "", &[("odd", 2, Some("1"))]), (40, "Unknown config name: odd".into()));
     assert_eq!(

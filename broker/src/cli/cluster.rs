@@ -1,0 +1,200 @@
+//! `klamm cluster`: the brokers, who leads how much, forgetting a broker, and electing leaders.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use klamm_client::admin::cluster::Election;
+use klamm_client::{Client, ClientError};
+use klamm_protocol::error::ErrorCode;
+use serde::Serialize;
+
+use super::input::{TopicArg, topic_arg};
+use super::output::{Show, Table, print};
+use super::{CliError, Global, Result};
+
+/// `klamm cluster`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Cluster {
+    /// Show the cluster's id and its brokers
+    Describe,
+    /// Forget a broker that is gone for good
+    Unregister {
+        /// Broker id
+        #[arg(value_parser = clap::value_parser!(i32).range(0..))]
+        id: i32,
+    },
+    /// Give leadership back to the first replica of each partition, or to one that may lack records
+    Elect(Elect),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Elect {
+    /// Only these partitions; may be repeated [default: all]
+    #[arg(long, short, value_name = "TOPIC[:PARTITION,...]", value_parser = topic_arg)]
+    topic: Vec<TopicArg>,
+    /// Where no replica in sync is left, take any that is up: acknowledged records may be lost
+    #[arg(long, requires = "topic")]
+    unclean: bool,
+}
+
+pub(super) async fn run(global: Global, command: Cluster) -> Result {
+    let client = global.connect().await?;
+    match command {
+        Cluster::Describe => print(global.output, &describe(&client).await?),
+        Cluster::Unregister { id } => {
+            client.unregister_broker(id).await.map_err(|error| explain(id, error))?;
+            print(global.output, &Unregistered { id, result: "unregistered" })
+        }
+        Cluster::Elect(args) => {
+            let (elections, failed) = elect(&client, args).await?;
+            print(global.output, &elections)?;
+            match failed {
+                0 => Ok(()),
+                n => Err(CliError::new(format!("{n} of {} partitions got no new leader", elections.len()))
+                    .hint("`klamm topics describe TOPIC` shows which replicas are in sync and which are offline")),
+            }
+        }
+    }
+}
+
+fn explain(id: i32, error: ClientError) -> CliError {
+    let hint = match error.code() {
+        Some(ErrorCode::BrokerIdNotRegistered) => "`klamm cluster describe` shows the brokers".to_owned(),
+        Some(ErrorCode::InvalidRequest) => {
+            format!("stop broker {id}, and move its replicas to others first if they shall keep their copies")
+        }
+        _ => return error.into(),
+    };
+    CliError::new(error.to_string()).hint(hint)
+}
+
+#[derive(Debug, Serialize)]
+struct Described {
+    cluster_id: String,
+    /// The broker that takes controller requests.
+    controller: i32,
+    brokers: Vec<Broker>,
+}
+
+#[derive(Debug, Serialize)]
+struct Broker {
+    id: i32,
+    /// HOST:PORT.
+    address: String,
+    rack: Option<String>,
+    /// `active` or `fenced`.
+    state: &'static str,
+    replicas: usize,
+    leaders: usize,
+    /// Replicas that are not in sync.
+    out_of_sync: usize,
+}
+
+async fn describe(client: &Client) -> Result<Described> {
+    let cluster = client.describe_cluster().await?;
+    let topics = client.refresh(None).await?;
+    let mut counts: BTreeMap<i32, (usize, usize, usize)> = BTreeMap::new();
+    for partition in topics.topics.values().flat_map(|topic| &topic.partitions) {
+        for replica in &partition.replicas {
+            let count = counts.entry(*replica).or_default();
+            count.0 += 1;
+            count.1 += usize::from(partition.leader == *replica);
+            count.2 += usize::from(!partition.isr.contains(replica));
+        }
+    }
+    let brokers = cluster.brokers.into_iter().map(|b| {
+        let (replicas, leaders, out_of_sync) = counts.get(&b.broker.id).copied().unwrap_or_default();
+        Broker {
+            id: b.broker.id,
+            address: b.broker.address(),
+            rack: b.broker.rack,
+            state: if b.fenced { "fenced" } else { "active" },
+            replicas,
+            leaders,
+            out_of_sync,
+        }
+    });
+    Ok(Described { cluster_id: cluster.cluster_id, controller: cluster.controller, brokers: brokers.collect() })
+}
+
+impl Show for Described {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "Cluster:      {}", self.cluster_id)?;
+        writeln!(out, "Controller:   {}\n", self.controller)?;
+        let mut table = Table::new(&["BROKER", "ADDRESS", "RACK", "STATE", "REPLICAS", "LEADERS", "OUT-OF-SYNC"]);
+        for b in &self.brokers {
+            table.row([
+                b.id.to_string(),
+                b.address.clone(),
+                b.rack.clone().unwrap_or_default(),
+                b.state.to_owned(),
+                b.replicas.to_string(),
+                b.leaders.to_string(),
+                b.out_of_sync.to_string(),
+            ]);
+        }
+        table.write(out)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Unregistered {
+    id: i32,
+    result: &'static str,
+}
+
+impl Show for Unregistered {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "broker {} {}", self.id, self.result)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Elected {
+    topic: String,
+    partition: i32,
+    /// `elected`, `unchanged` or `failed`.
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+async fn elect(client: &Client, args: Elect) -> Result<(Vec<Elected>, usize)> {
+    let mut partitions = Vec::new();
+    for topic in &args.topic {
+        partitions.extend(topic.partitions(client).await?);
+    }
+    let election = if args.unclean { Election::Unclean } else { Election::Preferred };
+    let wanted = (!args.topic.is_empty()).then_some(partitions.as_slice());
+    let elected = client.elect_leaders(election, wanted).await?;
+    let mut failed = 0;
+    let rows = elected.into_iter().map(|(partition, outcome)| {
+        let (result, error) = match outcome {
+            Ok(Some(())) => ("elected", None),
+            Ok(None) => ("unchanged", None),
+            Err(error) => {
+                failed += 1;
+                ("failed", Some(error.to_string()))
+            }
+        };
+        Elected { topic: partition.topic, partition: partition.partition, result, error }
+    });
+    let rows = rows.collect();
+    Ok((rows, failed))
+}
+
+impl Show for Vec<Elected> {
+    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
+        let changed: Vec<_> = self.iter().filter(|e| e.result != "unchanged").collect();
+        if changed.is_empty() {
+            return writeln!(out, "nothing to change");
+        }
+        let mut table = Table::new(&["TOPIC", "PARTITION", "RESULT", "ERROR"]);
+        for e in changed {
+            let error = e.error.clone().unwrap_or_default();
+            table.row([e.topic.clone(), e.partition.to_string(), e.result.to_owned(), error]);
+        }
+        table.write(out)
+    }
+}
