@@ -1,6 +1,9 @@
 //! Three brokers whose replication, quorum and requests to the controller go over one listener with mutual TLS, while
 //! clients use plain text.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use klamm_tests::{Cluster, Output, Peer, Plan, Tool, assert_contains, eventually, paths, unique};
 
 use crate::authority::{self, Authority, client, connect, replace};
@@ -24,6 +27,14 @@ fn all_there(cluster: &Cluster, topic: &str, count: u32) {
     got.sort_unstable();
     expected.sort_unstable();
     assert_eq!(got, expected);
+}
+
+fn metrics(admin: &str) -> String {
+    let mut stream = TcpStream::connect(admin).expect("the admin listener");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
 }
 
 /// Waits until every node's log holds `text` `times`.
@@ -104,6 +115,7 @@ fn nodes_use_tls_and_strangers_stay_outside_while_certificates_change() {
         connect(&cluster.controller_address(id), Some(client(&new, Some(&first)))).expect_err("no longer trusted");
         connect(&cluster.controller_address(id), Some(client(&new, Some(&second)))).expect("trusted");
     }
+    assert_contains(&metrics(&cluster.admin(0)), "klamm_certificate_expiry_seconds{listener=\"CONTROLLER\"} ");
     sent = produce(&cluster, &topic, sent);
     // A node that starts again comes in with the new certificate.
     cluster.restart(1);

@@ -37,6 +37,7 @@ impl MetricsSource for Broker {
             rebalances,
             log_dirs: self.config.log_dirs.iter().filter_map(|dir| space(dir)).collect(),
             failed_log_dirs: Vec::new(),
+            certificates: self.tls.expiries(),
         }
     }
 }

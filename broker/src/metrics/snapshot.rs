@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub log_dirs: Vec<(String, u64, u64)>,
     /// Log directories that failed.
     pub failed_log_dirs: Vec<String>,
+    /// When certificates run out, by listener.
+    pub certificates: Vec<(String, i64)>,
 }
 
 /// What this broker replicates.
@@ -230,6 +232,9 @@ impl Snapshot {
         text.value(&table::METADATA_LOAD_ERRORS, &[], 0);
         text.value(&table::METADATA_APPLIED, &[], controller.applied);
         text.value(&table::OFFLINE_DIRS, &[], self.failed_log_dirs.len());
+        for (listener, expires) in &self.certificates {
+            text.value(&table::CERTIFICATE_EXPIRY, &[listener], expires);
+        }
         for (dir, total, _) in &self.log_dirs {
             text.value(&table::DIR_TOTAL, &[dir], total);
         }

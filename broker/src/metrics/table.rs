@@ -69,7 +69,8 @@ metrics! {
     // Connections.
     CONNECTIONS = Gauge "kafka_server_socket_server_metrics_connection_count" [] "Open connections.";
     CONNECTIONS_CREATED = Counter "kafka_server_socket_server_metrics_connection_creation_total" [] "Connections accepted.";
-    CONNECTIONS_REFUSED = Counter "klamm_connections_refused_total" [] "Connections closed at once because a limit was reached.";
+    CONNECTIONS_REFUSED = Counter "klamm_connections_refused_total" [] "Connections closed at once because a limit was reached or the TLS handshake failed.";
+    CERTIFICATE_EXPIRY = Gauge "klamm_certificate_expiry_seconds" ["listener"] "When the certificate that a listener shows runs out, in seconds since 1970.";
     CONNECTIONS_EXPIRED = Counter "kafka_network_socketserver_expiredconnectionskilledcount" [] "Connections closed because they were idle.";
     PANICS = Counter "klamm_panics_total" [] "Panics caught; each closed one connection.";
     FETCH_SESSIONS = Gauge "kafka_server_fetchsessioncache_numincrementalfetchsessions" [] "Fetch sessions kept.";

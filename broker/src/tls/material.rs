@@ -48,6 +48,8 @@ pub struct Material {
     pub client: Option<Arc<ClientConfig>>,
     /// Whom this node's own certificate names.
     pub subject: String,
+    /// When it runs out, in seconds since 1970.
+    pub expires: Option<i64>,
 }
 
 type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -76,6 +78,7 @@ impl Material {
             key: settings.trusted.as_ref().map_or_else(|| "ssl.truststore.location".to_owned(), |s| s.key.clone()),
             reason: error.to_string(),
         };
+        let expires = own.as_ref().and_then(|(chain, _)| super::not_after(chain.first()?));
         let subject = own.as_ref().and_then(|(chain, _)| super::subject(chain.first()?)).unwrap_or_default();
 
         let mut server = None;
@@ -121,7 +124,7 @@ impl Material {
                 None => builder.with_no_client_auth(),
             }));
         }
-        Ok(Material { server, client, subject })
+        Ok(Material { server, client, subject, expires })
     }
 }
 

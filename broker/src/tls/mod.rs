@@ -13,6 +13,7 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -24,7 +25,7 @@ use crate::config::tls::{Pem, TlsSettings};
 use material::{Material, Uses};
 
 pub use material::BadMaterial;
-pub use subject::subject;
+pub use subject::{not_after, subject};
 
 /// How often the files are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -65,6 +66,12 @@ impl Tls {
         self.by_listener.get(name)?.client.clone()
     }
 
+    /// When the certificates that are shown run out, by listener, in seconds since 1970.
+    pub fn expiries(&self) -> Vec<(String, i64)> {
+        let listeners = self.by_listener.values().map(|l| (l.name.clone(), l.expires.load(Ordering::Relaxed)));
+        listeners.filter(|(_, expires)| *expires != 0).collect()
+    }
+
     /// Whether any listener speaks it.
     pub fn is_used(&self) -> bool {
         !self.by_listener.is_empty()
@@ -98,6 +105,8 @@ pub struct ListenerTls {
     uses: Uses,
     server: RwLock<Option<Arc<ServerConfig>>>,
     client: Option<klamm_client::Tls>,
+    /// When the certificate that is shown runs out, in seconds since 1970; 0 when that is not known.
+    expires: AtomicI64,
     /// A turn for each handshake.
     pub handshakes: Semaphore,
     seen: Mutex<Seen>,
@@ -144,13 +153,14 @@ impl ListenerTls {
     fn open(name: &str, uses: Uses, settings: TlsSettings) -> Result<ListenerTls, BadMaterial> {
         // Noted before they are read: a change in between is found at the next look.
         let seen = Seen::now(settings);
-        let Material { server, client, subject } = Material::read(&seen.settings, uses)?;
+        let Material { server, client, subject, expires } = Material::read(&seen.settings, uses)?;
         tracing::info!(listener = name, subject, "certificate read");
         Ok(ListenerTls {
             name: name.to_owned(),
             uses,
             server: RwLock::new(server),
             client: client.map(klamm_client::Tls::new),
+            expires: AtomicI64::new(expires.unwrap_or(0)),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             seen: Mutex::new(seen),
         })
@@ -168,7 +178,8 @@ impl ListenerTls {
             return;
         }
         match Material::read(&now.settings, self.uses) {
-            Ok(Material { server, client, subject }) => {
+            Ok(Material { server, client, subject, expires }) => {
+                self.expires.store(expires.unwrap_or(0), Ordering::Relaxed);
                 *self.server.write() = server;
                 if let (Some(tls), Some(client)) = (&self.client, client) {
                     tls.replace(client);

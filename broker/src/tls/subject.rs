@@ -1,20 +1,12 @@
-//! Whom a certificate names: its subject as text, the way Kafka's principals have it (`CN=broker-0,O=Example`): the
-//! last part first, RFC 2253.
+//! Whom a certificate names, and until when it holds. The subject is text the way Kafka's principals have it
+//! (`CN=broker-0,O=Example`): the last part first, RFC 2253.
 //!
 //! Only certificates whose signature has been checked come here; anything unexpected still gives `None`, never a panic.
 
 /// The subject of a certificate.
 pub fn subject(certificate: &[u8]) -> Option<String> {
-    let (_, certificate, _) = element(certificate)?;
-    let (_, mut fields, _) = element(certificate)?;
-    // Version (optional), serial number, signature algorithm, issuer, validity: then the subject.
-    if fields.first() == Some(&0xa0) {
-        fields = element(fields)?.2;
-    }
-    for _ in 0..4 {
-        fields = element(fields)?.2;
-    }
-    let (_, mut names, _) = element(fields)?;
+    let (_, _, after_validity) = element(from_validity(certificate)?)?;
+    let (_, mut names, _) = element(after_validity)?;
     let mut parts = Vec::new();
     while !names.is_empty() {
         let (_, mut set, rest) = element(names)?;
@@ -31,6 +23,43 @@ pub fn subject(certificate: &[u8]) -> Option<String> {
     }
     parts.reverse();
     Some(parts.join(","))
+}
+
+/// When a certificate runs out, in seconds since 1970.
+pub fn not_after(certificate: &[u8]) -> Option<i64> {
+    let (_, validity, _) = element(from_validity(certificate)?)?;
+    let (_, _, end) = element(validity)?;
+    let (tag, text, _) = element(end)?;
+    let text = std::str::from_utf8(text).ok()?;
+    // UTCTime has two digits of the year, from 1950 on; GeneralizedTime has four.
+    let (year, rest) = text.split_at_checked(if tag == 0x17 { 2 } else { 4 })?;
+    let year: i64 = year.parse().ok()?;
+    let year = match tag {
+        0x17 if year < 50 => 2000 + year,
+        0x17 => 1900 + year,
+        _ => year,
+    };
+    let part = |at: usize| rest.get(at..at + 2)?.parse::<i64>().ok();
+    let (month, day) = (part(0)?, part(2)?);
+    let (hour, minute, second) = (part(4)?, part(6)?, part(8)?);
+    // Days since 1970, with years that begin in March so that leap days come last.
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+/// The fields of a certificate from its validity on; the subject follows that.
+fn from_validity(certificate: &[u8]) -> Option<&[u8]> {
+    let (_, certificate, _) = element(certificate)?;
+    let (_, mut fields, _) = element(certificate)?;
+    // Version (optional), serial number, signature algorithm, issuer.
+    if fields.first() == Some(&0xa0) {
+        fields = element(fields)?.2;
+    }
+    for _ in 0..3 {
+        fields = element(fields)?.2;
+    }
+    Some(fields)
 }
 
 /// The first DER element: its tag, its content, and what follows it.
@@ -146,13 +175,30 @@ mod tests {
         assert_eq!(subject(&odd).as_deref(), Some("2.5.4.12=x\\ny"));
     }
 
+    #[test]
+    fn the_end_of_a_certificate_is_read_in_both_notations() {
+        let until = |year, month, day| {
+            let mut params = CertificateParams::new(vec!["h".to_owned()]).expect("parameters");
+            params.not_after = rcgen::date_time_ymd(year, month, day);
+            let key = KeyPair::generate().expect("a key");
+            let expected = params.not_after.unix_timestamp();
+            (not_after(params.self_signed(&key).expect("signed").der()), Some(expected))
+        };
+        for (year, month, day) in
+            [(1999, 12, 31), (2000, 2, 29), (2026, 1, 1), (2049, 3, 1), (2050, 3, 1), (4096, 2, 29)]
+        {
+            let (got, expected) = until(year, month, day);
+            assert_eq!(got, expected, "{year}-{month}-{day}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0usize..600) {
-            let _ = subject(&bytes);
+            let _ = (subject(&bytes), not_after(&bytes));
             let mut whole = certificate(&[(DnType::CommonName, "x")]);
             whole.truncate(cut);
-            let _ = subject(&whole);
+            let _ = (subject(&whole), not_after(&whole));
         }
     }
 }
