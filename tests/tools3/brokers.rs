@@ -12,7 +12,7 @@ fn each_broker_takes_configs_of_its_own_whoever_is_the_controller() {
     let cluster = cluster();
     for id in cluster.ids() {
         let entity = format!("--entity-type brokers --entity-name {id}");
-        let value = format!("log.cleaner.threads={}", id + 2);
+        let value = "log.cleaner.threads=2";
         java(&cluster, CONFIGS, &format!("--alter {entity} --add-config {value}"))
             .ok()
             .expect(&format!("Completed updating config for broker {id}"));

@@ -1,7 +1,8 @@
 //! Apache's own administration tools against three brokers: what an operator of a cluster types, and what it does.
 //!
-//! One cluster for all tests, which take turns: some stop brokers, and each leaves all three running. Runs against
-//! Apache's brokers as well (KLAMM_TEST_PEER=apache).
+//! One cluster for all tests, which take turns: some stop brokers, and each leaves all three running. What is not
+//! about Klamm alone (seats, /v1/status, the page of operations) holds for Apache's brokers, too
+//! (KLAMM_TEST_PEER=apache).
 
 mod brokers;
 mod moving;
@@ -101,7 +102,7 @@ fn admin(cluster: &Cluster, id: usize, path: &str) -> serde_json::Value {
 /// `klamm` with these arguments, for the cluster.
 fn klamm(cluster: &Cluster, line: &str) -> Tool {
     let tool = Tool::new(klamm_tests::paths::klamm()).args(line.split_whitespace());
-    tool.env("KLAMM_BOOTSTRAP", &cluster.bootstrap()).limit(60)
+    tool.env("KLAMM_BOOTSTRAP", cluster.bootstrap()).limit(60)
 }
 
 /// What `klamm … -o json` printed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use klamm_tests::jvm::Java;
-use klamm_tests::{Cluster, Tool, assert_contains, eventually, paths};
+use klamm_tests::{Cluster, Peer, Tool, assert_contains, eventually, paths};
 
 use crate::{admin, cluster, java, json, klamm, whole_again};
 
@@ -101,8 +101,11 @@ fn endpoints_are_those_of_the_listener_that_is_asked() {
 #[test]
 fn a_broker_that_is_gone_is_unregistered_and_may_come_back() {
     let mut cluster = cluster();
-    let alive = kafka_cluster(&cluster, "unregister --id 2").run();
-    assert_contains(&alive.text(), "stop it first");
+    if cluster.peer() == Peer::Klamm {
+        // Apache forgets a broker that lives: it then serves nobody until it is started again.
+        let alive = kafka_cluster(&cluster, "unregister --id 2").run();
+        assert_contains(&alive.text(), "stop it first");
+    }
     cluster.stop(2);
     let fenced = eventually("it is fenced", 10, || {
         let all = kafka_cluster(&cluster, "list-endpoints --include-fenced-brokers").ok();

@@ -210,8 +210,9 @@ impl Snapshot {
         }
         text.value(&table::RAFT_LEADER, &[], controller.leader.unwrap_or(-1));
         text.value(&table::RAFT_EPOCH, &[], controller.epoch);
-        text.value(&table::RAFT_HW, &[], controller.applied);
-        text.value(&table::RAFT_END, &[], controller.last);
+        // Ends, as DescribeQuorum gives them: one past the last record.
+        text.value(&table::RAFT_HW, &[], controller.applied + 1);
+        text.value(&table::RAFT_END, &[], controller.last + 1);
         text.value(&table::RAFT_VOTE, &[], controller.voted_for.unwrap_or(-1));
         let voting = |votes: bool| controller.nodes.iter().filter(|node| node.votes == votes).count();
         text.value(&table::RAFT_VOTERS, &[], voting(true));
@@ -472,6 +473,7 @@ mod tests {
             "kafka_controller_kafkacontroller_globalpartitioncount 3",
             "kafka_topic_partition_current_offset{topic=\"t\",partition=\"1\"} 20",
             "kafka_topic_partitions{topic=\"t\"} 3",
+            "kafka_server_raftmetrics_log_end_offset 10",
             "kafka_server_raftmetrics_number_of_voters 2",
             "kafka_server_raftmetrics_number_of_observers 1",
             "klamm_quorum_role{role=\"leader\"} 1",
