@@ -164,8 +164,10 @@ impl Lifecycle {
     async fn keep_in_touch(&self, broker: &Arc<Broker>, epoch: i64, leaving: &mut bool) -> bool {
         let interval = Duration::from_millis(broker.config.cluster.heartbeat_interval_ms.max(1));
         let mut leadership = broker.controller.leadership();
+        let mut published = broker.controller.publications();
         loop {
             leadership.mark_unchanged();
+            published.mark_unchanged();
             let request = BrokerHeartbeatRequest {
                 broker_id: broker.config.node_id,
                 broker_epoch: epoch,
@@ -199,6 +201,8 @@ impl Lifecycle {
                 () = self.leave.notified() => *leaving = true,
                 // A new controller must learn soon that this broker lives.
                 _ = leadership.changed() => {}
+                // One that leaves may go once everyone has heard who leads in its place.
+                () = someone_leaves(broker, &mut published) => {}
             }
         }
     }
@@ -216,6 +220,19 @@ impl Lifecycle {
             tracing::info!(?standing, "standing with the controller");
         }
         standing == Standing::Left
+    }
+}
+
+/// Resolves when metadata is published while another broker is about to stop.
+async fn someone_leaves(broker: &Broker, published: &mut watch::Receiver<u64>) {
+    loop {
+        if published.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let image = broker.controller.image();
+        if image.brokers().any(|other| other.in_controlled_shutdown && other.id != broker.config.node_id) {
+            return;
+        }
     }
 }
 

@@ -219,6 +219,11 @@ impl Controller {
         }
     }
 
+    /// The offset that clients see, and when it rises.
+    pub fn publications(&self) -> watch::Receiver<u64> {
+        self.published_offset.subscribe()
+    }
+
     /// Offset of the metadata log that clients see.
     pub fn published_offset(&self) -> u64 {
         *self.published_offset.borrow()

@@ -195,8 +195,15 @@ async fn stop_when_asked(broker: Arc<Broker>, mut signals: Signals) {
     tracing::info!("stopping");
     let others = broker.controller.image().brokers().any(|b| b.id != broker.config.node_id && b.is_active());
     if broker.config.cluster.controlled_shutdown && others {
+        let hand_over = async {
+            broker.lifecycle.leave().await;
+            // While the listeners are open: the next controller is heard, and need not be waited for.
+            if let Err(error) = broker.controller.quorum().resign().await {
+                tracing::debug!(%error, "the quorum's leadership is not handed over");
+            }
+        };
         tokio::select! {
-            () = broker.lifecycle.leave() => {}
+            () = hand_over => {}
             () = signals.received() => tracing::warn!("stopping at once"),
         }
     }
