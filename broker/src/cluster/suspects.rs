@@ -3,7 +3,9 @@
 //! A session timeout has to be long, or a pause would fence a broker that lives. But a process that ends
 //! takes its connections with it, and its port refuses new ones. So when a connection over which a broker
 //! reached the controller breaks, the controller knocks at the broker's own listener: refused time and
-//! again means that nobody is there. Silence means nothing and is left to the session timeout.
+//! again means that nobody is there. Silence means nothing and is left to the session timeout. An open door
+//! means little at first: the kernel closes what a process had one by one, the listener perhaps last, so
+//! the controller comes back a few times.
 
 use std::io;
 use std::time::Duration;
@@ -16,6 +18,9 @@ use tokio::sync::mpsc;
 const KNOCKS: u32 = 3;
 /// Time between two knocks.
 const BETWEEN: Duration = Duration::from_millis(20);
+/// Pauses before the next visit to a door that was open.
+const VISITS: [Duration; 4] =
+    [Duration::from_millis(30), Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(1_000)];
 /// How long one knock waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Suspicions that wait to be looked into; more say nothing new.
@@ -56,17 +61,41 @@ impl Suspects {
 pub async fn has_ended(image: &Image, id: i32, inter_broker_listener: &str) -> bool {
     let endpoint = image.broker(id).and_then(|b| b.endpoints.iter().find(|e| e.name == inter_broker_listener));
     let Some(endpoint) = endpoint else { return false };
+    let mut pauses = VISITS.iter();
+    loop {
+        match visit(&endpoint.host, endpoint.port).await {
+            Door::Gone => return true,
+            Door::Silent => return false,
+            Door::Open => match pauses.next() {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => return false,
+            },
+        }
+    }
+}
+
+/// What a visit finds.
+enum Door {
+    /// Somebody, or the kernel for a process that stands still or is about to be gone, lets one in.
+    Open,
+    /// Refused, each time.
+    Gone,
+    /// No answer, or another one.
+    Silent,
+}
+
+async fn visit(host: &str, port: u16) -> Door {
     for knock in 0..KNOCKS {
         if knock > 0 {
             tokio::time::sleep(BETWEEN).await;
         }
-        let connecting = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-        match tokio::time::timeout(PATIENCE, connecting).await {
+        match tokio::time::timeout(PATIENCE, TcpStream::connect((host, port))).await {
+            Ok(Ok(_)) => return Door::Open,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            _ => return false,
+            Ok(Err(_)) | Err(_) => return Door::Silent,
         }
     }
-    true
+    Door::Gone
 }
 
 #[cfg(test)]
@@ -93,8 +122,13 @@ mod tests {
         let image = image(port);
         // Nobody accepts, as when the process is stopped: the kernel still connects.
         assert!(!has_ended(&image, 1, "IN").await);
-        drop(listener);
-        assert!(has_ended(&image, 1, "IN").await);
+        // The door closes a moment after the first visit.
+        let closing = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(listener);
+        };
+        let (ended, ()) = tokio::join!(has_ended(&image, 1, "IN"), closing);
+        assert!(ended);
         assert!(!has_ended(&image, 1, "OTHER").await);
         assert!(!has_ended(&image, 2, "IN").await);
     }

@@ -17,6 +17,8 @@ use crate::cluster::suspects;
 
 /// How often sessions are looked at.
 const SESSIONS_EVERY: Duration = Duration::from_millis(200);
+/// How often fencing a broker whose process has ended is tried; then its session runs out.
+const FENCE_TRIES: u32 = 5;
 /// How often partitions without a leader, and the seats of the quorum, are looked at.
 const ELECTIONS_EVERY: Duration = Duration::from_secs(1);
 
@@ -60,7 +62,11 @@ async fn work(broker: &Arc<Broker>) {
     loop {
         let done = tokio::select! {
             _ = sessions.tick() => fence_silent(broker).await,
-            id = broker.suspects.next() => fence_ended(broker, id).await,
+            id = broker.suspects.next() => {
+                // Looking takes a while when the door is open; sessions and elections go on meanwhile.
+                tokio::spawn(look_into(broker.clone(), id));
+                Ok(())
+            }
             _ = elections.tick() => {
                 let elected = elect(broker).await;
                 crate::cluster::seats::reseat(broker).await;
@@ -83,6 +89,19 @@ async fn fence_silent(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
         fence(broker, &image, id).await?;
     }
     Ok(())
+}
+
+/// Fences a broker if its process has ended, whatever stands in the way at first.
+async fn look_into(broker: Arc<Broker>, id: i32) {
+    for _ in 0..FENCE_TRIES {
+        match fence_ended(&broker, id).await {
+            Ok(()) => return,
+            // The next controller looks for itself.
+            Err(_) if !broker.controller.is_active() => return,
+            Err(code) => tracing::debug!(broker = id, code = code.name(), "not fenced yet"),
+        }
+        tokio::time::sleep(SESSIONS_EVERY).await;
+    }
 }
 
 /// Fences a broker whose process has ended for certain.
