@@ -25,7 +25,11 @@ fn cluster() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceLock<Mutex<Cluster>> = OnceLock::new();
     let start = || {
         Mutex::new(Cluster::start(
-            Plan::default().set("broker.session.timeout.ms", "2000").set("auto.leader.rebalance.enable", "false"),
+            // Several heartbeats to a session, or a broker that lives is fenced now and then.
+            Plan::default()
+                .set("broker.session.timeout.ms", "2000")
+                .set("broker.heartbeat.interval.ms", "200")
+                .set("auto.leader.rebalance.enable", "false"),
         ))
     };
     SHARED.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner)

@@ -337,6 +337,13 @@ impl BrokerConfig {
             layers,
         };
         config.check_whole(error)?;
+        let cluster = &config.cluster;
+        if cluster.heartbeat_interval_ms.saturating_mul(2) > u64::try_from(cluster.session_timeout_ms).unwrap_or(0) {
+            warnings.push(format!(
+                "broker.heartbeat.interval.ms={} is more than half of broker.session.timeout.ms={}: a broker that lives may be fenced",
+                cluster.heartbeat_interval_ms, cluster.session_timeout_ms
+            ));
+        }
         Ok(config)
     }
 

@@ -111,6 +111,13 @@ fn wildcards_are_advertised_under_the_machines_name() {
 }
 
 #[test]
+fn a_session_of_hardly_one_heartbeat_is_warned_of() {
+    let warnings = |text: &str| load(text).unwrap().warnings.len();
+    assert_eq!(warnings("broker.session.timeout.ms=4000"), 0);
+    assert_eq!(warnings("broker.session.timeout.ms=3999"), 1);
+}
+
+#[test]
 fn what_does_not_fit_together_is_refused() {
     refused("node.id=1\nbroker.id=2", "broker.id=2 (f:2): must be the same as node.id, which is 1");
     refused("node.id=-1", "must be at least 0");
