@@ -1,6 +1,7 @@
 //! AllocateProducerIds: version 0, asked by brokers of the active controller when their block is used up.
 
 use klamm_metadata::controller::{self, Decision};
+use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
 
 use super::{Context, Refusal};
@@ -11,19 +12,16 @@ pub async fn handle(
     request: AllocateProducerIdsRequest,
 ) -> Result<AllocateProducerIdsResponse, Refusal> {
     let decided = cx.broker.controller.commit(|image, _| {
-        match controller::allocate_producer_ids(image, request.broker_id, request.broker_epoch) {
-            Ok(Decision { records, response }) => Decision { records, response: Ok(response) },
-            Err(refused) => Decision { records: Vec::new(), response: Err(refused.code) },
-        }
+        Decision::or_refusal(controller::allocate_producer_ids(image, request.broker_id, request.broker_epoch))
     });
+    let failed = |code: ErrorCode| AllocateProducerIdsResponse { error_code: code.code(), ..Default::default() };
     Ok(match decided.await {
         Ok((Ok(block), _)) => AllocateProducerIdsResponse {
             producer_id_start: block.start,
             producer_id_len: i32::try_from(block.end - block.start).unwrap_or(i32::MAX),
             ..Default::default()
         },
-        Ok((Err(code), _)) | Err(code) => {
-            AllocateProducerIdsResponse { error_code: code.code(), ..Default::default() }
-        }
+        Ok((Err(refused), _)) => failed(refused.code),
+        Err(code) => failed(code),
     })
 }

@@ -13,8 +13,7 @@ pub async fn handle(cx: &Context<'_>, request: AlterPartitionRequest) -> Result<
         match controller::alter_partition(image, &request, cx.version, &policy) {
             Ok(decision) => decision,
             Err(refused) => {
-                let response = AlterPartitionResponse { error_code: refused.code.code(), ..Default::default() };
-                Decision { records: Vec::new(), response }
+                Decision::only(AlterPartitionResponse { error_code: refused.code.code(), ..Default::default() })
             }
         }
     });

@@ -11,8 +11,7 @@ pub async fn handle(cx: &Context<'_>, request: ElectLeadersRequest) -> Result<El
     let decided = cx.broker.decide(|image, deciding| match controller::elect_leaders(image, &request, deciding) {
         Ok(decision) => decision,
         Err(refused) => {
-            let response = failed(&request, refused.code.code(), refused.message);
-            Decision { records: Vec::new(), response }
+            Decision::only(failed(&request, refused.code.code(), refused.message))
         }
     });
     Ok(decided.await.unwrap_or_else(|code| failed(&request, code.code(), Some(code.message().into()))))

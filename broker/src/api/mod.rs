@@ -131,8 +131,6 @@ pub struct Context<'a> {
     pub version: i16,
     /// The client's name for itself; empty when null.
     pub client_id: &'a str,
-    /// Whether a broker has handed the request to the controller.
-    pub forwarded: bool,
 }
 
 impl Context<'_> {
@@ -294,7 +292,7 @@ async fn answer(
         return Ok(Some(Encoded::from(answer)));
     }
     let client_id = header.client_id.as_deref().unwrap_or_default();
-    let cx = Context { broker, connection, version, client_id, forwarded };
+    let cx = Context { broker, connection, version, client_id };
     let answer = dispatch(&cx, key, header.correlation_id, reader).await;
     broker.metrics.request(key, version, started.elapsed());
     answer

@@ -123,11 +123,7 @@ async fn fence(broker: &Arc<Broker>, seen: &Image, id: i32) -> Result<(), ErrorC
     let policy = policy(broker);
     let fenced = broker.controller.commit_all(|image, _| {
         let same = image.broker(id).map(|b| b.epoch) == epoch;
-        if same {
-            controller::fence(image, id, &policy)
-        } else {
-            Ok(Decision { records: Vec::new(), response: Progress::Done(()) })
-        }
+        if same { controller::fence(image, id, &policy) } else { Ok(Decision::only(Progress::Done(()))) }
     });
     match fenced.await? {
         Ok(()) => Ok(()),

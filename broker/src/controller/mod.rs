@@ -205,12 +205,7 @@ impl Controller {
         mut decide: impl FnMut(&Image, i64) -> Result<Decision<Progress<T>>, ApiError>,
     ) -> Result<Result<T, ApiError>, ErrorCode> {
         loop {
-            let (step, _) = self
-                .commit(|image, offset| match decide(image, offset) {
-                    Ok(Decision { records, response }) => Decision { records, response: Ok(response) },
-                    Err(refused) => Decision { records: Vec::new(), response: Err(refused) },
-                })
-                .await?;
+            let (step, _) = self.commit(|image, offset| Decision::or_refusal(decide(image, offset))).await?;
             match step {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done(done)) => return Ok(Ok(done)),

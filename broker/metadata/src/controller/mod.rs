@@ -115,8 +115,17 @@ pub struct Decision<R> {
 }
 
 impl<R> Decision<R> {
-    fn only(response: R) -> Self {
+    /// Nothing to commit, only something to say.
+    pub fn only(response: R) -> Self {
         Self { records: Vec::new(), response }
+    }
+
+    /// A refusal as a decision: nothing to commit, and the refusal for an answer.
+    pub fn or_refusal<E>(decided: Result<Self, E>) -> Decision<Result<R, E>> {
+        match decided {
+            Ok(Self { records, response }) => Decision { records, response: Ok(response) },
+            Err(refused) => Decision::only(Err(refused)),
+        }
     }
 }
 
