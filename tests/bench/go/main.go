@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,7 @@ func main() {
 	records := flags.Int64("records", 100000, "how many")
 	size := flags.Int("size", 1024, "bytes of a value")
 	partitions := flags.Int("partitions", 1, "of a new topic")
+	replication := flags.Int("replication", 1, "replicas of a new topic's partitions")
 	batch := flags.Int("batch", 1000000, "most bytes of a batch")
 	linger := flags.Duration("linger", 5*time.Millisecond, "how long a batch waits for more")
 	fetch := flags.Int("fetch", 50<<20, "most bytes of a fetch")
@@ -47,7 +49,7 @@ func main() {
 		firstAck(bootstrap, topic)
 		return
 	}
-	options := []kgo.Opt{kgo.SeedBrokers(bootstrap), kgo.DefaultProduceTopic(topic), kgo.ProducerBatchMaxBytes(int32(*batch)),
+	options := []kgo.Opt{kgo.SeedBrokers(strings.Split(bootstrap, ",")...), kgo.DefaultProduceTopic(topic), kgo.ProducerBatchMaxBytes(int32(*batch)),
 		kgo.ProducerLinger(*linger), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.MaxBufferedRecords(250<<20 / *size + 1)}
 	if act == "consume" {
 		options = append(options, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxBytes(int32(*fetch)))
@@ -57,7 +59,7 @@ func main() {
 	defer client.Close()
 	switch act {
 	case "create":
-		create(ctx, client, topic, *partitions)
+		create(ctx, client, topic, *partitions, *replication)
 	case "delete":
 		remove(ctx, client, topic)
 	case "produce":
@@ -69,11 +71,11 @@ func main() {
 	}
 }
 
-func create(ctx context.Context, client *kgo.Client, topic string, partitions int) {
+func create(ctx context.Context, client *kgo.Client, topic string, partitions, replication int) {
 	request := kmsg.NewPtrCreateTopicsRequest()
 	request.TimeoutMillis = 60000
 	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, int32(partitions), 1
+	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, int32(partitions), int16(replication)
 	request.Topics = append(request.Topics, t)
 	response, err := request.RequestWith(ctx, client)
 	check(err)
