@@ -1,8 +1,12 @@
 """The floor of this machine: what it costs to receive bytes from loopback, to write them to a file and to answer.
 
-No protocol, no checksum, no index: three blocking system calls a request. No broker on this machine can be cheaper,
-however it is made. The interpreter's own part, about 1 us a request, is measured with the same calls on /dev/null and
-taken off.
+No protocol, no checksum, no index: three blocking system calls a request. No broker on this machine that answers each
+request when it comes can be cheaper, however it is made. The interpreter's own part, about 1 us a request, is measured
+with the same calls on /dev/null and taken off.
+
+What a request costs depends on how long ago the last one was: who sleeps in between has to be woken, and finds its caches
+in others' use. So each floor is taken with requests as large and as far apart as a real client's, whose core is busy
+meanwhile.
 """
 
 import os
@@ -10,10 +14,10 @@ import resource
 import socket
 import statistics
 import tempfile
+import time
 
 ANSWER = b"a" * 66
 IN_FLIGHT = 5
-
 
 def warm(directory, size):
     """Has the machine own `size` bytes of memory that is free for the page cache.
@@ -27,18 +31,33 @@ def warm(directory, size):
             f.write(chunk)
 
 
-def send(port, size, count, core):
-    """The client: keeps a few requests in flight."""
+def work(scratch, seconds):
+    """Keeps the core and its caches busy, as a client does that makes records."""
+    end, at = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end:
+        scratch[at : at + 4096] = bytes(4096)
+        at = (at + 4096) % len(scratch)
+
+
+def send(port, size, gap, count, core):
+    """The client: a request every `gap` seconds, as long as no more than a few wait for an answer."""
     os.sched_setaffinity(0, {core})
-    request = b"r" * size
+    request, scratch = b"r" * size, bytearray(4 << 20)
     with socket.create_connection(("127.0.0.1", port)) as s:
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sent = answered = 0
         while answered < count * len(ANSWER):
-            while sent < count and sent - answered // len(ANSWER) < IN_FLIGHT:
+            if sent < count and sent - answered // len(ANSWER) < IN_FLIGHT:
                 s.sendall(request)
                 sent += 1
-            got = s.recv(1 << 16)
+                work(scratch, gap)
+                flags = socket.MSG_DONTWAIT
+            else:
+                flags = 0
+            try:
+                got = s.recv(1 << 16, flags)
+            except BlockingIOError:
+                continue
             if not got:
                 return
             answered += len(got)
@@ -82,16 +101,16 @@ def interpreter(size, rounds=100_000):
     return (cpu() - since) / rounds
 
 
-def measure(directory, size, total, cores):
-    """CPU seconds for one GB in requests of `size` bytes."""
-    count = max(1, int(total) // size)
-    warm(directory, 1.3 * total)
+def measure(directory, size, gap, total, cores):
+    """CPU seconds for one GB in requests of `size` bytes, `gap` microseconds apart; at most 6,000 of them."""
+    count = min(6000, max(1, int(total) // size))
+    warm(directory, 1.3 * count * size)
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = os.fork()
         if client == 0:
             code = 1
             try:
-                send(server.getsockname()[1], size, count, cores[1])
+                send(server.getsockname()[1], size, gap / 1e6, count, cores[1])
                 code = 0
             finally:
                 os._exit(code)
@@ -104,12 +123,13 @@ def measure(directory, size, total, cores):
     return max(0.0, spent - count * interpreter(size)) / (count * size / 1e9)
 
 
-def rows(directory, total, runs, cores):
-    """A line of a table for each size of request."""
-    yield "| requests of | CPU-s/GB | us a request | load |"
-    yield "| --- | --- | --- | --- |"
-    for size in (16 << 10, 64 << 10, 256 << 10, 1 << 20):
-        found = [measure(directory, size, total, cores) for _ in range(runs)]
+def rows(directory, clients, total, runs, cores):
+    """A line of a table for each of `clients`: what it does, its request in bytes, and the us that it spends on each."""
+    yield "| requests as of | bytes | every us | CPU-s/GB | us a request | load |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    back_to_back = [(f"back to back, {size >> 10} KiB", size, 0) for size in (16 << 10, 64 << 10, 256 << 10, 1 << 20)]
+    for what, size, gap in clients + back_to_back:
+        found = [measure(directory, size, gap, total, cores) for _ in range(runs)]
         middle = statistics.median(found)
         load = os.getloadavg()[0]
-        yield f"| {size >> 10} KiB | {middle:.3f} ({min(found):.3f}–{max(found):.3f}) | {middle * size / 1e3:.1f} | {load:.1f} |"
+        yield f"| {what} | {size} | {gap} | {middle:.3f} ({min(found):.3f}–{max(found):.3f}) | {middle * size / 1e3:.1f} | {load:.1f} |"
