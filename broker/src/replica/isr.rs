@@ -1,7 +1,7 @@
 //! Carries proposals for ISR changes to the controller, and looks for followers that lag.
 //!
 //! One request is under way at a time; what comes up meanwhile goes into the next, all partitions together. The rules
-//! are in `leader.rs`.
+//! are in `leader.rs`, the pauses between tries in `retries.rs`.
 
 use std::cmp::Ordering as Cmp;
 use std::collections::{BTreeSet, HashMap};
@@ -12,10 +12,12 @@ use std::time::Duration;
 use klamm_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use klamm_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 use klamm_protocol::{ErrorCode, Uuid};
+use tokio::time::Instant;
 
 use super::fetcher::Boxed;
-use super::leader::{Proposal, Verdict};
+use super::leader::{After, Proposal, Verdict, is_premature};
 use super::partition::Partition;
+use super::retries::{Key, Retries};
 use crate::broker::Broker;
 
 /// The way to the controller.
@@ -24,54 +26,63 @@ pub trait ControllerChannel: Send + Sync + 'static {
     fn alter_partition(&self, request: AlterPartitionRequest) -> Boxed<'_, Result<AlterPartitionResponse, ErrorCode>>;
 }
 
-/// Pause before something is asked again.
-const RETRY: Duration = Duration::from_millis(50);
-
 /// Most partitions in one request.
 const PARTITIONS_MAX: usize = 5_000;
 
 /// Runs until the broker stops.
 pub async fn run(broker: Arc<Broker>, controller: Arc<dyn ControllerChannel>) {
     let around = broker.replicas.around.clone();
+    let mut retries = Retries::default();
     loop {
-        tokio::select! {
-            () = around.proposed.notified() => {}
-            _ = broker.stopping() => return,
-        }
-        loop {
-            let due: BTreeSet<_> = {
-                let mut proposals = around.proposals.lock();
-                let due = proposals.iter().take(PARTITIONS_MAX).copied().collect();
-                proposals.retain(|key| !BTreeSet::contains(&due, key));
-                due
-            };
-            if due.is_empty() {
-                break;
+        let due = take_due(&mut around.proposals.lock(), &retries);
+        if due.is_empty() {
+            let now = Instant::now();
+            let next = retries.next_due(around.proposals.lock().iter(), now);
+            tokio::select! {
+                () = around.proposed.notified() => {}
+                () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {}
+                _ = broker.stopping() => return,
             }
-            let again = ask(&broker, &*controller, due).await;
-            if !again.is_empty() {
-                around.proposals.lock().extend(again);
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    _ = broker.stopping() => return,
+            continue;
+        }
+        let failed = ask(&broker, &*controller, &due).await;
+        let now = Instant::now();
+        for key in due {
+            match failed.get(&key) {
+                Some(after) => {
+                    retries.failed(key, now);
+                    if *after == After::Again {
+                        around.proposals.lock().insert(key);
+                    }
                 }
+                None => retries.settled(&key),
             }
         }
+        retries.forget_old(now);
     }
 }
 
-/// Sends the proposals of these partitions; returns those to be asked about again.
-async fn ask(broker: &Broker, controller: &dyn ControllerChannel, due: BTreeSet<(Uuid, i32)>) -> Vec<(Uuid, i32)> {
-    let mut asked: HashMap<(Uuid, i32), (Arc<Partition>, Proposal, Cmp)> = HashMap::new();
+/// Takes the proposals out that may be sent now.
+fn take_due(proposals: &mut BTreeSet<Key>, retries: &Retries) -> BTreeSet<Key> {
+    let now = Instant::now();
+    let due: BTreeSet<Key> =
+        proposals.iter().filter(|key| retries.is_due(key, now)).take(PARTITIONS_MAX).copied().collect();
+    proposals.retain(|key| !due.contains(key));
+    due
+}
+
+/// Sends the proposals of these partitions; returns those that were not carried out, with what to do about them.
+async fn ask(broker: &Broker, controller: &dyn ControllerChannel, due: &BTreeSet<Key>) -> HashMap<Key, After> {
+    let mut asked: HashMap<Key, (Arc<Partition>, Proposal, Cmp)> = HashMap::new();
     let mut topics: HashMap<Uuid, Vec<PartitionData>> = HashMap::new();
-    for (topic, index) in due {
+    for &(topic, index) in due {
         let Ok(partition) = broker.replicas.by_id(topic, index) else { continue };
         let Some((proposal, direction)) = partition.proposal() else { continue };
         topics.entry(topic).or_default().push(wire(index, &proposal));
         asked.insert((topic, index), (partition, proposal, direction));
     }
     if asked.is_empty() {
-        return Vec::new();
+        return HashMap::new();
     }
     let request = AlterPartitionRequest {
         broker_id: broker.config.node_id,
@@ -82,19 +93,20 @@ async fn ask(broker: &Broker, controller: &dyn ControllerChannel, due: BTreeSet<
             .collect(),
         ..Default::default()
     };
+    let all = |asked: HashMap<Key, _>| asked.into_keys().map(|key| (key, After::Again)).collect();
     let response = match controller.alter_partition(request).await {
         Ok(response) if response.error_code == 0 => response,
         Ok(response) => {
             let code = ErrorCode::from_code(response.error_code);
             tracing::warn!(code = code.name(), "the controller refuses changes of in-sync replicas");
-            return asked.into_keys().collect();
+            return all(asked);
         }
         Err(code) => {
             tracing::debug!(code = code.name(), "the controller cannot be reached");
-            return asked.into_keys().collect();
+            return all(asked);
         }
     };
-    let mut again = Vec::new();
+    let mut failed = HashMap::new();
     for topic in response.topics {
         for answer in topic.partitions {
             let key = (topic.topic_id, answer.partition_index);
@@ -109,14 +121,17 @@ async fn ask(broker: &Broker, controller: &dyn ControllerChannel, due: BTreeSet<
                 code => Verdict::Refused(code),
             };
             tell(broker, &partition, &proposal, direction, &verdict);
-            if partition.on_verdict(proposal.id, verdict) {
-                again.push(key);
+            // Not now, said the controller; the follower's next fetch proposes the same anew.
+            let premature = matches!(verdict, Verdict::Refused(code) if is_premature(code));
+            let after = partition.on_verdict(proposal.id, verdict);
+            if premature || after == After::Again {
+                failed.insert(key, after);
             }
         }
     }
     // What the controller said nothing of.
-    again.extend(asked.into_keys());
-    again
+    failed.extend(asked.into_keys().map(|key| (key, After::Again)));
+    failed
 }
 
 fn wire(partition_index: i32, proposal: &Proposal) -> PartitionData {

@@ -413,7 +413,7 @@ impl Leader {
                 After::Settled
             }
             // It was certainly not done.
-            Verdict::Refused(ErrorCode::OperationNotAttempted | ErrorCode::IneligibleReplica) => {
+            Verdict::Refused(code) if is_premature(code) => {
                 self.pending = None;
                 After::Settled
             }
@@ -430,6 +430,11 @@ impl Leader {
             Verdict::Refused(_) => After::Again,
         }
     }
+}
+
+/// Whether a refusal means that nothing was done, and that the same may be asked for again later.
+pub fn is_premature(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::OperationNotAttempted | ErrorCode::IneligibleReplica)
 }
 
 /// Whether the controller would take it into the ISR: alive, and in the life that it fetched in (KIP-903).

@@ -400,13 +400,13 @@ impl Partition {
         Some((proposal, direction))
     }
 
-    /// The controller answered a proposal. Returns whether it is to be sent again.
-    pub fn on_verdict(&self, proposal: u64, verdict: Verdict) -> bool {
+    /// The controller answered a proposal. Returns whether that is to be sent again.
+    pub fn on_verdict(&self, proposal: u64, verdict: Verdict) -> After {
         let mut guard = self.state.lock();
-        let Role::Leader(leader) = &mut guard.role else { return false };
+        let Role::Leader(leader) = &mut guard.role else { return After::Settled };
         let after = leader.on_verdict(proposal, verdict);
         self.move_on(guard);
-        after == After::Again
+        after
     }
 
     /// Which replicas are in sync, as this leader knows; `None` when it does not lead.
