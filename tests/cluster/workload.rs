@@ -237,7 +237,7 @@ impl Running {
             for producer in producers {
                 producer.await.expect("a producer");
             }
-            let log = timeout(Duration::from_secs(120), whole_log(&shared)).await.expect("the log is read in time");
+            let log = timeout(Duration::from_secs(600), whole_log(&shared)).await.expect("the log is read in time");
             let ends = log.iter().map(|(p, log)| (*p, log.last().map_or(0, |s| s.offset + 1))).collect();
             *lock(&shared.ends) = Some(ends);
             let sends = std::mem::take(&mut *lock(&shared.sends));
