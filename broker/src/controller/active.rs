@@ -17,6 +17,8 @@ use crate::cluster::suspects;
 
 /// How often sessions are looked at.
 const SESSIONS_EVERY: Duration = Duration::from_millis(200);
+/// Whoever waits this much longer than for the next look was kept from it: the process stood still, and heard nobody.
+const LATE: Duration = Duration::from_secs(1);
 /// How often fencing a broker whose process has ended is tried; then its session runs out.
 const FENCE_TRIES: u32 = 5;
 /// How often partitions without a leader, and the seats of the quorum, are looked at.
@@ -55,24 +57,37 @@ pub fn now_ms(broker: &Broker) -> u64 {
 const MOVES_MAX: usize = 1_000;
 
 async fn work(broker: &Arc<Broker>) {
-    let mut sessions = tokio::time::interval(SESSIONS_EVERY);
-    let mut elections = tokio::time::interval(ELECTIONS_EVERY);
+    let mut sessions = every(SESSIONS_EVERY);
+    let mut elections = every(ELECTIONS_EVERY);
     let balance_every = Duration::from_secs(broker.config.cluster.leader_rebalance_interval_s.max(1));
     let mut balance = tokio::time::interval_at(Instant::now() + balance_every, balance_every);
     loop {
-        let done = tokio::select! {
-            _ = sessions.tick() => fence_silent(broker).await,
-            id = broker.suspects.next() => {
+        let since = Instant::now();
+        let due = tokio::select! {
+            _ = sessions.tick() => Due::Sessions,
+            id = broker.suspects.next() => Due::Suspect(id),
+            _ = elections.tick() => Due::Elections,
+            _ = balance.tick(), if broker.config.cluster.leader_rebalance => Due::Balance,
+        };
+        let late = since.elapsed().saturating_sub(SESSIONS_EVERY);
+        if late >= LATE {
+            let ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(ms, "the controller stood still; the brokers' sessions go on from here");
+            broker.heartbeats.lock().stood_still(ms, now_ms(broker));
+        }
+        let done = match due {
+            Due::Sessions => fence_silent(broker).await,
+            Due::Suspect(id) => {
                 // Looking takes a while when the door is open; sessions and elections go on meanwhile.
                 tokio::spawn(look_into(broker.clone(), id));
                 Ok(())
             }
-            _ = elections.tick() => {
+            Due::Elections => {
                 let elected = elect(broker).await;
                 crate::cluster::seats::reseat(broker).await;
                 elected
             }
-            _ = balance.tick(), if broker.config.cluster.leader_rebalance => give_back(broker).await,
+            Due::Balance => give_back(broker).await,
         };
         if let Err(code) = done {
             tracing::debug!(code = code.name(), "the controller could not do what it wanted");
@@ -80,13 +95,28 @@ async fn work(broker: &Arc<Broker>) {
     }
 }
 
+/// What there is to do.
+enum Due {
+    Sessions,
+    Suspect(i32),
+    Elections,
+    Balance,
+}
+
+/// Ticks that are missed are not made up for: looking sixty times in a row sees nothing that looking once does not.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
 /// Fences brokers whose session is over.
 async fn fence_silent(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
     let (image, _) = broker.controller.committed_image();
     let silent = broker.heartbeats.lock().expired(&image, now_ms(broker));
     for id in silent {
-        tracing::warn!(broker = id, "fenced: no heartbeat within broker.session.timeout.ms");
         fence(broker, &image, id).await?;
+        tracing::warn!(broker = id, "fenced: no heartbeat within broker.session.timeout.ms");
     }
     Ok(())
 }
@@ -113,8 +143,9 @@ async fn fence_ended(broker: &Arc<Broker>, id: i32) -> Result<(), ErrorCode> {
     if !suspects::has_ended(&image, id, &broker.config.inter_broker_listener).await {
         return Ok(());
     }
+    fence(broker, &image, id).await?;
     tracing::warn!(broker = id, "fenced: its process has ended");
-    fence(broker, &image, id).await
+    Ok(())
 }
 
 /// Fences the registration that `seen` shows; one that is newer stays.

@@ -77,6 +77,13 @@ impl Heartbeats {
         image.brokers().filter(silent).map(|b| b.id).collect()
     }
 
+    /// The controller itself stood still for this long, and heard nobody meanwhile: no session runs in that time.
+    pub fn stood_still(&mut self, for_ms: u64, now_ms: u64) {
+        for contact in self.contacts.values_mut() {
+            contact.at_ms = contact.at_ms.saturating_add(for_ms).min(now_ms);
+        }
+    }
+
     /// When the next session ends unless its broker speaks up; None when all are fenced.
     pub fn next_expiry_ms(&self, image: &Image) -> Option<u64> {
         let unfenced = image.brokers().filter(|b| !b.fenced);

@@ -75,6 +75,23 @@ fn the_silent_are_found_after_a_session_and_not_before() {
 }
 
 #[test]
+fn nobody_is_missed_for_the_time_that_the_controller_itself_stood_still() {
+    let (mut image, mut heartbeats) = cluster();
+    for id in [1, 2] {
+        send(&mut image, &mut heartbeats, &beat(id, 20), 20, 3_000);
+    }
+    // From 4,000 on it was not there; broker 0 had been silent for 3 s by then, the others for one.
+    heartbeats.stood_still(20_000, 24_000);
+    assert!(heartbeats.expired(&image, 29_999).is_empty());
+    assert_eq!(heartbeats.expired(&image, 30_000), [0]);
+    assert_eq!(heartbeats.expired(&image, 32_000), [0, 1, 2]);
+    // Who was heard of at the end of it was heard of then, not later.
+    send(&mut image, &mut heartbeats, &beat(0, 20), 20, 33_000);
+    heartbeats.stood_still(5_000, 33_000);
+    assert!(heartbeats.is_alive(&image, 0, 41_999) && !heartbeats.is_alive(&image, 0, 42_000));
+}
+
+#[test]
 fn a_fenced_broker_comes_in_when_it_has_read_its_own_registration() {
     let (mut image, mut heartbeats) = cluster();
     image.apply_all(&fence(&image, 0, &POLICY).unwrap().records).unwrap();
