@@ -14,6 +14,7 @@ mod kills;
 mod member;
 mod partitions;
 mod pauses;
+mod posing;
 mod quorum;
 mod rolling;
 mod unclean;

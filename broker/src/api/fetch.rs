@@ -4,8 +4,9 @@
 //! then it parks with the partitions it asked for. Records leave as file ranges. The first partition
 //! with records gives at least one whole batch, however small the limits (KIP-74).
 //!
-//! Followers fetch with their replica id, over the listener of brokers. They read up to the log's end, and what they
-//! ask for tells the leader what they have. Consumers read up to the high watermark, from version 11 on from any
+//! Followers fetch with their replica id and the epoch of their registration, over the listener of brokers. They read
+//! up to the log's end, and what they ask for tells the leader what they have; so who merely says that it is a replica
+//! is refused, or records would count as held where they are not. Consumers read up to the high watermark, from version 11 on from any
 //! replica; one that names its rack may be sent to a replica there (KIP-392).
 
 use std::sync::Arc;
@@ -61,6 +62,9 @@ const DEBUGGING_REPLICA: i32 = -2;
 /// Fetch versions whose consumers may read from followers.
 const ANY_REPLICA_SINCE: i16 = 11;
 
+/// How long a leader waits to hear of the registration that a follower claims.
+const NEWS_WAIT_MAX: Duration = Duration::from_millis(500);
+
 /// Fetch versions whose answers name the leader that should have been asked (KIP-951).
 const NEW_LEADER_SINCE: i16 = 16;
 
@@ -77,9 +81,10 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
         id if id >= 0 => Reader::Follower { id, epoch },
         id => Reader::Consumer { any_replica: id == DEBUGGING_REPLICA || cx.version >= ANY_REPLICA_SINCE },
     };
-    if matches!(reader, Reader::Follower { .. }) && !cx.may_replicate() {
-        // A client that poses as a replica would read what is not committed, and hold back or fake what is.
-        return Ok(FetchResponse { error_code: ErrorCode::ClusterAuthorizationFailed.code(), ..Default::default() });
+    if let Reader::Follower { id, epoch } = reader
+        && let Err(code) = check_replica(cx, id, epoch, max_wait).await
+    {
+        return Ok(FetchResponse { error_code: code.code(), ..Default::default() });
     }
     let rack_aware = cx.broker.config.replication.rack_aware_reads && !request.rack_id.is_empty();
     let mut limits = Limits {
@@ -106,6 +111,33 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
     let responses = assemble(&mut session.lock(), read, limits.incremental, reader);
     let node_endpoints = if cx.version >= NEW_LEADER_SINCE { endpoints(cx, leaders) } else { Vec::new() };
     Ok(FetchResponse { session_id, responses, node_endpoints, ..Default::default() })
+}
+
+/// Whether it is really broker `id` that fetches: it comes over the listener of brokers, and knows the epoch that the
+/// controller gave it. A client that poses as a replica would read what is not committed, and hold back or fake what is.
+async fn check_replica(cx: &Context<'_>, id: i32, epoch: i64, max_wait: Duration) -> Result<(), ErrorCode> {
+    let registered = || cx.broker.controller.image().broker(id).map_or(-1, |broker| broker.epoch);
+    let code = if !cx.may_replicate() {
+        ErrorCode::ClusterAuthorizationFailed
+    } else {
+        if epoch > registered() {
+            // It may just have registered, and this broker be about to hear of it.
+            let mut news = cx.broker.controller.publications();
+            let limit = max_wait.min(NEWS_WAIT_MAX);
+            let _ = tokio::time::timeout(limit, news.wait_for(|_| registered() >= epoch)).await;
+        }
+        if epoch >= 0 && epoch == registered() {
+            return Ok(());
+        }
+        ErrorCode::StaleBrokerEpoch
+    };
+    let peer = cx.connection.handle.peer;
+    let cause = format!("replica {id} {}", peer.ip());
+    if let Some(held_back) = cx.broker.complaints.due(&cause, cx.broker.clock.now_ms()) {
+        let (listener, known) = (&cx.connection.listener, registered());
+        tracing::warn!(%listener, %peer, broker = id, epoch, known, code = code.name(), held_back, "a fetch as a replica is refused");
+    }
+    Err(code)
 }
 
 /// The leaders that the answer names.

@@ -104,6 +104,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Pause after a new connection before another one may replace it.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Pause of a task whose leader knows another registration of this broker.
+const STALE_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long an answer may take at first, beyond the wait that was asked for. A network that lost packets for a while
 /// leaves connections behind on which TCP tries again ever more rarely: a new one is ready long before. Every answer
 /// that did not come doubles it, up to `replica.socket.timeout.ms`, so that a slow leader is waited for.
@@ -422,7 +425,11 @@ impl<'f> Task<'f> {
         if code != ErrorCode::None {
             self.reset_session();
             let lost = matches!(code, ErrorCode::FetchSessionIdNotFound | ErrorCode::InvalidFetchSessionEpoch);
-            if !lost {
+            if code == ErrorCode::StaleBrokerEpoch {
+                // One of the two has not heard of a new registration yet.
+                tracing::debug!(leader = self.lane.leader, "the leader knows another registration");
+                let _ = timeout(self.backoff().min(STALE_PAUSE), self.lane.changed.notified()).await;
+            } else if !lost {
                 tracing::warn!(leader = self.lane.leader, code = code.name(), "the leader refuses to be fetched from");
                 let _ = timeout(self.backoff(), self.lane.changed.notified()).await;
             }

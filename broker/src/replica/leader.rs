@@ -32,7 +32,7 @@ pub struct Assigned {
 pub struct Progress {
     /// Who fetches.
     pub follower: i32,
-    /// Epoch of its registration; −1 when it does not say.
+    /// Epoch of its registration; −1 when it does not say, which does not count.
     pub broker_epoch: i64,
     /// It holds everything below.
     pub fetch_offset: i64,
@@ -270,8 +270,8 @@ impl Leader {
         };
         self.now_ms = self.now_ms.max(now_ms);
         let known = live.get(&fetch.follower).copied().unwrap_or(-1).max(follower.broker_epoch);
-        if fetch.broker_epoch >= 0 && fetch.broker_epoch < known {
-            // From a life that is over; what it held may be gone.
+        if fetch.broker_epoch < known {
+            // From a life that is over, and what it held may be gone; or from who does not say.
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         if fetch.fetch_offset >= leader_end {
@@ -440,8 +440,7 @@ pub fn is_premature(code: ErrorCode) -> bool {
 /// Whether the controller would take it into the ISR: alive, and in the life that it fetched in (KIP-903).
 fn may_join(follower: &Follower, live: &LiveBrokers) -> bool {
     let fetched = follower.log_end >= 0;
-    fetched
-        && live.get(&follower.id).is_some_and(|epoch| follower.broker_epoch == -1 || *epoch == follower.broker_epoch)
+    fetched && live.get(&follower.id) == Some(&follower.broker_epoch)
 }
 
 #[cfg(test)]

@@ -116,6 +116,19 @@ fn the_fenced_and_the_reborn_cannot_join() {
 }
 
 #[test]
+fn a_fetch_that_does_not_say_in_which_life_counts_for_nothing() {
+    let mut leader = leader(&[1, 2], 1);
+    leader.on_append(110, &live());
+    fetch(&mut leader, 2, 105, 0).unwrap();
+    let nameless = Progress { follower: 2, broker_epoch: -1, fetch_offset: 110, log_start: 0 };
+    assert_eq!(leader.on_fetch(nameless, 110, 0, &live()), Err(ErrorCode::NotLeaderOrFollower));
+    assert_eq!(leader.high_watermark(), 105);
+    let nameless = Progress { follower: 3, ..nameless };
+    assert_eq!(leader.on_fetch(nameless, 110, 0, &live()), Err(ErrorCode::NotLeaderOrFollower));
+    assert_eq!(leader.expansion(3, &live()), None);
+}
+
+#[test]
 fn who_lags_too_long_is_dropped() {
     let mut leader = leader(&[1, 2, 3], 1);
     leader.on_append(110, &live());
