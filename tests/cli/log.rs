@@ -20,8 +20,8 @@ fn files_are_shown_and_damage_is_explained() {
     let mut broker = Broker::start(&[]);
     let bootstrap = broker.bootstrap().to_owned();
     let ask = |arguments: &[&str]| klamm(arguments).args(["-b", &bootstrap]);
-    ask(&["topics", "create", "seen", "--partitions", "1", "--replication-factor", "1"]).ok();
-    ask(&["topics", "create", "empty", "--partitions", "2", "--replication-factor", "1"]).ok();
+    ask(&["topics", "create", "seen", "--partitions", "1"]).ok();
+    ask(&["topics", "create", "empty", "--partitions", "2"]).ok();
     let text: String = (0..300).map(|i| format!("key-{i}:value-{i}\n")).collect();
     ask(&["produce", "seen", "--key-separator", ":", "--compression", "gzip"]).stdin(text).ok();
     ask(&["produce", "seen", "--key-separator", ":"]).stdin("last:\u{1b}[31mred\n").ok();

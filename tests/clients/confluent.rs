@@ -1,6 +1,6 @@
 //! confluent-kafka for Python: a recent librdkafka inside a program.
 
-use klamm_tests::unique;
+use klamm_tests::{broker, unique};
 
 use crate::tools::{create, python};
 
@@ -21,7 +21,7 @@ fn an_idempotent_producer_keeps_order_across_partitions() {
 #[test]
 fn the_admin_client_does_its_rounds() {
     let topic = unique("ck-admin");
-    python("admin.py", &["tour", &topic]).limit(90).ok().expect("tour ok");
+    python("admin.py", &["tour", &topic, &broker::nodes().to_string()]).limit(90).ok().expect("tour ok");
 }
 
 #[test]

@@ -1,22 +1,23 @@
 //! kafka-topics: every verb, and what it says when refused.
 
-use klamm_tests::{Broker, assert_contains, eventually, unique};
+use klamm_tests::{Broker, assert_contains, broker, eventually, unique};
 
 use crate::tools::{TOPICS, java};
 
 #[test]
 fn a_topic_is_created_listed_described_grown_and_deleted() {
     let topic = unique("verbs");
-    java(TOPICS, &format!("--create --topic {topic} --partitions 3 --replication-factor 1"))
+    java(TOPICS, &format!("--create --topic {topic} --partitions 3 --replication-factor {}", broker::nodes()))
         .args(["--config", "retention.ms=3600000", "--config", "max.message.bytes=200000"])
         .ok()
         .expect(&format!("Created topic {topic}."));
     assert!(java(TOPICS, "--list").ok().lines().contains(&topic.as_str()));
 
     let described = java(TOPICS, &format!("--describe --topic {topic}")).ok();
-    for part in ["PartitionCount: 3", "ReplicationFactor: 1", "max.message.bytes=200000", "retention.ms=3600000"] {
+    for part in ["PartitionCount: 3", "max.message.bytes=200000", "retention.ms=3600000"] {
         assert_contains(&described.out, part);
     }
+    assert_contains(&described.out, &format!("ReplicationFactor: {}", broker::nodes()));
     assert_eq!(described.out.matches("Leader: ").count(), 3, "{described}");
     assert_contains(&described.out, "Isr: ");
 
@@ -34,14 +35,15 @@ fn a_topic_is_created_listed_described_grown_and_deleted() {
 #[test]
 fn describe_filters_find_overrides_and_nothing_unhealthy() {
     let topic = unique("filters");
-    java(TOPICS, &format!("--create --topic {topic} --partitions 2 --config cleanup.policy=compact")).ok();
+    // In sync are all replicas: exactly at the minimum.
+    let configs = format!("--config cleanup.policy=compact --config min.insync.replicas={}", broker::nodes());
+    java(TOPICS, &format!("--create --topic {topic} --partitions 2 {configs}")).ok();
     let overridden = java(TOPICS, &format!("--describe --topic {topic} --topics-with-overrides")).ok();
     assert_contains(&overridden.out, &topic);
     for filter in ["--under-replicated-partitions", "--unavailable-partitions", "--under-min-isr-partitions"] {
         let found = java(TOPICS, &format!("--describe --topic {topic} {filter}")).ok();
         assert_eq!(found.out.trim(), "", "{filter}");
     }
-    // One replica and min.insync.replicas=1: exactly at the minimum.
     let at = java(TOPICS, &format!("--describe --topic {topic} --at-min-isr-partitions")).ok();
     assert_eq!(at.out.matches("Leader: ").count(), 2, "{at}");
 }
@@ -78,7 +80,10 @@ fn refusals_say_why() {
     };
     refused(&format!("--create --topic {topic}"), "already exists");
     refused(&format!("--alter --topic {topic} --partitions 1"), "InvalidPartitionsException");
-    refused(&format!("--create --topic {topic}-x --replication-factor 2"), "InvalidReplicationFactorException");
+    refused(
+        &format!("--create --topic {topic}-x --replication-factor {}", broker::nodes() + 1),
+        "InvalidReplicationFactorException",
+    );
     refused(
         &format!("--create --topic {topic}-x --partitions 1 --config no.such.config=1"),
         "InvalidConfigurationException",
@@ -107,8 +112,7 @@ fn names_that_differ_by_dot_and_underscore_collide() {
 #[test]
 fn a_replica_assignment_is_taken_as_given() {
     let topic = unique("assigned");
-    let nodes = crate::tools::python("admin.py", &["brokers"]).ok();
-    let node = nodes.out.trim().to_owned();
+    let node = crate::tools::nodes().remove(0);
     java(TOPICS, &format!("--create --topic {topic} --replica-assignment {node},{node}")).ok();
     let described = java(TOPICS, &format!("--describe --topic {topic}")).ok();
     assert_eq!(described.out.matches(&format!("Leader: {node}")).count(), 2, "{described}");

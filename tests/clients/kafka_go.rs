@@ -5,7 +5,7 @@ use klamm_tests::{Broker, Process, Tool, eventually, paths, unique};
 use crate::tools::create;
 
 fn go(args: &[&str]) -> Tool {
-    Tool::new(paths::cached("bin/kafka-go-client", "go.sh")).arg(Broker::shared().bootstrap()).args(args)
+    Tool::new(paths::cached("bin/kafka-go-client", "go.sh")).arg(Broker::shared().bootstrap_one()).args(args)
 }
 
 #[test]

@@ -66,6 +66,12 @@ pub fn python_on(broker: &Broker, program: &str, args: &[&str]) -> Tool {
         .args(args)
 }
 
+/// The ids of the shared broker's nodes.
+#[track_caller]
+pub fn nodes() -> Vec<String> {
+    python("admin.py", &["brokers"]).ok().out.split_whitespace().map(str::to_owned).collect()
+}
+
 /// Produces `values`, one record each, to one partition of a topic, and waits for the acknowledgements.
 #[track_caller]
 pub fn produce_on(broker: &Broker, topic: &str, partition: u32, values: &[String]) {

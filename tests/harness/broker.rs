@@ -1,11 +1,14 @@
 //! A broker to test: started on free ports with its own data directory, killed, stopped and started again.
 //!
+//! With `KLAMM_TEST_BROKERS=3` it is three nodes that keep everything three times, so that a suite written for one
+//! broker runs against a cluster: what happens to the broker happens to all nodes, at once.
 //! Invariant: [`Broker::start`] and [`Broker::restart`] return only when Metadata names the broker.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::cluster::{Cluster, Plan};
 use crate::process::{Process, Tool};
 use crate::{paths, ports, wire};
 
@@ -31,10 +34,18 @@ impl Peer {
     }
 }
 
+/// How many nodes a [`Broker`] is, by `KLAMM_TEST_BROKERS`. Topics have a replica on each, unless told otherwise.
+pub fn nodes() -> usize {
+    let Ok(text) = std::env::var("KLAMM_TEST_BROKERS") else { return 1 };
+    text.parse().ok().filter(|n| *n > 0).unwrap_or_else(|| panic!("KLAMM_TEST_BROKERS={text}: a number of nodes"))
+}
+
 /// A broker and its data directory.
 #[derive(Debug)]
 pub struct Broker {
     peer: Peer,
+    /// The nodes, where they are several; the fields below are not used then.
+    cluster: Option<Cluster>,
     address: String,
     admin: String,
     dir: PathBuf,
@@ -48,7 +59,39 @@ impl Broker {
     /// Starts the chosen broker with these settings on top of a few that every test wants.
     #[track_caller]
     pub fn start(settings: &[(&str, &str)]) -> Broker {
-        Broker::start_as(Peer::chosen(), settings, &[])
+        match nodes() {
+            1 => Broker::start_as(Peer::chosen(), settings, &[]),
+            nodes => Broker::start_nodes(nodes, settings),
+        }
+    }
+
+    /// Starts several nodes, with the settings that a single one would have but for the number of replicas.
+    #[track_caller]
+    fn start_nodes(nodes: usize, settings: &[(&str, &str)]) -> Broker {
+        let mut plan = Plan { nodes, takes_turns: false, ..Plan::default() };
+        let replicas = nodes.min(3).to_string();
+        let own = [
+            ("auto.create.topics.enable", "true"),
+            ("num.partitions", "1"),
+            ("offsets.topic.num.partitions", "5"),
+            ("default.replication.factor", &replicas),
+            ("offsets.topic.replication.factor", &replicas),
+        ];
+        for (key, value) in own.iter().chain(settings) {
+            plan = plan.set(key, value);
+        }
+        let cluster = Cluster::start(plan);
+        Broker {
+            peer: cluster.peer(),
+            address: cluster.bootstrap(),
+            admin: cluster.admin(0),
+            cluster: Some(cluster),
+            dir: PathBuf::new(),
+            settings: Vec::new(),
+            wrapper: Vec::new(),
+            process: None,
+            starts: 1,
+        }
     }
 
     /// Starts a broker of one kind; `wrapper` goes before its command line (`taskset -c 0`).
@@ -73,6 +116,7 @@ impl Broker {
         all.reverse();
         let mut broker = Broker {
             peer,
+            cluster: None,
             address: format!("127.0.0.1:{port}"),
             admin: format!("127.0.0.1:{admin}"),
             dir: paths::scratch_dir("broker"),
@@ -95,6 +139,7 @@ impl Broker {
         SHARED.get_or_init(|| match std::env::var("KLAMM_TEST_BOOTSTRAP") {
             Ok(address) => Broker {
                 peer: Peer::External,
+                cluster: None,
                 address,
                 admin: String::new(),
                 dir: std::env::var_os("KLAMM_TEST_DATA").map(PathBuf::from).unwrap_or_default(),
@@ -105,7 +150,7 @@ impl Broker {
             },
             Err(_) => {
                 let broker = Broker::start(&[("num.partitions", "3")]);
-                eprintln!("shared broker: {} data and log in {}", broker.address, broker.dir.display());
+                eprintln!("shared broker: {} data in {}", broker.address, broker.data().display());
                 broker
             }
         })
@@ -116,9 +161,19 @@ impl Broker {
         self.peer
     }
 
-    /// `host:port` for clients.
+    /// `host:port` for clients, of each node.
     pub fn bootstrap(&self) -> &str {
         &self.address
+    }
+
+    /// `host:port` for a client that is told of one node only: another one in each run.
+    pub fn bootstrap_one(&self) -> &str {
+        self.address.split(',').nth(self.some_node()).unwrap_or(&self.address)
+    }
+
+    /// A node, another one in each run.
+    fn some_node(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| std::process::id() as usize % cluster.ids().len())
     }
 
     /// `host:port` of the admin HTTP listener (Klamm only).
@@ -126,8 +181,11 @@ impl Broker {
         &self.admin
     }
 
-    /// The log directory with the topic folders.
+    /// The log directory with the topic folders, of one of the nodes.
     pub fn data(&self) -> PathBuf {
+        if let Some(cluster) = &self.cluster {
+            return cluster.data(self.some_node());
+        }
         if self.peer == Peer::External { self.dir.clone() } else { self.dir.join("data") }
     }
 
@@ -149,22 +207,34 @@ impl Broker {
 
     /// Whether the process still runs.
     pub fn alive(&mut self) -> bool {
+        if let Some(cluster) = &mut self.cluster {
+            return cluster.ids().into_iter().all(|id| cluster.alive(id));
+        }
         self.process.as_mut().is_some_and(|p| p.ended().is_none())
     }
 
     /// What the broker has logged since its last start.
     pub fn log(&self) -> String {
+        if let Some(cluster) = &self.cluster {
+            return cluster.ids().into_iter().map(|id| cluster.log(id)).collect();
+        }
         self.process.as_ref().map_or_else(String::new, |p| p.stdout() + &p.stderr())
     }
 
     /// Adds or replaces a setting for the next start.
     pub fn set(&mut self, key: &str, value: &str) {
+        if let Some(cluster) = &mut self.cluster {
+            return cluster.set(key, value);
+        }
         self.settings.retain(|(k, _)| k != key);
         self.settings.push((key.into(), value.into()));
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            return cluster.kill_all();
+        }
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
@@ -173,6 +243,10 @@ impl Broker {
     /// SIGTERM, then waits for the end; gives the exit code.
     #[track_caller]
     pub fn stop(&mut self) -> i32 {
+        if let Some(cluster) = &mut self.cluster {
+            let codes = cluster.stop_all();
+            return codes.iter().copied().find(|code| *code != codes[0]).unwrap_or(codes[0]);
+        }
         let mut process = self.process.take().expect("a running broker");
         process.signal("TERM");
         match process.wait(Duration::from_secs(60)) {
@@ -248,6 +322,9 @@ impl Broker {
 
     #[track_caller]
     fn launch(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            return cluster.launch_all();
+        }
         let mut process = self.command().start();
         self.starts += 1;
         let up = crate::wait::wait_for(Duration::from_secs(60), || {
@@ -266,6 +343,9 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
+        if self.cluster.is_some() {
+            return;
+        }
         if std::thread::panicking() {
             let log = tail(&self.log(), 40);
             eprintln!(

@@ -29,6 +29,8 @@ pub struct Plan {
     pub settings: Vec<(String, String)>,
     /// Whether each node has a host of its own; only inside of [`crate::isolated::isolated`].
     pub network: bool,
+    /// Whether it waits until no other cluster of this program runs (see [`turn`]).
+    pub takes_turns: bool,
 }
 
 impl Default for Plan {
@@ -49,6 +51,7 @@ impl Default for Plan {
             peer: Peer::chosen(),
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             network: false,
+            takes_turns: true,
         }
     }
 }
@@ -119,7 +122,7 @@ pub struct Cluster {
     plan: Plan,
     nodes: Vec<Node>,
     network: Option<Network>,
-    _turn: Turn,
+    _turn: Option<Turn>,
 }
 
 impl Cluster {
@@ -133,7 +136,7 @@ impl Cluster {
     /// Everything but the start of the nodes, so that their disks can be replaced first.
     #[track_caller]
     pub fn prepare(plan: Plan) -> Cluster {
-        let turn = turn();
+        let turn = plan.takes_turns.then(turn);
         let network = plan.network.then(|| Network::new(plan.nodes));
         let nodes = (0..plan.nodes).map(|id| {
             let hosts = network.as_ref().is_some_and(|n| n.proxies().is_none());
@@ -168,13 +171,19 @@ impl Cluster {
         if self.plan.peer == Peer::Apache {
             self.format_apache();
         }
+        self.launch_all();
+        self
+    }
+
+    /// Starts all nodes, none of which runs, and waits until each names all of them.
+    #[track_caller]
+    pub fn launch_all(&mut self) {
         for id in self.ids() {
             self.launch(id);
         }
         for id in self.ids() {
             self.until_up(id, self.plan.nodes);
         }
-        self
     }
 
     /// Which brokers these are.

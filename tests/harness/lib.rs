@@ -2,8 +2,8 @@
 //!
 //! A suite talks to a broker as its users do: over the network and through client programs. The broker is the
 //! `klamm` binary; `KLAMM_TEST_PEER=apache` starts Apache Kafka in its place (to check a suite against the
-//! original), `KLAMM_TEST_BOOTSTRAP=host:port` uses one that runs already. Invariant: no process started here
-//! outlives the test program, however that ends.
+//! original), `KLAMM_TEST_BROKERS=3` a cluster of so many nodes in place of one, `KLAMM_TEST_BOOTSTRAP=host:port` uses
+//! one that runs already. Invariant: no process started here outlives the test program, however that ends.
 
 pub mod broker;
 pub mod cluster;

@@ -1,9 +1,11 @@
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -58,7 +60,7 @@ public final class Apps {
             while (got < count && System.nanoTime() < end) {
                 for (ConsumerRecord<String, String> r : c.poll(Duration.ofMillis(200))) {
                     System.out.println("value " + r.value());
-                    got++;
+                    got.add(r.topic() + " " + r.value());
                     if (mode.equals("sync")) c.commitSync();
                     if (mode.equals("async")) {
                         CountDownLatch done = new CountDownLatch(1);
@@ -110,7 +112,7 @@ public final class Apps {
         }
     }
 
-    /** Subscribes by pattern and prints assignments and values until COUNT values are read. */
+    /** Subscribes by pattern and prints assignments and values until COUNT different values are read. */
     private static void regex(String bootstrap, String pattern, String group, int count) {
         try (KafkaConsumer<String, String> c = new KafkaConsumer<>(consumer(bootstrap, group, "earliest"))) {
             c.subscribe(Pattern.compile(pattern), new ConsumerRebalanceListener() {
@@ -124,9 +126,10 @@ public final class Apps {
                     System.out.println("assigned " + p);
                 }
             });
-            int got = 0;
+            // A rebalance brings what was not committed once more.
+            Set<String> got = new HashSet<>();
             long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
-            while (got < count && System.nanoTime() < end) {
+            while (got.size() < count && System.nanoTime() < end) {
                 for (ConsumerRecord<String, String> r : c.poll(Duration.ofMillis(100))) {
                     System.out.println("value " + r.topic() + " " + r.value());
                     got++;

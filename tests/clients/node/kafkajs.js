@@ -2,7 +2,7 @@
 'use strict';
 const assert = require('assert');
 const { Kafka, CompressionTypes, ConfigResourceTypes, logLevel } = require(process.env.KAFKAJS);
-const [bootstrap, topic] = process.argv.slice(2);
+const [bootstrap, topic, nodes] = process.argv.slice(2);
 const group = topic + '-g';
 
 async function eventually(what, probe) {
@@ -17,7 +17,7 @@ async function main() {
   const kafka = new Kafka({ clientId: 'kafkajs', brokers: [bootstrap], logLevel: logLevel.NOTHING, retry: { retries: 8 } });
   const admin = kafka.admin();
   await admin.connect();
-  assert.strictEqual((await admin.describeCluster()).brokers.length, 1);
+  assert.strictEqual((await admin.describeCluster()).brokers.length, Number(nodes));
   const created = { topic, numPartitions: 3, configEntries: [{ name: 'retention.ms', value: '3600000' }] };
   assert.strictEqual(await admin.createTopics({ topics: [created], waitForLeaders: true }), true);
   assert.strictEqual(await admin.createTopics({ topics: [created] }), false, 'a second creation changes nothing');

@@ -20,7 +20,7 @@ admin = AdminClient({"bootstrap.servers": bootstrap})
 
 
 def create(topic, partitions, *configs):
-    new = NewTopic(topic, num_partitions=int(partitions), replication_factor=1, config=dict(c.split("=", 1) for c in configs))
+    new = NewTopic(topic, num_partitions=int(partitions), config=dict(c.split("=", 1) for c in configs))
     admin.create_topics([new])[topic].result(30)
     # The answer may come before the partitions take requests.
     probe = offsets("none")
@@ -71,7 +71,7 @@ def millis():
     print(int(moment() * 1000))
 
 
-def tour(topic):
+def tour(topic, brokers):
     """Create, describe, configure, grow, look at groups and offsets, delete."""
     create(topic, 2, "retention.ms=5000000")
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
@@ -95,7 +95,7 @@ def tour(topic):
     while len(admin.list_topics(topic, timeout=10).topics[topic].partitions) != 4:
         assert time.time() < deadline, "four partitions"
     cluster = admin.describe_cluster().result(30)
-    assert cluster.cluster_id and len(cluster.nodes) == 1, cluster
+    assert cluster.cluster_id and len(cluster.nodes) == int(brokers), cluster
     described = admin.describe_topics(TopicCollection([topic]))[topic].result(30)
     assert len(described.partitions) == 4 and described.topic_id is not None
     group = topic + "-g"

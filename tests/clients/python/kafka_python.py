@@ -12,9 +12,9 @@ bootstrap, topic = sys.argv[1], sys.argv[2]
 group = topic + "-g"
 
 admin = KafkaAdminClient(bootstrap_servers=bootstrap)
-admin.create_topics([NewTopic(name=topic, num_partitions=2, replication_factor=1, topic_configs={"retention.ms": "7000000"})])
+admin.create_topics([NewTopic(name=topic, num_partitions=2, replication_factor=-1, topic_configs={"retention.ms": "7000000"})])
 try:
-    admin.create_topics([NewTopic(name=topic, num_partitions=2, replication_factor=1)])
+    admin.create_topics([NewTopic(name=topic, num_partitions=2, replication_factor=-1)])
     raise AssertionError("created twice")
 except TopicAlreadyExistsError:
     pass
