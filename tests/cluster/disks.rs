@@ -1,7 +1,9 @@
 //! Disks that are full or slow.
 //!
 //! Full: one broker's data lies on a small tmpfs with a ballast file that is removed later. Slow: `strace` makes every
-//! write and sync of files of one broker take a second longer, which leaves its sockets as they are.
+//! write and sync of files of one broker take longer than `replica.lag.time.max.ms`, which leaves its sockets as they
+//! are. With less it would be in sync by Kafka's rules whenever it has caught up to where the leader was a moment ago,
+//! and everybody would wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use klamm_tests::isolated::{isolated, small_disk};
 use klamm_tests::{Cluster, Peer, Plan, Process, Tool, wait_for};
 
 use crate::history::{History, Outcome};
-use crate::judge::{judge, seed};
+use crate::judge::{figure, judge, seed};
 use crate::kills::pass;
 use crate::view::View;
 use crate::workload::Load;
@@ -73,12 +75,16 @@ fn p99(history: &History, from_ms: u64, to_ms: u64) -> u32 {
     times.get(times.len() * 99 / 100).copied().unwrap_or(0)
 }
 
+/// How much longer a slow disk takes, and how far behind a replica may be to count as in sync.
+const DELAY: Duration = Duration::from_secs(3);
+const LAG: Duration = Duration::from_secs(2);
+
 /// Makes a process's file writes slow until dropped; `None` when that is not permitted or `strace` not there.
 fn slow_disk(pid: u32) -> Option<Process> {
     let calls = "pwrite64,pwritev,pwritev2,fdatasync,fsync,sync_file_range";
     let mut strace = Tool::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
-        .args(["-e", &format!("inject={calls}:delay_enter=1s"), "-p", &pid.to_string()])
+        .args(["-e", &format!("inject={calls}:delay_enter={}ms", DELAY.as_millis()), "-p", &pid.to_string()])
         .start();
     let traced = wait_for(Duration::from_secs(5), || {
         if strace.ended().is_some() {
@@ -98,7 +104,7 @@ fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
         return;
     }
     let seed = seed();
-    let mut cluster = Cluster::start(Plan::default().set("replica.lag.time.max.ms", "2000"));
+    let mut cluster = Cluster::start(Plan::default().set("replica.lag.time.max.ms", &LAG.as_millis().to_string()));
     let view = View::of(&cluster);
     view.create(&mut cluster, "slow", 3, &[]);
     let load = Load { rate: 300, members: 0, ..Load::new("slow", 3, seed) };
@@ -127,7 +133,12 @@ fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
     let led: Vec<i32> =
         view.partitions(&mut cluster, "slow").values().filter(|p| p.leader == victim as i32).map(|p| p.index).collect();
     let slow_from = running.now_ms() + 1000;
-    pass(Duration::from_secs(6));
+    let mut back = 0;
+    for _ in 0..figure(6, 30) {
+        pass(Duration::from_secs(1));
+        let partitions = view.partitions(&mut cluster, "slow");
+        back += partitions.values().filter(|p| !led.contains(&p.index) && p.isr.contains(&(victim as i32))).count();
+    }
     let slow_until = running.now_ms();
     strace.kill();
     let rejoined = view.until_in_sync(&mut cluster, Duration::from_secs(60));
@@ -137,7 +148,7 @@ fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
         &view,
         running,
         &format!(
-            "a follower's file writes 1 s slower by strace: out of the ISRs after {shrunk:.1?}, back {rejoined:.1?} after"
+            "a follower's file writes {DELAY:?} slower by strace: out of the ISRs after {shrunk:.1?}, back {rejoined:.1?} after"
         ),
     );
     let others = History {
@@ -149,4 +160,7 @@ fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
         "figures R12 slow disk: p99 of the partitions led by others {before} ms before, {during} ms with it out of the ISR"
     );
     assert!(out.is_some(), "a replica that lags stays in the ISR");
+    assert_eq!(back, 0, "it is in an ISR again although it lags");
+    // Waiting for it would take as long as its disk.
+    assert!(during <= (2 * before).max(1000), "others wait for the slow disk: {during} ms, {before} ms without it");
 }

@@ -43,20 +43,31 @@ async fn create(bootstrap: String, enough: Arc<AtomicBool>) -> Vec<String> {
 
 /// Takes a voter's seat away and waits until all three sit again. Says whether the seat was taken.
 #[track_caller]
-fn unseat(view: &View, cluster: &mut Cluster, controller: usize, voter: usize) -> Result<(), String> {
+fn unseat(view: &View, cluster: &mut Cluster, voter: usize) -> Result<(), String> {
     let id = i32::try_from(voter).expect("a small id");
-    let quorum = view.quorum(cluster, controller).expect("the quorum");
-    let sits = quorum.current_voters.iter().find(|v| v.replica_id == id).expect("a voter");
-    let request =
-        RemoveRaftVoterRequest { cluster_id: None, voter_id: id, voter_directory_id: sits.replica_directory_id };
-    let answer = view.ask(&cluster.address(controller), &request);
+    let mut taken = Err(String::new());
+    // A controller that is asked to take its own seat hands over and says so: the next one is asked then.
+    for _ in 0..3 {
+        let controller = view.controller(cluster);
+        let Some(quorum) = view.quorum(cluster, controller) else { continue };
+        let Some(sits) = quorum.current_voters.iter().find(|v| v.replica_id == id) else { break };
+        let request =
+            RemoveRaftVoterRequest { cluster_id: None, voter_id: id, voter_directory_id: sits.replica_directory_id };
+        taken = match view.ask(&cluster.address(controller), &request) {
+            Ok(answer) if answer.error_code == 0 => Ok(()),
+            Ok(answer) => Err(format!("controller {controller}: {} {:?}", answer.error_code, answer.error_message)),
+            Err(error) => Err(format!("controller {controller}: {error}")),
+        };
+        if taken.is_ok() {
+            break;
+        }
+    }
     klamm_tests::eventually("three voters", 60, || {
         let (controller, _) = view.controller_now(cluster)?;
         let voters = view.quorum(cluster, controller)?.current_voters;
         (voters.len() == 3).then_some(())
     });
-    let answer = answer.map_err(|e| e.to_string())?;
-    if answer.error_code == 0 { Ok(()) } else { Err(format!("{} {:?}", answer.error_code, answer.error_message)) }
+    taken
 }
 
 #[test]
@@ -78,9 +89,9 @@ fn no_decision_is_lost_when_voters_are_killed_paused_and_wiped() {
         let victim = if random.chance(600) { controller } else { random.below(3) as usize };
         if cluster.peer() == Peer::Klamm && round % 4 == 1 {
             // A voter loses its seat; it gets it back by itself, since its id is among the lowest.
-            match unseat(&view, &mut cluster, controller, victim) {
+            match unseat(&view, &mut cluster, victim) {
                 Ok(()) => reseated += 1,
-                Err(why) => println!("voter {victim} kept its seat, controller {controller}: {why}"),
+                Err(why) => println!("voter {victim} kept its seat, {why}"),
             }
         } else if random.chance(300) {
             cluster.pause(victim);
