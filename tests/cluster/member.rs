@@ -7,8 +7,9 @@ use bytes::Bytes;
 use klamm_client::admin::offsets::OffsetSpec;
 use klamm_client::group::{GroupConsumer, GroupOptions};
 use klamm_client::{Client, Consumer, ConsumerOptions, Producer, ProducerOptions, ProducerRecord, TopicPartition};
-use klamm_tests::{Broker, Tool};
+use klamm_tests::{Broker, Cluster, Plan, Tool};
 
+use crate::view::View;
 use crate::workload::options;
 
 async fn write(client: &Client, value: &'static str) {
@@ -83,5 +84,83 @@ fn a_member_comes_back_when_its_coordinator_was_away_for_longer_than_its_session
             while read(&mut member).await != "after" {}
         });
         assert!(after.await.is_ok(), "the member never came back");
+    });
+}
+
+/// A member of the group `kept`, which reads from the beginning and commits nothing.
+fn member(client: &Client, session: Duration) -> GroupConsumer {
+    let group = GroupOptions {
+        session_timeout: session,
+        rebalance_timeout: Duration::from_secs(10),
+        heartbeat_interval: Duration::from_millis(200),
+        auto_commit_interval: None,
+        start: OffsetSpec::Earliest,
+        ..Default::default()
+    };
+    GroupConsumer::new(client, "kept", ["kept".into()], group, ConsumerOptions::default())
+}
+
+async fn write_to_both(client: &Client, value: &'static str) {
+    let producer = Producer::start(client, ProducerOptions::default()).expect("good options");
+    for partition in [0, 1] {
+        let value = Some(Bytes::from(value));
+        let record = ProducerRecord { topic: "kept".into(), partition: Some(partition), value, ..Default::default() };
+        producer.send(record).await.expect("sent");
+    }
+    producer.flush().await.expect("written");
+}
+
+#[test]
+fn a_member_that_comes_back_into_its_generation_reads_nothing_twice() {
+    let mut plan = Plan { nodes: 1, ..Plan::default() }.set("group.min.session.timeout.ms", "1000");
+    for one in ["default.replication.factor", "min.insync.replicas", "offsets.topic.replication.factor"] {
+        plan = plan.set(one, "1");
+    }
+    let mut cluster = Cluster::start(plan);
+    let view = View::of(&cluster);
+    view.create(&mut cluster, "kept", 2, &[]);
+    let mut quick = options();
+    quick.connection.request_timeout = Duration::from_millis(500);
+    quick.connection.connect_timeout = Duration::from_millis(500);
+    let session = Duration::from_millis(1500);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let limit = Duration::from_secs(30);
+    let (client, mut follower) = runtime.block_on(async {
+        let client = Client::connect(&cluster.bootstrap(), quick).await.expect("a broker");
+        write_to_both(&client, "once").await;
+        // The group's leader comes first, and is gone without a word once the follower has its partition: it does not
+        // join again, so the group keeps its generation.
+        let mut leader = member(&client, Duration::from_secs(60));
+        while !leader.is_member() {
+            let _ = leader.poll(1).await;
+        }
+        let mut follower = member(&client, session);
+        let joined = async {
+            while leader.assignment().len() != 1 || !follower.positions().values().eq([&1]) {
+                let _ = tokio::join!(
+                    tokio::time::timeout(Duration::from_millis(500), leader.poll(1)),
+                    tokio::time::timeout(Duration::from_millis(500), follower.poll(1))
+                );
+            }
+        };
+        tokio::time::timeout(limit, joined).await.expect("one partition each, and the follower's is read");
+        (client, follower)
+    });
+    let generation = follower.generation();
+    cluster.kill(0);
+    // It gives up after a session, and then asks for its place until it has it.
+    runtime.block_on(async {
+        let away = tokio::time::Instant::now() + 2 * session;
+        while tokio::time::Instant::now() < away || follower.is_member() {
+            let _ = tokio::time::timeout(Duration::from_millis(300), follower.poll(1)).await;
+        }
+    });
+    cluster.launch(0);
+    cluster.until_up(0, 1);
+    runtime.block_on(async {
+        write_to_both(&client, "then").await;
+        let next = tokio::time::timeout(limit, read(&mut follower)).await.expect("read in time");
+        assert_eq!(follower.generation(), generation, "the group has kept its generation");
+        assert_eq!(next, "then", "it had read the one before already");
     });
 }

@@ -61,6 +61,16 @@ pub struct GroupConsumer {
     /// Set on the leader: what it assigned by.
     partition_counts: Option<BTreeMap<String, i32>>,
     committed: BTreeMap<TopicPartition, i64>,
+    left: Option<Left>,
+}
+
+/// Where a member was when it gave up its place. A coordinator that could not be reached for a whole session may have
+/// kept the place: who comes back into the same generation goes on from there, since nobody else can have had the
+/// partitions meanwhile, rather than from what was committed last.
+struct Left {
+    membership: Membership,
+    positions: BTreeMap<TopicPartition, i64>,
+    committed: BTreeMap<TopicPartition, i64>,
 }
 
 enum State {
@@ -105,6 +115,7 @@ impl GroupConsumer {
             metadata_due: Instant::now(),
             partition_counts: None,
             committed: BTreeMap::new(),
+            left: None,
         }
     }
 
@@ -206,8 +217,11 @@ impl GroupConsumer {
 
     fn give_up(&mut self) {
         self.state = State::Outside;
+        let (positions, committed) = (self.consumer.positions(), std::mem::take(&mut self.committed));
+        if !positions.is_empty() {
+            self.left = Some(Left { membership: self.member.membership.clone(), positions, committed });
+        }
         self.consumer.assign([]);
-        self.committed.clear();
     }
 
     async fn join(&mut self) -> Result<()> {
@@ -223,6 +237,14 @@ impl GroupConsumer {
             .flat_map(|(topic, partitions)| partitions.iter().map(move |p| TopicPartition::new(topic, *p)))
             .collect();
         tracing::debug!(group = %self.member.group, partitions = held.len(), "joined");
+        if let Some(left) = self.left.take()
+            && left.membership == self.member.membership
+            && left.positions.keys().eq(&held)
+        {
+            self.committed = left.committed;
+            self.consumer.assign(left.positions);
+            return Ok(());
+        }
         let positions = self.start_positions(&held).await;
         match positions {
             Ok(positions) => {
