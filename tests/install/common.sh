@@ -32,8 +32,9 @@ once() {
     flock 9
     [ -e "$stamp" ] && exit 0
     say "$name …"
-    # Its own shell: `set -e` is off inside a function whose result is tested.
-    if ! (set -e; "$3") >"$log" 2>&1; then :; fi
+    # In the background: `set -e` is off in whatever is run to have its result tested, however deep.
+    (set -e; "$3") >"$log" 2>&1 &
+    wait $! || :
     if [ ! -e "$stamp.done" ]; then
       say "$name failed; the end of $log:"
       tail -20 "$log" >&2

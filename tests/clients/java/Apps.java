@@ -60,7 +60,7 @@ public final class Apps {
             while (got < count && System.nanoTime() < end) {
                 for (ConsumerRecord<String, String> r : c.poll(Duration.ofMillis(200))) {
                     System.out.println("value " + r.value());
-                    got.add(r.topic() + " " + r.value());
+                    got++;
                     if (mode.equals("sync")) c.commitSync();
                     if (mode.equals("async")) {
                         CountDownLatch done = new CountDownLatch(1);
@@ -132,7 +132,7 @@ public final class Apps {
             while (got.size() < count && System.nanoTime() < end) {
                 for (ConsumerRecord<String, String> r : c.poll(Duration.ofMillis(100))) {
                     System.out.println("value " + r.topic() + " " + r.value());
-                    got++;
+                    got.add(r.topic() + " " + r.value());
                 }
                 c.commitSync(Map.<TopicPartition, OffsetAndMetadata>of());
             }
