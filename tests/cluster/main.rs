@@ -4,6 +4,7 @@
 //! Apache Kafka in Klamm's place. docs/faults.md says what each test does.
 
 mod checker;
+mod deletions;
 mod disks;
 mod example;
 mod failover;
@@ -16,7 +17,9 @@ mod partitions;
 mod pauses;
 mod posing;
 mod quorum;
+mod racks;
 mod rolling;
+mod strangers;
 mod unclean;
 mod view;
 mod workload;

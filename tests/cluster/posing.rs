@@ -83,7 +83,7 @@ fn visible_end(address: &str, topic: &str) -> i64 {
     answer.topics[0].partitions[0].offset
 }
 
-async fn write(bootstrap: &str, topic: &str, value: &'static str, acks: Acks) {
+pub async fn write(bootstrap: &str, topic: &str, value: &'static str, acks: Acks) {
     let client = Client::connect(bootstrap, options()).await.expect("a cluster");
     let settings = ProducerOptions { acks, idempotent: acks == Acks::All, ..Default::default() };
     let producer = Producer::start(&client, settings).expect("good options");
@@ -143,7 +143,7 @@ fn nothing_counts_as_held_because_a_client_says_that_it_is_a_replica() {
     assert_eq!(view.run(read(&cluster.bootstrap(), topic, 2)), ["first", "second"]);
 }
 
-async fn read(bootstrap: &str, topic: &str, count: usize) -> Vec<String> {
+pub async fn read(bootstrap: &str, topic: &str, count: usize) -> Vec<String> {
     let client = Client::connect(bootstrap, options()).await.expect("a cluster");
     let mut consumer = Consumer::new(&client, ConsumerOptions::default());
     consumer.assign([(TopicPartition::new(topic, 0), 0)]);

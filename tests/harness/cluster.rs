@@ -295,6 +295,21 @@ impl Cluster {
         }
     }
 
+    /// Waits until a node ends that refuses to run; gives its exit code and what it has logged.
+    #[track_caller]
+    pub fn ended(&mut self, id: usize) -> (i32, String) {
+        let mut process = self.nodes[id].process.take().expect("a node that was started");
+        let status = process.wait(UP);
+        let log = process.stdout() + &process.stderr();
+        let status = status.unwrap_or_else(|| panic!("node {id} still runs:\n{}", tail(&log, 40)));
+        (status.code().unwrap_or(-1), log)
+    }
+
+    /// The file that a node takes its configuration from.
+    pub fn properties(&self, id: usize) -> PathBuf {
+        self.nodes[id].dir.join("server.properties")
+    }
+
     /// Asks all nodes to stop at once; gives their exit codes.
     #[track_caller]
     pub fn stop_all(&mut self) -> Vec<i32> {
@@ -381,10 +396,6 @@ impl Cluster {
             named.and_then(|n| usize::try_from(n).ok()).filter(|n| *n >= brokers).map(|_| true)
         });
         assert!(up == Some(true), "node {id} on {address} did not come up:\n{}", tail(&self.log(id), 40));
-    }
-
-    fn properties(&self, id: usize) -> PathBuf {
-        self.nodes[id].dir.join("server.properties")
     }
 
     fn write_properties(&self, id: usize) {

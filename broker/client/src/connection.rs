@@ -41,6 +41,9 @@ pub struct ConnectionOptions {
     pub in_flight_max: usize,
     /// TLS; plain text without.
     pub tls: Option<Tls>,
+    /// The cluster's id and the node that is meant. Another that answers in its place refuses, if it knows of this
+    /// (KIP-1242).
+    pub meant: Option<(String, i32)>,
 }
 
 impl Default for ConnectionOptions {
@@ -52,6 +55,7 @@ impl Default for ConnectionOptions {
             frame_bytes_max: 128 << 20,
             in_flight_max: 128,
             tls: None,
+            meant: None,
         }
     }
 }
@@ -249,9 +253,12 @@ impl Connection {
     /// Asks for the version table. A broker that doesn't know our version answers in version 0 and
     /// names the newest it knows; then one more round settles it.
     async fn negotiate(&self) -> Result<Versions> {
+        let meant = self.shared.options.meant.clone();
         let request = ApiVersionsRequest {
             client_software_name: "klamm".to_owned(),
             client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            node_id: meant.as_ref().map_or(-1, |(_, node)| *node),
+            cluster_id: meant.map(|(cluster, _)| cluster),
             ..Default::default()
         };
         let mut version = ApiVersionsRequest::MAX_VERSION;

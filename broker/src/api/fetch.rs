@@ -239,6 +239,11 @@ fn read_all(cx: &Context<'_>, session: &mut Session, limits: &Limits, fresh: boo
         }
         let bytes = data.records.as_ref().map_or(0, |records| records.len() as i64);
         read.bytes += bytes;
+        // A follower that keeps what was deleted here is told at once: only then it may join the ISR.
+        let follower = matches!(limits.reader, Reader::Follower { .. });
+        read.due |= follower
+            && wanted.wants.log_start_offset < data.log_start_offset
+            && wanted.told.is_none_or(|told| told.log_start != data.log_start_offset);
         read.due |= data.error_code != 0
             || data.diverging_epoch != EpochEndOffset::default()
             || data.preferred_read_replica >= 0;

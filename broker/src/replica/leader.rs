@@ -335,14 +335,15 @@ impl Leader {
         self.followers.iter().filter(holds).max_by_key(|f| (f.log_end, -f.id)).map(|f| f.id)
     }
 
-    /// Proposes to take `id` into the ISR if it has caught up.
-    pub fn expansion(&mut self, id: i32, live: &LiveBrokers) -> Option<Proposal> {
+    /// Proposes to take `id` into the ISR if it has caught up: with what was written, and with what was deleted, or
+    /// deleted records would be back when it leads. This log starts at `log_start`.
+    pub fn expansion(&mut self, id: i32, log_start: i64, live: &LiveBrokers) -> Option<Proposal> {
         if self.pending.is_some() || self.assigned.isr.contains(&id) {
             return None;
         }
         let follower = self.followers.iter().find(|f| f.id == id)?;
         let in_sync = follower.log_end >= self.high_watermark && follower.log_end >= self.epoch_start;
-        if !in_sync || !may_join(follower, live) {
+        if !in_sync || follower.log_start < log_start || !may_join(follower, live) {
             return None;
         }
         let mut isr = self.assigned.isr.clone();

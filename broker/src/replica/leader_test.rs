@@ -74,7 +74,7 @@ fn below_min_isr_nothing_is_committed() {
     assert_eq!(leader.on_append(110, &live()), 80);
     // A replica that is about to join makes no difference until the controller has agreed.
     fetch(&mut leader, 2, 110, 0).unwrap();
-    let proposal = leader.expansion(2, &live()).unwrap();
+    let proposal = leader.expansion(2, 0, &live()).unwrap();
     assert_eq!(leader.advance(&live()), 80);
     let done = Verdict::Done { leader_epoch: 5, partition_epoch: 8, isr: vec![1, 2], recovering: false };
     assert_eq!(leader.on_verdict(proposal.id, done), After::Settled);
@@ -86,11 +86,11 @@ fn who_joins_must_have_all_that_is_committed_and_all_of_earlier_epochs() {
     let mut leader = leader(&[1], 1);
     assert_eq!(leader.on_append(110, &live()), 110);
     fetch(&mut leader, 2, 109, 0).unwrap();
-    assert_eq!(leader.expansion(2, &live()), None, "below the high watermark");
+    assert_eq!(leader.expansion(2, 0, &live()), None, "below the high watermark");
     fetch(&mut leader, 2, 110, 1).unwrap();
-    let proposal = leader.expansion(2, &live()).unwrap();
+    let proposal = leader.expansion(2, 0, &live()).unwrap();
     assert_eq!((proposal.partition_epoch, proposal.isr.clone()), (7, vec![(1, -1), (2, 20)]));
-    assert_eq!(leader.expansion(3, &live()), None, "one proposal at a time");
+    assert_eq!(leader.expansion(3, 0, &live()), None, "one proposal at a time");
     // While the controller thinks about it, the newcomer counts already.
     assert_eq!(leader.on_append(120, &live()), 110);
     assert_eq!(leader.on_verdict(proposal.id, Verdict::Refused(ErrorCode::IneligibleReplica)), After::Settled);
@@ -98,7 +98,17 @@ fn who_joins_must_have_all_that_is_committed_and_all_of_earlier_epochs() {
 
     let mut behind = Leader::new(1, assigned(&[1, 3], 7), rules(1), 100, 80, 0);
     fetch(&mut behind, 2, 90, 0).unwrap();
-    assert_eq!(behind.expansion(2, &live()), None, "below the start of the epoch");
+    assert_eq!(behind.expansion(2, 0, &live()), None, "below the start of the epoch");
+}
+
+#[test]
+fn who_still_has_deleted_records_cannot_join() {
+    let mut leader = leader(&[1], 1);
+    let progress = |log_start| Progress { follower: 2, broker_epoch: 20, fetch_offset: 100, log_start };
+    leader.on_fetch(progress(40), 100, 0, &live()).unwrap();
+    assert_eq!(leader.expansion(2, 50, &live()), None);
+    leader.on_fetch(progress(50), 100, 0, &live()).unwrap();
+    assert!(leader.expansion(2, 50, &live()).is_some());
 }
 
 #[test]
@@ -106,9 +116,9 @@ fn the_fenced_and_the_reborn_cannot_join() {
     let mut leader = leader(&[1], 1);
     fetch(&mut leader, 2, 100, 0).unwrap();
     let fenced: LiveBrokers = [(1, 10)].into();
-    assert_eq!(leader.expansion(2, &fenced), None);
+    assert_eq!(leader.expansion(2, 0, &fenced), None);
     let reborn: LiveBrokers = [(1, 10), (2, 21)].into();
-    assert_eq!(leader.expansion(2, &reborn), None);
+    assert_eq!(leader.expansion(2, 0, &reborn), None);
     let old = Progress { follower: 2, broker_epoch: 20, fetch_offset: 100, log_start: 0 };
     assert_eq!(leader.on_fetch(old, 100, 0, &reborn), Err(ErrorCode::NotLeaderOrFollower));
     let stranger = Progress { follower: 9, ..old };
@@ -125,7 +135,7 @@ fn a_fetch_that_does_not_say_in_which_life_counts_for_nothing() {
     assert_eq!(leader.high_watermark(), 105);
     let nameless = Progress { follower: 3, ..nameless };
     assert_eq!(leader.on_fetch(nameless, 110, 0, &live()), Err(ErrorCode::NotLeaderOrFollower));
-    assert_eq!(leader.expansion(3, &live()), None);
+    assert_eq!(leader.expansion(3, 0, &live()), None);
 }
 
 #[test]
@@ -176,7 +186,7 @@ fn an_answer_to_an_older_proposal_changes_nothing() {
 fn a_version_conflict_waits_for_the_controllers_news() {
     let mut leader = leader(&[1], 1);
     fetch(&mut leader, 2, 100, 0).unwrap();
-    let proposal = leader.expansion(2, &live()).unwrap();
+    let proposal = leader.expansion(2, 0, &live()).unwrap();
     let refused = Verdict::Refused(ErrorCode::InvalidUpdateVersion);
     assert_eq!(leader.on_verdict(proposal.id, refused), After::Settled);
     // The expansion may have been made: the newcomer counts until we know.

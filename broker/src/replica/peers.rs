@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use klamm_client::{Connection, ConnectionOptions};
+use klamm_protocol::ErrorCode;
 
 use super::fetcher::{Boxed, Link, Peers};
 use crate::broker::Broker;
@@ -29,12 +30,29 @@ impl Peers for ByImage {
                 connect_timeout: CONNECT_TIMEOUT,
                 in_flight_max: 1,
                 tls: broker.tls.client(&broker.config.inter_broker_listener),
+                meant: Some((broker.controller.cluster_id().to_string(), id)),
                 ..ConnectionOptions::default()
             };
             drop(broker);
             let address = HostPort { host: node.host, port }.to_string();
-            let connection = Connection::open(&address, options).await.map_err(|e| e.to_string())?;
+            let connection = Connection::open(&address, options).await.map_err(|error| {
+                if error.code() == Some(ErrorCode::RebootstrapRequired) {
+                    self.wrong_node(id, &address);
+                }
+                error.to_string()
+            })?;
             Ok(Box::new(connection) as Box<dyn Link>)
         })
+    }
+}
+
+impl ByImage {
+    /// Who answers at the address of a broker says that it is another: `advertised.listeners` of one of the two is wrong.
+    fn wrong_node(&self, id: i32, address: &str) {
+        let Some(broker) = self.0.upgrade() else { return };
+        if let Some(held_back) = broker.complaints.due(&format!("address {address}"), broker.clock.now_ms()) {
+            let why = "another node or cluster answers there; see its advertised.listeners";
+            tracing::warn!(broker = id, address, why, held_back, "nothing is fetched from a broker's address");
+        }
     }
 }

@@ -295,8 +295,9 @@ impl Partition {
         if fetch.fresh {
             let live = self.around.live.read().clone();
             leader.on_fetch(progress, end, now_ms, &live).map_err(FollowerRefused::Code)?;
-            proposes = leader.expansion(progress.follower, &live).is_some();
-            low = Some(leader.low_watermark(state.log.log_start_offset(), &live));
+            let log_start = state.log.log_start_offset();
+            proposes = leader.expansion(progress.follower, log_start, &live).is_some();
+            low = Some(leader.low_watermark(log_start, &live));
             reached = leader.high_watermark();
         }
         let read = state.log.read(offset, fetch.max_bytes, end, fetch.min_one);
