@@ -4,4 +4,5 @@ mod checker;
 mod hangup;
 mod kills;
 mod offsets;
+mod signals;
 mod torn;
