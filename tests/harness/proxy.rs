@@ -68,7 +68,8 @@ impl Proxies {
 }
 
 fn carry(state: &Arc<State>, near: TcpStream, node: usize, behind: SocketAddr) {
-    let from = near.peer_addr().ok().map_or(CLIENT, |peer| owner(state, peer.port()));
+    let ends = near.peer_addr().and_then(|peer| near.local_addr().map(|own| (peer.port(), own.port())));
+    let from = ends.map_or(CLIENT, |ends| owner(state, ends));
     // Nobody there: the connection ends, which is what its maker would have seen.
     let Ok(far) = TcpStream::connect_timeout(&behind, Duration::from_secs(2)) else { return };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
@@ -93,23 +94,31 @@ fn pump(state: &State, mut source: TcpStream, mut sink: TcpStream, from: usize, 
     }
 }
 
-/// Which node's process holds the socket with this local port; the test program's own are the clients.
-fn owner(state: &State, port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let inode = table.lines().skip(1).find_map(|line| {
-        let mut words = line.split_whitespace();
-        let local = words.nth(1)?;
-        let own = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()? == port;
-        // Local address, remote address, state, queues, timer, retransmits, user, timeout, inode.
-        own.then(|| words.nth(7).map(|inode| format!("socket:[{inode}]"))).flatten()
-    });
-    let Some(inode) = inode else { return CLIENT };
+/// Which node's process holds the socket between these ports; the test program's own are the clients.
+fn owner(state: &State, ends: (u16, u16)) -> usize {
+    // The kernel gives the table out in pieces: one that changes meanwhile may lack a line.
+    let Some(inode) = (0..20).find_map(|_| inode(ends)) else { return CLIENT };
+    let inode = format!("socket:[{inode}]");
     let pids = state.pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let holds = |pid: &u32| {
         let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         files.filter_map(|f| std::fs::read_link(f.path()).ok()).any(|link| link.as_os_str() == inode.as_str())
     };
     pids.iter().find(|(_, pid)| holds(pid)).map_or(CLIENT, |(node, _)| *node)
+}
+
+/// The number of the socket with this local and this remote port. Others have the same local port: connections to
+/// elsewhere, and those that are over and belong to nobody.
+fn inode((local, remote): (u16, u16)) -> Option<u64> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    table.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace();
+        let mut port = |skip| u16::from_str_radix(words.nth(skip)?.rsplit(':').next()?, 16).ok();
+        let ends = (port(1)?, port(0)?);
+        // State, queues, timer, retransmits, user, timeout, inode.
+        let inode = words.nth(6)?.parse().ok()?;
+        (ends == (local, remote) && inode != 0).then_some(inode)
+    })
 }
 
 #[cfg(test)]
