@@ -3,6 +3,7 @@
 //! `KLAMM_LONG=1` runs the long figures, `KLAMM_CLUSTER_SEED` repeats a run's choices, `KLAMM_TEST_PEER=apache` puts
 //! Apache Kafka in Klamm's place. docs/faults.md says what each test does.
 
+mod balance;
 mod checker;
 mod deletions;
 mod disks;

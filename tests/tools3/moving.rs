@@ -2,7 +2,7 @@
 
 use klamm_tests::{Tool, assert_contains, eventually, paths};
 
-use crate::{cluster, create, java, kcat, partitions, produce};
+use crate::{cluster, create, java, kcat, klamm, partitions, produce, whole_again};
 
 const REASSIGN: &str = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand";
 
@@ -58,4 +58,101 @@ fn a_tool_that_fetches_as_a_replica_finds_all_copies_alike() {
     });
     running.kill();
     assert!(!reports.contains("doesn't match"), "{reports}");
+}
+
+/// The replicas of each partition that a file asks for.
+#[track_caller]
+fn asked(file: &str) -> Vec<(i64, Vec<String>)> {
+    let file: serde_json::Value = serde_json::from_str(file).unwrap_or_else(|e| panic!("{e}: {file}"));
+    let partitions = file["partitions"].as_array().cloned().unwrap_or_default();
+    let mut asked: Vec<_> = partitions
+        .iter()
+        .map(|p| {
+            let ids = p["replicas"].as_array().cloned().unwrap_or_default();
+            let mut ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            ids.sort();
+            (p["partition"].as_i64().unwrap_or(-1), ids)
+        })
+        .collect();
+    asked.sort();
+    asked
+}
+
+#[test]
+fn a_plan_of_klamms_is_carried_out_and_verified_by_apaches_tool() {
+    let cluster = cluster();
+    let topic = create(&cluster, "ours", "0:1,0:2,0:1,1:0");
+    produce(&cluster, &topic, 0, 1000);
+    let planned = klamm(&cluster, &format!("reassign plan --topics {topic} --drain 0 -o json")).ok();
+    assert_eq!(asked(&planned.out).len(), 4, "{planned}");
+    let dir = paths::scratch_dir("ours");
+    let file = dir.join("plan.json");
+    std::fs::write(&file, &planned.out).expect("the plan");
+    let file = file.display();
+    java(&cluster, REASSIGN, &format!("--reassignment-json-file {file} --execute")).ok().expect("Successfully started");
+    eventually("the moves are complete", 30, || {
+        let verified = java(&cluster, REASSIGN, &format!("--reassignment-json-file {file} --verify")).ok();
+        (verified.out.matches("is completed").count() == 4).then_some(())
+    });
+    let rows = partitions(&cluster, &topic);
+    assert!(rows.iter().all(|(_, replicas, _)| *replicas == ["1", "2"]), "{rows:?}");
+    klamm(&cluster, &format!("reassign execute {file}")).ok().expect("nothing to move");
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+#[test]
+fn a_plan_of_apaches_tool_is_carried_out_by_klamm() {
+    let cluster = cluster();
+    let topic = create(&cluster, "theirs", "0:1,0:1,0:1");
+    produce(&cluster, &topic, 0, 1000);
+    let dir = paths::scratch_dir("theirs");
+    let topics = dir.join("topics.json");
+    std::fs::write(&topics, format!(r#"{{"version":1,"topics":[{{"topic":"{topic}"}}]}}"#)).expect("the topics");
+    let topics = topics.display();
+    let generated =
+        java(&cluster, REASSIGN, &format!("--topics-to-move-json-file {topics} --broker-list 1,2 --generate")).ok();
+    let (_, proposed) = generated.out.split_once("Proposed partition reassignment configuration").expect("a proposal");
+    let file = dir.join("plan.json");
+    std::fs::write(&file, proposed.trim()).expect("the plan");
+    let file = file.display();
+    klamm(&cluster, &format!("reassign execute {file}")).ok().expect("3 partitions moved");
+    let verified = java(&cluster, REASSIGN, &format!("--reassignment-json-file {file} --verify")).ok();
+    assert_eq!(verified.out.matches("is completed").count(), 3, "{verified}");
+    let rows: Vec<Vec<String>> = partitions(&cluster, &topic).into_iter().map(|(_, replicas, _)| replicas).collect();
+    assert_eq!(rows, asked(proposed.trim()).into_iter().map(|(_, ids)| ids).collect::<Vec<_>>());
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+#[test]
+fn moves_that_cannot_end_are_taken_back_by_either_tool() {
+    let mut cluster = cluster();
+    let topic = create(&cluster, "stuck", "0:1");
+    produce(&cluster, &topic, 0, 1000);
+    cluster.kill(2);
+    let dir = paths::scratch_dir("stuck");
+    let file = dir.join("plan.json");
+    let plan = format!(r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0,"replicas":[2,1]}}]}}"#);
+    std::fs::write(&file, plan).expect("the plan");
+    let file = file.display();
+    for cancel in ["apache", "klamm"] {
+        let tool = format!("--reassignment-json-file {file}");
+        // Apache's tool would not begin a move to a broker that is down.
+        klamm(&cluster, &format!("reassign execute {file} --no-wait")).ok().expect("1 moves begun");
+        klamm(&cluster, "reassign status").ok().expect(&topic);
+        java(&cluster, REASSIGN, "--list").ok().expect(&format!("{topic}-0"));
+        match cancel {
+            "klamm" => klamm(&cluster, "reassign cancel").ok().expect("cancelled"),
+            // Without the option it would have the broker that is down forget its throttle, and fail.
+            _ => java(&cluster, REASSIGN, &format!("{tool} --cancel --preserve-throttles"))
+                .ok()
+                .expect("Successfully cancelled"),
+        };
+        eventually("nothing is being moved", 10, || {
+            klamm(&cluster, "reassign status").ok().out.contains("nothing is being moved").then_some(())
+        });
+        let rows = partitions(&cluster, &topic);
+        assert_eq!(rows[0].1, ["0", "1"], "{rows:?}");
+    }
+    whole_again(&mut cluster);
+    let _ = std::fs::remove_dir_all(dir);
 }

@@ -1,4 +1,4 @@
-//! `klamm cluster`: the brokers, who leads how much, forgetting a broker, and electing leaders.
+//! `klamm cluster`: the brokers, who leads how much, making them even, forgetting one, and electing leaders.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::input::{TopicArg, topic_arg};
 use super::output::{Show, Table, print};
+use super::reassign::{Balance, balance};
 use super::{CliError, Global, Result};
 
 /// `klamm cluster`.
@@ -18,6 +19,8 @@ use super::{CliError, Global, Result};
 pub(super) enum Cluster {
     /// Show the cluster's id and its brokers
     Describe,
+    /// Spread replicas, leaders and bytes evenly over the brokers
+    Balance(Balance),
     /// Forget a broker that is gone for good
     Unregister {
         /// Broker id
@@ -42,6 +45,7 @@ pub(super) async fn run(global: Global, command: Cluster) -> Result {
     let client = global.connect().await?;
     match command {
         Cluster::Describe => print(global.output, &describe(&client).await?),
+        Cluster::Balance(args) => balance(&client, global.output, &args).await,
         Cluster::Unregister { id } => {
             client.unregister_broker(id).await.map_err(|error| explain(id, error))?;
             print(global.output, &Unregistered { id, result: "unregistered" })

@@ -36,6 +36,11 @@ impl CliError {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// Adds what else there is to say.
+    pub fn and(self, more: &str) -> Self {
+        Self { message: format!("{}; {more}", self.message), ..self }
+    }
+
     /// Whether the reader of our output has gone, which is no failure of ours.
     pub fn is_broken_pipe(&self) -> bool {
         self.kind == Kind::BrokenPipe

@@ -16,6 +16,7 @@ mod offsets;
 mod output;
 mod produce;
 mod quorum;
+mod reassign;
 mod record;
 mod secure;
 mod time;
@@ -79,9 +80,12 @@ enum Command {
     /// List, describe and delete groups, and move their offsets
     #[command(subcommand, visible_alias = "group")]
     Groups(groups::Groups),
-    /// Show brokers, forget one that is gone, elect leaders
+    /// Show brokers, make them even, forget one that is gone, elect leaders
     #[command(subcommand)]
     Cluster(cluster::Cluster),
+    /// Move partitions to other brokers: plan, carry out, watch, take back
+    #[command(subcommand)]
+    Reassign(reassign::Reassign),
     /// Show the metadata quorum, and move its seats
     #[command(subcommand)]
     Quorum(quorum::Quorum),
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Configs(command) => run(configs::run(global, command)),
         Command::Groups(command) => run(groups::run(global, command)),
         Command::Cluster(command) => run(cluster::run(global, command)),
+        Command::Reassign(command) => run(reassign::run(global, command)),
         Command::Quorum(command) => run(quorum::run(global, command)),
         Command::Produce(args) => run(produce::run(global, args)),
         Command::Consume(args) => run(consume::run(global, args)),
@@ -198,6 +203,14 @@ mod tests {
             "klamm cluster unregister",
             "klamm cluster unregister x",
             "klamm cluster elect --unclean",
+            "klamm cluster balance --dry-run --yes",
+            "klamm cluster balance --no-wait --max-moves 3",
+            "klamm reassign",
+            "klamm reassign plan --drain x",
+            "klamm reassign plan --replication-factor 0",
+            "klamm reassign execute plan.json --drain 3",
+            "klamm reassign execute --max-moves 0 --yes",
+            "klamm reassign cancel t",
             "klamm quorum add 3",
             "klamm quorum add 3 --address 9093",
             "klamm quorum remove 3 --directory short",
@@ -235,6 +248,14 @@ mod tests {
             "klamm broker --config f --set a=b --set c=d",
             "klamm cluster describe",
             "klamm cluster elect --topic t:0,1 --unclean",
+            "klamm cluster balance --dry-run",
+            "klamm cluster balance --yes --max-moves 3",
+            "klamm reassign plan --topics a,b --brokers 0,1,2 -o json",
+            "klamm reassign plan --drain 3 --drain 4 --replication-factor 2",
+            "klamm reassign execute plan.json --no-wait",
+            "klamm reassign execute --drain 3 --yes",
+            "klamm reassign status -o json",
+            "klamm reassign cancel --topic t:0,1 --topic u",
             "klamm quorum describe -o json",
             "klamm quorum add 3 --address h:9093",
             "klamm quorum remove 3",

@@ -1,4 +1,4 @@
-//! Admin calls, as methods of [`Client`](crate::Client): topics, configs, groups, offsets, and the cluster itself.
+//! Admin calls, as methods of [`Client`](crate::Client): topics, configs, groups, offsets, reassignments, the cluster.
 //!
 //! Each call routes to the broker that must answer it, repeats on passing errors, and turns error
 //! codes inside answers into [`ClientError`](crate::ClientError)s. Needs brokers of Kafka 3.0 or newer.
@@ -7,4 +7,5 @@ pub mod cluster;
 pub mod configs;
 pub mod groups;
 pub mod offsets;
+pub mod reassignments;
 pub mod topics;

@@ -1,0 +1,284 @@
+//! `klamm reassign`: plans which partitions move where, has them moved, shows what moves, takes moves back; and
+//! `klamm cluster balance`, the same for the whole cluster.
+//!
+//! What should move is decided by the planner, and carried out by the cluster itself. Plans are files that Kafka's
+//! kafka-reassign-partitions reads, and the other way round.
+
+mod carry;
+mod facts;
+mod planned;
+mod progress;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use klamm_client::{Client, TopicPartition};
+use klamm_planner::{Assignment, Facts, Plan, Wish};
+
+use self::carry::{Manner, Step, carry_out};
+use self::planned::{Executed, Planned};
+use super::input::{TopicArg, topic_arg};
+use super::output::{Format, print};
+use super::{CliError, Global, Result};
+
+/// `klamm reassign`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Reassign {
+    /// Show which partitions would move where; with -o json as a file for `execute`
+    Plan(Scope),
+    /// Move partitions, as a file says or as planned now, and watch
+    Execute(Execute),
+    /// Show the partitions that are being moved
+    Status,
+    /// Take back moves that are not complete
+    Cancel {
+        /// Only these partitions; may be repeated [default: all]
+        #[arg(long, short, value_name = "TOPIC[:PARTITION,...]", value_parser = topic_arg)]
+        topic: Vec<TopicArg>,
+    },
+}
+
+/// What shall be planned.
+#[derive(Debug, Default, Args)]
+pub(super) struct Scope {
+    /// Move only partitions of these topics
+    #[arg(long, value_name = "TOPIC,...", value_delimiter = ',')]
+    topics: Vec<String>,
+    /// Brokers that shall hold them, evenly
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(0..))]
+    brokers: Vec<i32>,
+    /// Brokers that shall give everything away
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(0..))]
+    drain: Vec<i32>,
+    /// Copies that each partition shall have
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    replication_factor: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Execute {
+    /// Plan to carry out, of `klamm reassign plan -o json` or Kafka's tool; `-` for stdin [default: plan now]
+    #[arg(value_name = "FILE", conflicts_with_all = ["topics", "brokers", "drain", "replication_factor"])]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
+    carrying: Carrying,
+}
+
+/// How a plan is carried out.
+#[derive(Debug, Args)]
+pub(super) struct Carrying {
+    /// Do not ask whether to carry out what was planned
+    #[arg(long, short)]
+    yes: bool,
+    /// Move no more partitions than these at a time
+    #[arg(long, value_name = "N", conflicts_with = "no_wait", value_parser = clap::value_parser!(u32).range(1..))]
+    max_moves: Option<u32>,
+    /// Have the moves begun, and leave
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// `klamm cluster balance`.
+#[derive(Debug, Args)]
+pub(super) struct Balance {
+    /// Only show what would move
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    #[command(flatten)]
+    carrying: Carrying,
+}
+
+pub(super) async fn run(global: Global, command: Reassign) -> Result {
+    let client = global.connect().await?;
+    match command {
+        Reassign::Plan(scope) => {
+            let (facts, plan) = plan(&client, &scope).await?;
+            print(global.output, &Planned::new(&facts, plan))
+        }
+        Reassign::Execute(args) => match &args.file {
+            Some(file) => {
+                let steps = of_file(&client, file).await?;
+                let then = steps.iter().map(|step| step.at.clone()).collect();
+                finish(&client, global.output, steps, then, &args.carrying).await
+            }
+            None => plan_and_carry_out(&client, global.output, &args.scope, &args.carrying).await,
+        },
+        Reassign::Status => print(global.output, &status::ongoing(&client).await?),
+        Reassign::Cancel { topic } => {
+            let (cancelled, failed) = status::cancel(&client, &topic).await?;
+            print(global.output, &cancelled)?;
+            match failed {
+                0 => Ok(()),
+                n => Err(CliError::new(format!("{n} of {} moves could not be taken back", cancelled.len()))),
+            }
+        }
+    }
+}
+
+/// `klamm cluster balance`: plans over everything, and carries it out.
+pub(super) async fn balance(client: &Client, output: Format, args: &Balance) -> Result {
+    let scope = Scope::default();
+    if args.dry_run {
+        let (facts, plan) = plan(client, &scope).await?;
+        return print(output, &Planned::new(&facts, plan));
+    }
+    plan_and_carry_out(client, output, &scope, &args.carrying).await
+}
+
+async fn plan(client: &Client, scope: &Scope) -> Result<(Facts, Plan)> {
+    let mut facts = facts::collect(client).await?;
+    facts::drain(&mut facts, &scope.drain, &scope.brokers)?;
+    let wish = wish(&facts, scope);
+    let plan = klamm_planner::plan(&facts, &wish).map_err(explain)?;
+    for left in &plan.left {
+        eprintln!("warning: {}-{} can't move: no replica of it that is up is in sync", left.topic, left.partition);
+    }
+    Ok((facts, plan))
+}
+
+fn wish(facts: &Facts, scope: &Scope) -> Wish {
+    let topics: BTreeSet<String> = scope.topics.iter().cloned().collect();
+    let chosen = |name: &&String| topics.is_empty() || topics.contains(*name);
+    let mut replication = BTreeMap::new();
+    if let Some(wanted) = scope.replication_factor {
+        let names = facts.partitions.iter().map(|p| &p.topic).chain(&topics).filter(chosen);
+        replication = names.map(|name| (name.clone(), usize::from(wanted))).collect();
+    }
+    Wish {
+        // Who asks for something in particular gets that and nothing else.
+        even: !scope.brokers.is_empty() || (scope.drain.is_empty() && scope.replication_factor.is_none()),
+        topics: (!topics.is_empty()).then_some(topics),
+        replication,
+        ..Wish::default()
+    }
+}
+
+fn explain(error: klamm_planner::Error) -> CliError {
+    let hint = match &error {
+        klamm_planner::Error::TooFewBrokers { .. } => {
+            "brokers that are fenced, cordoned or drained get no replicas: `klamm cluster describe`"
+        }
+        klamm_planner::Error::UnknownTopic(_) => "`klamm topics list --all` shows what there is",
+        _ => return CliError::new(error.to_string()),
+    };
+    CliError::new(error.to_string()).hint(hint)
+}
+
+async fn plan_and_carry_out(client: &Client, output: Format, scope: &Scope, carrying: &Carrying) -> Result {
+    let (facts, plan) = plan(client, scope).await?;
+    if !plan.is_empty() && !carrying.yes {
+        confirm(&Planned::new(&facts, plan.clone()))?;
+    }
+    let sizes: BTreeMap<(&str, i32), u64> =
+        facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p.bytes)).collect();
+    let step = |one: &klamm_planner::Move| Step {
+        at: TopicPartition::new(&one.topic, one.partition),
+        from: one.from.clone(),
+        to: one.to.clone(),
+        size: sizes.get(&(one.topic.as_str(), one.partition)).copied().unwrap_or(0),
+    };
+    let steps: Vec<Step> = plan.moves.iter().map(step).collect();
+    let elected = plan.elections.iter().map(|one| TopicPartition::new(&one.topic, one.partition));
+    let then = steps.iter().map(|step| step.at.clone()).chain(elected).collect();
+    finish(client, output, steps, then, carrying).await
+}
+
+/// Shows the plan on stderr and asks, where there is somebody to ask.
+fn confirm(planned: &Planned) -> Result {
+    use super::output::Show;
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        let hint = "`klamm reassign plan` and `klamm cluster balance --dry-run` only show what would move";
+        return Err(CliError::usage("--yes is needed where nobody can be asked").hint(hint));
+    }
+    let mut stderr = io::stderr().lock();
+    planned.show(&mut stderr)?;
+    write!(stderr, "\nCarry this out? [y/N] ")?;
+    stderr.flush()?;
+    drop(stderr);
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(CliError::new("nothing was changed")),
+    }
+}
+
+/// Carries the steps out, has leaders elected, and says what was done.
+async fn finish(
+    client: &Client,
+    output: Format,
+    steps: Vec<Step>,
+    then: BTreeSet<TopicPartition>,
+    carrying: &Carrying,
+) -> Result {
+    let moves_max = carrying.max_moves.and_then(|n| usize::try_from(n).ok());
+    let ended = carry_out(client, steps, Manner { moves_max, wait: !carrying.no_wait }).await?;
+    let elected = if carrying.no_wait { 0 } else { carry::elect(client, &then).await? };
+    let executed = Executed::new(&ended, elected);
+    print(output, &executed)?;
+    match executed.failed() {
+        0 => Ok(()),
+        n => Err(CliError::new(format!("{n} of {} moves failed", ended.len()))),
+    }
+}
+
+/// What a file asks for and is not so yet.
+async fn of_file(client: &Client, file: &Path) -> Result<Vec<Step>> {
+    let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(file) };
+    let bad = |reason: &dyn std::fmt::Display| CliError::usage(format!("{}: {reason}", file.display()));
+    let text = text.map_err(|e| bad(&e))?;
+    let asked = klamm_planner::read(&text).map_err(|e| bad(&e))?;
+    let facts = facts::collect(client).await?;
+    let known: BTreeMap<(&str, i32), &klamm_planner::Partition> =
+        facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p)).collect();
+    let mut steps = Vec::new();
+    for Assignment { topic, partition, replicas } in asked {
+        let Some(now) = known.get(&(topic.as_str(), partition)) else {
+            let hint = "`klamm topics list --all` shows what there is";
+            return Err(CliError::new(format!("there is no partition {topic}-{partition}")).hint(hint));
+        };
+        let settled = now.moving_to.is_none() && now.replicas == replicas;
+        if !settled {
+            let at = TopicPartition::new(&topic, partition);
+            steps.push(Step { at, from: now.replicas.clone(), to: replicas, size: now.bytes });
+        }
+    }
+    Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use klamm_planner::Partition;
+
+    fn facts() -> Facts {
+        let partition = |topic: &str| Partition { topic: topic.to_owned(), replicas: vec![0], ..Partition::default() };
+        Facts { brokers: Vec::new(), partitions: vec![partition("t"), partition("u")] }
+    }
+
+    #[test]
+    fn brokers_are_made_even_unless_something_else_is_asked_for() {
+        assert!(wish(&facts(), &Scope::default()).even);
+        assert!(wish(&facts(), &Scope { brokers: vec![0], drain: vec![1], ..Scope::default() }).even);
+        assert!(!wish(&facts(), &Scope { drain: vec![1], ..Scope::default() }).even);
+        assert!(!wish(&facts(), &Scope { replication_factor: Some(2), ..Scope::default() }).even);
+    }
+
+    #[test]
+    fn a_replication_factor_is_for_the_topics_that_are_named_or_for_all() {
+        let scope = |topics: &[&str]| Scope {
+            topics: topics.iter().map(|t| (*t).to_owned()).collect(),
+            replication_factor: Some(3),
+            ..Scope::default()
+        };
+        let names = |scope: &Scope| wish(&facts(), scope).replication.into_keys().collect::<Vec<_>>();
+        assert_eq!(names(&scope(&[])), ["t", "u"]);
+        assert_eq!(names(&scope(&["u"])), ["u"]);
+        assert_eq!(names(&scope(&["v"])), ["v"], "the planner says that there is none");
+    }
+}
