@@ -1,6 +1,9 @@
-//! kafka-reassign-partitions moves partitions with their data; kafka-replica-verification compares the copies.
+//! kafka-reassign-partitions moves partitions with their data, as slowly as it is told; kafka-replica-verification
+//! compares the copies.
 
-use klamm_tests::{Tool, assert_contains, eventually, paths};
+use std::time::{Duration, Instant};
+
+use klamm_tests::{Cluster, Tool, assert_contains, eventually, paths};
 
 use crate::{cluster, create, java, kcat, klamm, partitions, produce, whole_again};
 
@@ -40,6 +43,63 @@ fn a_partition_moves_to_other_brokers_and_its_records_with_it() {
     });
     assert!(cluster.data(2).join(format!("{topic}-0")).exists());
     produce(&cluster, &topic, 0, 10);
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// How many bytes a replica's log has.
+fn size(cluster: &Cluster, broker: usize, topic: &str) -> u64 {
+    let files = std::fs::read_dir(cluster.data(broker).join(format!("{topic}-0"))).into_iter().flatten().flatten();
+    let logs = files.filter(|f| f.path().extension().is_some_and(|e| e == "log"));
+    logs.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum()
+}
+
+#[test]
+fn a_move_keeps_to_its_throttle() {
+    const RATE: u64 = 1_000_000;
+    let cluster = cluster();
+    let topic = create(&cluster, "throttled", "0");
+    let line = "x".repeat(999) + "\n";
+    let args = format!("-P -t {topic} -p 0 -X acks=all -X batch.size=100000");
+    kcat(&cluster, &args).stdin(line.repeat(8_000)).ok();
+    let whole = size(&cluster, 0, &topic);
+    assert!(whole > 8 * RATE, "{whole} bytes");
+    let plan = format!(r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":0,"replicas":[2]}}]}}"#);
+    let dir = paths::scratch_dir("plan");
+    let file = dir.join("plan.json");
+    std::fs::write(&file, plan).expect("the plan");
+    let file = file.display();
+    let watched = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            // When the new replica grew, and to what size.
+            let mut steps = vec![(Instant::now(), 0)];
+            let end = Instant::now() + Duration::from_secs(60);
+            while Instant::now() < end && steps.last().is_none_or(|(_, bytes)| *bytes < whole) {
+                let bytes = size(&cluster, 2, &topic);
+                if steps.last().is_none_or(|(_, last)| *last < bytes) {
+                    steps.push((Instant::now(), bytes));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            steps
+        });
+        java(&cluster, REASSIGN, &format!("--reassignment-json-file {file} --execute --throttle {RATE}"))
+            .ok()
+            .expect(&format!("The inter-broker throttle limit was set to {RATE} B/s"));
+        watch.join().expect("watched")
+    });
+    assert_eq!(watched.last().map(|(_, bytes)| *bytes), Some(whole), "all has been copied");
+    // The first second's worth may pass at once; afterwards each piece is paid for by the time until the next.
+    let begun = watched.iter().position(|(_, bytes)| *bytes > 2 * RATE).expect("a replica that grows");
+    let (before, first, last, end) = (begun - 1, begun, watched.len() - 2, watched.len() - 1);
+    let seconds = (watched[end].0 - watched[first].0).as_secs_f64();
+    let rate = (watched[last].1 - watched[before].1) as f64 / seconds;
+    println!("figures throttle of {RATE} B/s: {rate:.0} B/s over {seconds:.1} s");
+    assert!((0.9..1.1).contains(&(rate / RATE as f64)), "{rate:.0} B/s instead of {RATE}: {watched:?}");
+    let verified = eventually("the move is complete", 30, || {
+        let verified = java(&cluster, REASSIGN, &format!("--reassignment-json-file {file} --verify")).ok();
+        verified.out.contains("is completed").then_some(verified)
+    });
+    assert_contains(&verified.out, "Clearing broker-level throttles");
     let _ = std::fs::remove_dir_all(dir);
 }
 

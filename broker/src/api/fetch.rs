@@ -108,7 +108,7 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
     };
     let read = long_poll(cx, &session, &limits, max_wait).await;
     let leaders = leaders(&read);
-    let responses = assemble(&mut session.lock(), read, limits.incremental, reader);
+    let responses = assemble(&mut session.lock(), read, limits.incremental, reader, cx.broker.clock.now_ms());
     let node_endpoints = if cx.version >= NEW_LEADER_SINCE { endpoints(cx, leaders) } else { Vec::new() };
     Ok(FetchResponse { session_id, responses, node_endpoints, ..Default::default() })
 }
@@ -459,7 +459,13 @@ fn changed(wanted: &Wanted, data: &PartitionData) -> bool {
 }
 
 /// Groups the partitions by topic and remembers what the client is told.
-fn assemble(session: &mut Session, read: Read, incremental: bool, reader: Reader) -> Vec<FetchableTopicResponse> {
+fn assemble(
+    session: &mut Session,
+    read: Read,
+    incremental: bool,
+    reader: Reader,
+    now_ms: i64,
+) -> Vec<FetchableTopicResponse> {
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut last: Option<TopicKey> = None;
     let mut served = None;
@@ -471,6 +477,9 @@ fn assemble(session: &mut Session, read: Read, incremental: bool, reader: Reader
                 Reader::Consumer { .. } => partition.topic.metrics.bytes_out.inc_by(bytes),
                 Reader::Follower { .. } => {
                     partition.around().replication_bytes_out.fetch_add(bytes, Ordering::Relaxed);
+                    if partition.is_throttled_leader() {
+                        partition.around().throttles.leader.passes(bytes, now_ms);
+                    }
                 }
             }
         }

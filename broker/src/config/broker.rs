@@ -74,6 +74,10 @@ pub struct ReplicationSettings {
     pub socket_timeout_ms: u64,
     /// `replica.high.watermark.checkpoint.interval.ms`.
     pub high_watermark_checkpoint_interval_ms: i64,
+    /// `leader.replication.throttled.rate`, in bytes a second.
+    pub leader_throttled_rate: i64,
+    /// `follower.replication.throttled.rate`, in bytes a second.
+    pub follower_throttled_rate: i64,
     /// `replica.selector.class` is Kafka's `RackAwareReplicaSelector`.
     pub rack_aware_reads: bool,
 }
@@ -307,6 +311,8 @@ impl BrokerConfig {
                 fetch_backoff_ms: layers.number("replica.fetch.backoff.ms"),
                 socket_timeout_ms: layers.number("replica.socket.timeout.ms"),
                 high_watermark_checkpoint_interval_ms: layers.number("replica.high.watermark.checkpoint.interval.ms"),
+                leader_throttled_rate: layers.number("leader.replication.throttled.rate"),
+                follower_throttled_rate: layers.number("follower.replication.throttled.rate"),
                 rack_aware_reads: layers
                     .text("replica.selector.class")
                     .is_some_and(|class| class.ends_with("RackAwareReplicaSelector")),

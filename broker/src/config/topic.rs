@@ -6,6 +6,7 @@ use super::key::Value;
 use super::keys;
 use super::layers::Layers;
 use super::settings::Entries;
+use crate::replica::throttle::ThrottledReplicas;
 
 /// How batches of a topic are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub struct TopicConfig {
     pub min_insync_replicas: i32,
     /// `unclean.leader.election.enable`.
     pub unclean_leader_election: bool,
+    /// `leader.replication.throttled.replicas`.
+    pub leader_throttled: ThrottledReplicas,
+    /// `follower.replication.throttled.replicas`.
+    pub follower_throttled: ThrottledReplicas,
 }
 
 impl TopicConfig {
@@ -102,6 +107,8 @@ impl TopicConfig {
             timestamp_after_max_ms: long("message.timestamp.after.max.ms"),
             min_insync_replicas: int("min.insync.replicas"),
             unclean_leader_election: flag("unclean.leader.election.enable"),
+            leader_throttled: ThrottledReplicas::parse(text("leader.replication.throttled.replicas").split(',')),
+            follower_throttled: ThrottledReplicas::parse(text("follower.replication.throttled.replicas").split(',')),
         }
     }
 }
@@ -127,6 +134,8 @@ mod tests {
             timestamp_after_max_ms: 3_600_000,
             min_insync_replicas: 1,
             unclean_leader_election: false,
+            leader_throttled: ThrottledReplicas::None,
+            follower_throttled: ThrottledReplicas::None,
         };
         assert_eq!(topic, expected);
     }

@@ -220,6 +220,8 @@ struct Task<'f> {
     paused: HashMap<Key, (Instant, i32)>,
     /// How often a partition has failed in a row.
     failures: HashMap<Key, u32>,
+    /// Whether the last look left out partitions that are throttled.
+    held_back: bool,
 }
 
 impl<'f> Task<'f> {
@@ -237,6 +239,7 @@ impl<'f> Task<'f> {
             sent: HashMap::new(),
             paused: HashMap::new(),
             failures: HashMap::new(),
+            held_back: false,
         }
     }
 
@@ -273,6 +276,8 @@ impl<'f> Task<'f> {
             if ready.is_empty() {
                 let next = self.paused.values().map(|(until, _)| *until).min();
                 let next = next.unwrap_or_else(|| Instant::now() + self.backoff());
+                let throttled = Instant::now() + self.fetchers.around.throttles.follower.wait();
+                let next = if self.held_back { next.min(throttled) } else { next };
                 tokio::select! {
                     () = sleep_until(next) => {}
                     () = self.lane.changed.notified() => {}
@@ -291,7 +296,9 @@ impl<'f> Task<'f> {
     /// Those partitions that are not paused, with where they are.
     fn ready(&mut self, partitions: Vec<Arc<Partition>>) -> HashMap<Key, (Arc<Partition>, Sent)> {
         let now = Instant::now();
+        let now_ms = self.around.clock.now_ms();
         let mut ready = HashMap::new();
+        self.held_back = false;
         for partition in partitions {
             let key = (partition.topic.id, partition.index);
             let Some((epoch, position)) = partition.position(self.lane.leader) else {
@@ -301,6 +308,7 @@ impl<'f> Task<'f> {
             };
             match self.paused.get(&key) {
                 Some((until, failed_in)) if *until > now && *failed_in == epoch => continue,
+                _ if partition.is_held_back(now_ms) => self.held_back = true,
                 _ => {
                     self.paused.remove(&key);
                     ready.insert(key, (partition, Sent { epoch, position }));
@@ -489,6 +497,10 @@ impl<'f> Task<'f> {
                     }
                     Ok(Some(Outcome::Appended(bytes))) => {
                         self.fetchers.around.replication_bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+                        if partition.is_throttled_follower() {
+                            let now_ms = self.around.clock.now_ms();
+                            self.fetchers.around.throttles.follower.passes(bytes as u64, now_ms);
+                        }
                         true
                     }
                     Ok(None) => true,

@@ -15,6 +15,7 @@ pub mod roles;
 pub mod session;
 pub mod spread;
 pub mod storage;
+pub mod throttle;
 pub mod waiting;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::leader::{Leader, LiveBrokers};
+use super::throttle::Throttles;
 use super::waiting::{FetchWaiters, OffsetWaiters, Reached};
 use crate::config::TopicConfig;
 use crate::metrics::TopicMetrics;
@@ -75,6 +76,8 @@ pub struct Around {
     pub replication_bytes_out: AtomicU64,
     /// Bytes taken over from leaders.
     pub replication_bytes_in: AtomicU64,
+    /// How fast replicas that are out of sync are filled.
+    pub throttles: Throttles,
     /// ISRs that became smaller, and larger, since the start.
     pub isr_shrinks: AtomicU64,
     /// See `isr_shrinks`.
@@ -93,6 +96,7 @@ impl Around {
             broker_epoch: AtomicI64::new(-1),
             replication_bytes_out: AtomicU64::default(),
             replication_bytes_in: AtomicU64::default(),
+            throttles: Throttles::default(),
             isr_shrinks: AtomicU64::default(),
             isr_expands: AtomicU64::default(),
         })
@@ -117,6 +121,8 @@ pub struct Partition {
     pub(super) size_bytes: AtomicI64,
     /// As follower: records between the log's end and the leader's high watermark, at the last answer.
     pub(super) behind: AtomicI64,
+    /// Whether the controller counts this replica as in sync.
+    pub(super) in_sync: AtomicBool,
     deleted: AtomicBool,
     /// Fetches that wait for the high watermark.
     pub(super) waiters: FetchWaiters,
@@ -245,6 +251,7 @@ impl Partition {
             log_end: AtomicI64::new(end),
             size_bytes: AtomicI64::new(i64::try_from(size).unwrap_or(i64::MAX)),
             behind: AtomicI64::new(0),
+            in_sync: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             state: Mutex::new(State { log, role: Role::Idle, counted: end, uncommitted: VecDeque::new() }),
             waiters: FetchWaiters::default(),
@@ -262,6 +269,25 @@ impl Partition {
     /// Who leads; negative when nobody does.
     pub fn leader(&self) -> i32 {
         self.leader.load(Ordering::Acquire)
+    }
+
+    /// Whether this replica is throttled as a leader's.
+    pub fn is_throttled_leader(&self) -> bool {
+        self.around.throttles.leader.is_set()
+            && self.topic.config().leader_throttled.contains(self.index, self.around.node_id)
+    }
+
+    /// Whether this replica is throttled as a follower's.
+    pub fn is_throttled_follower(&self) -> bool {
+        self.around.throttles.follower.is_set()
+            && self.topic.config().follower_throttled.contains(self.index, self.around.node_id)
+    }
+
+    /// Whether this replica, as a follower, has to wait before it fetches more.
+    pub fn is_held_back(&self, now_ms: i64) -> bool {
+        self.is_throttled_follower()
+            && !self.in_sync.load(Ordering::Relaxed)
+            && self.around.throttles.follower.is_exceeded(now_ms)
     }
 
     /// Whether this broker leads it.

@@ -274,7 +274,11 @@ impl Replicas {
             .config()
             .with_dynamic(entries(Resource::all_brokers()), entries(Resource::broker(self.around.node_id)));
         match merged {
-            Ok(config) => *self.config.write() = Arc::new(config),
+            Ok(config) => {
+                self.around.throttles.leader.set_rate(config.replication.leader_throttled_rate);
+                self.around.throttles.follower.set_rate(config.replication.follower_throttled_rate);
+                *self.config.write() = Arc::new(config);
+            }
             Err(errors) => tracing::error!(%errors, "dynamic configuration not taken over"),
         }
     }

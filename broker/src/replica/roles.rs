@@ -79,6 +79,7 @@ impl Partition {
         if assigned.leader_epoch < known {
             return Turn::Same;
         }
+        self.in_sync.store(assigned.isr.contains(&self.around.node_id), Ordering::Relaxed);
         if assigned.leader_epoch == known && self.leader() == wanted.leader {
             if let Role::Leader(leader) = &mut state.role {
                 leader.assign(assigned, now_ms);
@@ -300,7 +301,11 @@ impl Partition {
             low = Some(leader.low_watermark(log_start, &live));
             reached = leader.high_watermark();
         }
-        let read = state.log.read(offset, fetch.max_bytes, end, fetch.min_one);
+        let held_back = self.is_throttled_leader()
+            && !leader.assigned().isr.contains(&progress.follower)
+            && self.around.throttles.leader.is_exceeded(now_ms);
+        let (max_bytes, min_one) = if held_back { (0, false) } else { (fetch.max_bytes, fetch.min_one) };
+        let read = state.log.read(offset, max_bytes, end, min_one);
         let visible = self.publish_high_watermark(state, reached, MANY);
         let offsets = self.offsets();
         drop(guard);
