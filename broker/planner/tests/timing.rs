@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use klamm_planner::{Broker, Facts, Partition, Plan, Wish, plan};
 
-const PARTITIONS: usize = 100_000;
-const TOPICS: usize = 1_000;
+/// Unoptimized, a tenth of them: it shows that the plans are sound, and would take a minute otherwise.
+const PARTITIONS: usize = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
+const TOPICS: usize = PARTITIONS / 100;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Three replicas each, in four racks, on brokers 0 to `used`; sizes from megabytes to hundreds of gigabytes.
@@ -59,8 +60,7 @@ fn timed(what: &str, facts: &Facts, limit: Duration) -> Plan {
     println!("{what}: bytes {apart:.1} % apart");
     assert!(apart <= 10.0, "the slack");
     println!("{what}: {took:?}, {} moves, {percent:.1} % of all bytes copied", plan.moves.len());
-    // Unoptimized it takes a multiple.
-    let limit = if cfg!(debug_assertions) { Duration::from_secs(120) } else { limit };
+    let limit = if cfg!(debug_assertions) { 60 * SECOND } else { limit };
     assert!(took < limit, "{what} took {took:?}");
     plan
 }
@@ -73,11 +73,12 @@ fn a_hundred_thousand_partitions_are_planned_in_a_second() {
     let mut drained = even.clone();
     drained.brokers.iter_mut().take(10).for_each(|b| b.draining = true);
     let plan = timed("ten of a hundred drained", &drained, SECOND);
-    assert!(plan.moves.len() >= 20_000 && plan.moves.iter().all(|one| one.to.iter().all(|id| *id >= 10)));
+    assert!(plan.moves.len() >= PARTITIONS / 5 && plan.moves.iter().all(|one| one.to.iter().all(|id| *id >= 10)));
 
     let plan = timed("ten more on ninety", &cluster(100, 90, false), SECOND);
     let arrived = plan.moves.iter().flat_map(|one| one.adding()).filter(|id| *id >= 90).count();
-    assert!(arrived >= 29_990, "{arrived} of 30,000");
+    let share = PARTITIONS * 3 / 10;
+    assert!(arrived >= share - 10, "{arrived} of {share}");
 
     // Half of all bytes move: far more than a plan is usually about.
     timed("as many again on fifty", &cluster(100, 50, false), 5 * SECOND);
