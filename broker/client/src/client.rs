@@ -209,6 +209,13 @@ impl Client {
         answer
     }
 
+    /// Asks this broker last for a while: what it says of the cluster may be old.
+    pub(crate) fn doubt(&self, id: i32) {
+        if let Some(broker) = self.cluster().brokers.get(&id) {
+            self.shun(&broker.address());
+        }
+    }
+
     fn shun(&self, address: &str) {
         let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.insert(address.to_owned(), Instant::now());

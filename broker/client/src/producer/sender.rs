@@ -122,7 +122,7 @@ async fn send(
     batches: Vec<(TopicPartition, Batch)>,
 ) -> Vec<Answered> {
     let placed = produce(&client, &shared.options, leader, &batches).await;
-    let mut stale = false;
+    let (mut stale, mut lonely) = (false, false);
     let answered = batches.into_iter().map(|(at, batch)| {
         let result = match &placed {
             Ok(placed) => {
@@ -130,15 +130,26 @@ async fn send(
             }
             Err(error) => Err(error.clone()),
         };
+        lonely |= result.as_ref().is_err_and(|error| is_lonely(error.code()));
         stale |= result.as_ref().is_err_and(ClientError::is_stale_metadata);
         Answered { at, batch, result }
     });
     let answered = answered.collect();
-    if stale {
+    if lonely {
+        // It may have been cut off and replaced without knowing: the others are asked first.
+        client.doubt(leader);
+    }
+    if stale || lonely {
         // When this fails too, so does the retry, which says why.
         let _ = client.refresh_known().await;
     }
     answered
+}
+
+/// Whether a leader says that the other replicas do not follow it.
+fn is_lonely(code: Option<ErrorCode>) -> bool {
+    use ErrorCode::{NotEnoughReplicas, NotEnoughReplicasAfterAppend, RequestTimedOut};
+    matches!(code, Some(RequestTimedOut | NotEnoughReplicas | NotEnoughReplicasAfterAppend))
 }
 
 /// Where each partition's batch begins, or why it was refused.
