@@ -97,7 +97,11 @@ fn an_empty_broker_gets_its_share_and_a_drained_one_is_emptied() {
     assert!(refused.code == 1 && refused.err.contains("shall have 3 replicas, and only 2 brokers"), "{refused}");
     let refused = klamm(&cluster, "reassign plan --drain 9").run();
     assert!(refused.code == 1 && refused.err.contains("there is no broker 9"), "{refused}");
-    klamm(&cluster, "reassign execute --drain 1 --yes").ok().expect("18 partitions moved");
+    klamm(&cluster, "reassign execute --drain 1 --yes --throttle 10000000").ok().expect("18 partitions moved");
+    for resource in ["topic orders", "broker 0"] {
+        let left = klamm(&cluster, &format!("configs describe {resource}")).ok();
+        assert!(!left.out.contains("throttled"), "the throttle is taken off: {left}");
+    }
     let drained = counts(&cluster, "replicas");
     assert_eq!(drained, BTreeMap::from([(0, 24), (1, 0), (2, 24), (3, 24)]));
     assert!(replicas(&cluster, "orders").iter().all(|n| *n == 3));

@@ -34,7 +34,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    fn adding(&self) -> impl Iterator<Item = i32> {
+    pub(super) fn adding(&self) -> impl Iterator<Item = i32> {
         self.to.iter().copied().filter(|id| !self.from.contains(id))
     }
 

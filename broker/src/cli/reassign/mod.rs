@@ -9,6 +9,7 @@ mod facts;
 mod planned;
 mod progress;
 mod status;
+mod throttle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
@@ -20,6 +21,7 @@ use klamm_planner::{Assignment, Facts, Plan, Wish};
 
 use self::carry::{Manner, Step, carry_out};
 use self::planned::{Executed, Planned};
+use self::throttle::Throttled;
 use super::input::{TopicArg, topic_arg};
 use super::output::{Format, print};
 use super::{CliError, Global, Result};
@@ -78,6 +80,9 @@ pub(super) struct Carrying {
     /// Move no more partitions than these at a time
     #[arg(long, value_name = "N", conflicts_with = "no_wait", value_parser = clap::value_parser!(u32).range(1..))]
     max_moves: Option<u32>,
+    /// Copy no faster than this, on each broker; taken off at the end
+    #[arg(long, value_name = "BYTES/S", conflicts_with = "no_wait", value_parser = clap::value_parser!(u64).range(1..))]
+    throttle: Option<u64>,
     /// Have the moves begun, and leave
     #[arg(long)]
     no_wait: bool,
@@ -217,7 +222,21 @@ async fn finish(
     carrying: &Carrying,
 ) -> Result {
     let moves_max = carrying.max_moves.and_then(|n| usize::try_from(n).ok());
-    let ended = carry_out(client, steps, Manner { moves_max, wait: !carrying.no_wait }).await?;
+    let manner = Manner { moves_max, wait: !carrying.no_wait };
+    let ended = match carrying.throttle {
+        None => carry_out(client, steps, manner).await?,
+        Some(rate) => {
+            let throttled = Throttled::of(&steps);
+            throttled.apply(client, rate).await?;
+            let ended = carry_out(client, steps, manner).await.map_err(|e| {
+                e.and(
+                    "the throttle stays until `kafka-reassign-partitions.sh --verify` or `klamm configs` takes it off",
+                )
+            })?;
+            throttled.remove(client).await?;
+            ended
+        }
+    };
     let elected = if carrying.no_wait { 0 } else { carry::elect(client, &then).await? };
     let executed = Executed::new(&ended, elected);
     print(output, &executed)?;
