@@ -8,6 +8,7 @@
 //! published one follows as soon as this broker's partitions match it.
 
 pub mod active;
+pub mod elections;
 mod machine;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use klamm_quorum::{Leadership, Quorum, QuorumConfig, QuorumError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
+use elections::Elections;
 use machine::{Committed, Machine};
 
 /// A broker as clients reach it on one listener.
@@ -48,6 +50,7 @@ pub struct Controller {
     quorum: Quorum,
     commits: AtomicU64,
     commit_micros: AtomicU64,
+    elections: Elections,
 }
 
 impl std::fmt::Debug for Controller {
@@ -81,6 +84,7 @@ impl Controller {
             quorum,
             commits: AtomicU64::new(0),
             commit_micros: AtomicU64::new(0),
+            elections: Elections::default(),
         })
     }
 
@@ -161,6 +165,7 @@ impl Controller {
         if records.is_empty() {
             return Ok((response, None));
         }
+        let elected = elections::of(&image, &records);
         let records = record::encode(&records).map_err(|error| {
             tracing::error!(%error, "a decision cannot be written as records");
             ErrorCode::UnknownServerError
@@ -187,6 +192,7 @@ impl Controller {
         let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.commit_micros.fetch_add(micros, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
+        self.elections.count(elected);
         Ok((response, Some(offset)))
     }
 
@@ -194,6 +200,11 @@ impl Controller {
     pub fn commits(&self) -> (u64, f64) {
         let seconds = self.commit_micros.load(Ordering::Relaxed) as f64 / 1e6;
         (self.commits.load(Ordering::Relaxed), seconds)
+    }
+
+    /// Elections beyond the in-sync replicas that were committed here.
+    pub fn elections(&self) -> &Elections {
+        &self.elections
     }
 
     /// Decides in as many steps as it takes, each committed before the next is decided.

@@ -77,6 +77,8 @@ fn controller(broker: &Broker) -> ControllerFacts {
         refusals: quorum.refusals,
         commits,
         commit_seconds,
+        unclean_elections: broker.controller.elections().unclean(),
+        eligible_elections: broker.controller.elections().eligible(),
         nodes,
     }
 }
@@ -109,6 +111,7 @@ fn replication(broker: &Broker) -> ReplicationFacts {
         offline: broker.replicas.offline_count(),
         shrinks: count(&around.isr_shrinks),
         expands: count(&around.isr_expands),
+        failed_updates: count(&around.isr_failed_updates),
         lag_max: broker.replicas.fetchers.lag_max(),
         failed: broker.replicas.fetchers.failed(),
         bytes_in: count(&around.replication_bytes_in),
@@ -129,6 +132,7 @@ fn topics(broker: &Broker, image: &Image) -> Vec<TopicFacts> {
                 high_watermark: offsets.high_watermark,
                 end: offsets.log_end,
                 size: partition.size_bytes(),
+                behind: partition.follows().then(|| partition.behind()),
             })
         };
         let seen = |index, p: &Arc<_>| Visible::of(broker, image, topic.id, i32::try_from(index).unwrap_or(-1), p);

@@ -61,6 +61,8 @@ pub struct ReplicationFacts {
     pub shrinks: u64,
     /// ISRs that became larger.
     pub expands: u64,
+    /// Changes of ISRs that the controller refused.
+    pub failed_updates: u64,
     /// Records the slowest follower here is behind.
     pub lag_max: i64,
     /// Partitions that are not fetched for a moment.
@@ -98,6 +100,10 @@ pub struct ControllerFacts {
     pub commits: u64,
     /// Seconds these took.
     pub commit_seconds: f64,
+    /// Unclean elections committed.
+    pub unclean_elections: u64,
+    /// Elections out of the eligible leader replicas committed.
+    pub eligible_elections: u64,
     /// The voters; on the leader the observers, too.
     pub nodes: Vec<QuorumNode>,
 }
@@ -167,6 +173,8 @@ pub struct LogFacts {
     pub end: i64,
     /// Bytes of its segments.
     pub size: i64,
+    /// As follower: records behind the leader's high watermark.
+    pub behind: Option<i64>,
 }
 
 /// A group coordinated here.
@@ -186,6 +194,7 @@ impl Snapshot {
     pub(super) fn render(&self, text: &mut Text) {
         self.render_broker(text);
         self.render_replicas(text);
+        self.render_followers(text);
         self.render_cluster(text);
         self.render_exporter(text);
         self.render_groups(text);
@@ -257,6 +266,7 @@ impl Snapshot {
         text.value(&table::OFFLINE_REPLICAS, &[], replication.offline);
         text.value(&table::ISR_SHRINKS, &[], replication.shrinks);
         text.value(&table::ISR_EXPANDS, &[], replication.expands);
+        text.value(&table::ISR_FAILED, &[], replication.failed_updates);
         text.value(&table::FETCHER_LAG, &[], replication.lag_max);
         text.value(&table::FETCHER_FAILED, &[], replication.failed);
         text.value(&table::REPLICATION_IN, &[], replication.bytes_in);
@@ -286,6 +296,18 @@ impl Snapshot {
         }
     }
 
+    /// How far each follower here is behind, with the client id that Kafka's fetcher threads have.
+    fn render_followers(&self, text: &mut Text) {
+        for topic in &self.topics {
+            for (index, p) in topic.partitions.iter().enumerate() {
+                if let Some(behind) = p.log.as_ref().and_then(|log| log.behind) {
+                    let client = format!("ReplicaFetcherThread-0-{}", p.leader);
+                    text.value(&table::FOLLOWER_LAG, &[&client, &topic.name, &index.to_string()], behind);
+                }
+            }
+        }
+    }
+
     fn render_cluster(&self, text: &mut Text) {
         text.value(&table::ACTIVE_CONTROLLER, &[], u8::from(self.controller.active));
         text.value(&table::CONTROLLER_APPLIED, &[], self.controller.applied);
@@ -293,6 +315,8 @@ impl Snapshot {
         text.value(&table::METADATA_ERRORS, &[], 0);
         text.value(&table::CONTROLLER_COMMITS, &[], self.controller.commits);
         text.value(&table::CONTROLLER_COMMIT_SECONDS, &[], self.controller.commit_seconds);
+        text.value(&table::UNCLEAN_ELECTIONS, &[], self.controller.unclean_elections);
+        text.value(&table::ELIGIBLE_ELECTIONS, &[], self.controller.eligible_elections);
         if !self.controller.active {
             return;
         }
@@ -415,7 +439,8 @@ mod tests {
     use super::*;
 
     fn snapshot() -> Snapshot {
-        let log = |end| Some(LogFacts { start: 2, last_stable: end, high_watermark: end, end, size: 1000 });
+        let log =
+            |end| Some(LogFacts { start: 2, last_stable: end, high_watermark: end, end, size: 1000, behind: None });
         let partition = |end, in_sync| PartitionFacts {
             leader: 1,
             preferred: true,

@@ -87,8 +87,10 @@ metrics! {
     OFFLINE_REPLICAS = Gauge "kafka_server_replicamanager_offlinereplicacount" [] "Replicas here that could not be opened.";
     ISR_SHRINKS = Counter "kafka_server_replicamanager_isrshrinks_total" [] "Times a replica left the in-sync replicas of a partition led here.";
     ISR_EXPANDS = Counter "kafka_server_replicamanager_isrexpands_total" [] "Times a replica joined the in-sync replicas of a partition led here.";
+    ISR_FAILED = Counter "kafka_server_replicamanager_failedisrupdates_total" [] "Changes of in-sync replicas that the controller refused.";
     FETCHER_LAG = Gauge "kafka_server_replicafetchermanager_maxlag" [] "Records the slowest follower here is behind its leader's high watermark.";
     FETCHER_FAILED = Gauge "kafka_server_replicafetchermanager_failedpartitionscount" [] "Partitions that are not fetched for a moment because that failed.";
+    FOLLOWER_LAG = Gauge "kafka_server_fetcherlagmetrics_consumerlag" ["clientid", "topic", "partition"] "Records a follower here is behind its leader's high watermark.";
     REPLICATION_IN = Counter "kafka_server_brokertopicmetrics_replicationbytesin_total" [] "Bytes taken over from leaders.";
     REPLICATION_OUT = Counter "kafka_server_brokertopicmetrics_replicationbytesout_total" [] "Bytes sent to followers.";
     P_UNDER_REPLICATED = Gauge "kafka_cluster_partition_underreplicated" ["topic", "partition"] "1 when a replica is out of sync.";
@@ -127,6 +129,8 @@ metrics! {
     FENCED_BROKERS = Gauge "kafka_controller_kafkacontroller_fencedbrokercount" [] "Brokers that are registered and fenced.";
     IMBALANCE = Gauge "kafka_controller_kafkacontroller_preferredreplicaimbalancecount" [] "Partitions not led by their preferred replica.";
 
+    UNCLEAN_ELECTIONS = Counter "kafka_controller_controllerstats_uncleanleaderelections_total" [] "Leaders elected that may lack records, by this node as the active controller.";
+    ELIGIBLE_ELECTIONS = Counter "kafka_controller_controllerstats_electionfromeligibleleaderreplicas_total" [] "Leaders elected out of the eligible leader replicas, by this node as the active controller.";
     CONTROLLER_APPLIED = Gauge "kafka_controller_kafkacontroller_lastappliedrecordoffset" [] "Last record of the metadata log that this node's controller knows.";
     CONTROLLER_COMMITTED = Gauge "kafka_controller_kafkacontroller_lastcommittedrecordoffset" [] "The same: only what is committed is applied.";
     METADATA_ERRORS = Gauge "kafka_controller_kafkacontroller_metadataerrorcount" [] "Always 0: a node that cannot apply a metadata record stops with exit code 70.";

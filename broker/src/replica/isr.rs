@@ -163,6 +163,7 @@ fn tell(broker: &Broker, partition: &Partition, proposal: &Proposal, direction: 
             tracing::info!(partition = name, ?isr, partition_epoch, "in-sync replicas changed");
         }
         Verdict::Refused(code) => {
+            broker.replicas.around.isr_failed_updates.fetch_add(1, Ordering::Relaxed);
             tracing::info!(partition = name, wanted = ?proposal.isr, code = code.name(), "in-sync replicas not changed")
         }
     }

@@ -82,6 +82,8 @@ pub struct Around {
     pub isr_shrinks: AtomicU64,
     /// See `isr_shrinks`.
     pub isr_expands: AtomicU64,
+    /// Changes of ISRs that the controller refused.
+    pub isr_failed_updates: AtomicU64,
 }
 
 impl Around {
@@ -99,6 +101,7 @@ impl Around {
             throttles: Throttles::default(),
             isr_shrinks: AtomicU64::default(),
             isr_expands: AtomicU64::default(),
+            isr_failed_updates: AtomicU64::default(),
         })
     }
 }
@@ -293,6 +296,11 @@ impl Partition {
     /// Whether this broker leads it.
     pub fn is_led_here(&self) -> bool {
         self.leader() == self.around.node_id
+    }
+
+    /// Whether this broker follows another one.
+    pub fn follows(&self) -> bool {
+        self.leader() >= 0 && !self.is_led_here()
     }
 
     /// Whether this broker leads it and could leave that to others without a loss: enough of them are in sync.
