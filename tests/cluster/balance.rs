@@ -173,3 +173,37 @@ fn a_move_to_a_broker_that_is_down_waits_and_can_be_taken_back() {
     assert!(wrong.code == 2 && wrong.err.contains("/nowhere/plan.json"), "{wrong}");
     let _ = fs::remove_dir_all(dir);
 }
+
+#[test]
+fn a_cordoned_broker_gets_nothing_new_and_a_drained_one_gives_all_away() {
+    let mut cluster = Cluster::start(Plan { nodes: 4, ..Plan::default() });
+    let view = View::of(&cluster);
+    let on_three = |topic: &str| {
+        let described = klamm(&cluster, &format!("topics describe {topic} -o json")).ok();
+        let topics = parsed(&described);
+        let partitions = topics[0]["partitions"].as_array().cloned().unwrap_or_default();
+        assert_eq!(partitions.len(), 12, "{described}");
+        let holds = |p: &&serde_json::Value| p["replicas"].as_array().is_some_and(|r| r.contains(&json!(3)));
+        partitions.iter().filter(holds).count()
+    };
+    klamm(&cluster, "topics create before --partitions 12 --replication-factor 3").ok();
+    assert_eq!(on_three("before"), 9);
+    klamm(&cluster, "brokers cordon 3").ok().expect("broker 3 cordoned");
+    klamm(&cluster, "topics create cordoned --partitions 12 --replication-factor 3").ok();
+    assert_eq!(on_three("cordoned"), 0, "the controller knows at once");
+    assert_eq!(on_three("before"), 9, "what it has it keeps");
+    let refused = klamm(&cluster, "topics create toomany --partitions 1 --replication-factor 4").run();
+    assert!(refused.code == 1 && refused.err.contains("cordoned"), "{refused}");
+    klamm(&cluster, "brokers drain 3 --yes").ok().expect("9 partitions moved");
+    assert_eq!(on_three("before"), 0);
+    klamm(&cluster, "brokers drain 3 --yes").ok().expect("nothing to move");
+    klamm(&cluster, "brokers uncordon 3").ok().expect("broker 3 uncordoned");
+    eventually("new replicas come again", 10, || {
+        let topic = klamm_tests::unique("after");
+        klamm(&cluster, &format!("topics create {topic} --partitions 12 --replication-factor 3")).ok();
+        (on_three(&topic) == 9).then_some(())
+    });
+    let refused = klamm(&cluster, "brokers cordon 9").run();
+    assert!(refused.code == 1, "{refused}");
+    view.until_in_sync(&mut cluster, std::time::Duration::from_secs(30));
+}

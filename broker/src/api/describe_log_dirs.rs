@@ -23,6 +23,7 @@ pub async fn handle(cx: &Context<'_>, request: DescribeLogDirsRequest) -> Result
         }
     };
     let dir = replicas.storage().path().clone();
+    let cordoned = replicas.config().is_cordoned(&dir);
     // The file system may be slow to answer: on a network, or when its disk fails.
     let looked = dir.clone();
     let space = tokio::task::spawn_blocking(move || space(&looked)).await.ok().flatten();
@@ -32,6 +33,7 @@ pub async fn handle(cx: &Context<'_>, request: DescribeLogDirsRequest) -> Result
         topics: topics(&partitions),
         total_bytes: bytes(space.as_ref().map(|(_, total, _)| *total)),
         usable_bytes: bytes(space.as_ref().map(|(_, _, free)| *free)),
+        is_cordoned: cordoned,
         ..Default::default()
     };
     Ok(DescribeLogDirsResponse { results: vec![result], ..Default::default() })

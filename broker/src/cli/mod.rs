@@ -5,6 +5,7 @@
 //! arguments are wrong; `klamm broker` has its own, see docs/cli.md.
 
 mod broker;
+mod brokers;
 mod cluster;
 mod configs;
 mod consume;
@@ -86,6 +87,9 @@ enum Command {
     /// Move partitions to other brokers: plan, carry out, watch, take back
     #[command(subcommand)]
     Reassign(reassign::Reassign),
+    /// Keep replicas off a broker
+    #[command(subcommand)]
+    Brokers(brokers::Brokers),
     /// Show the metadata quorum, and move its seats
     #[command(subcommand)]
     Quorum(quorum::Quorum),
@@ -108,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Groups(command) => run(groups::run(global, command)),
         Command::Cluster(command) => run(cluster::run(global, command)),
         Command::Reassign(command) => run(reassign::run(global, command)),
+        Command::Brokers(command) => run(brokers::run(global, command)),
         Command::Quorum(command) => run(quorum::run(global, command)),
         Command::Produce(args) => run(produce::run(global, args)),
         Command::Consume(args) => run(consume::run(global, args)),

@@ -109,7 +109,7 @@ impl Lifecycle {
             self.epoch.store(epoch, Ordering::Release);
             broker.replicas.around.broker_epoch.store(epoch, Ordering::Release);
             self.standing.send_replace(if leaving { Standing::Leaving } else { Standing::Fenced });
-            if self.keep_in_touch(broker, epoch, &mut leaving).await {
+            if self.keep_in_touch(broker, epoch, &introduction.directories, &mut leaving).await {
                 return;
             }
         }
@@ -161,7 +161,7 @@ impl Lifecycle {
     }
 
     /// Sends heartbeats; true once there is leave to stop, false when the registration is no longer valid.
-    async fn keep_in_touch(&self, broker: &Arc<Broker>, epoch: i64, leaving: &mut bool) -> bool {
+    async fn keep_in_touch(&self, broker: &Arc<Broker>, epoch: i64, directories: &[Uuid], leaving: &mut bool) -> bool {
         let interval = Duration::from_millis(broker.config.cluster.heartbeat_interval_ms.max(1));
         let mut leadership = broker.controller.leadership();
         let mut published = broker.controller.publications();
@@ -173,6 +173,7 @@ impl Lifecycle {
                 broker_epoch: epoch,
                 current_metadata_offset: i64::try_from(broker.controller.published_offset()).unwrap_or(i64::MAX),
                 want_shut_down: *leaving,
+                cordoned_log_dirs: cordon_news(broker, directories),
                 ..Default::default()
             };
             let wait = match broker.forwarder.ask(broker, &request).await {
@@ -201,8 +202,7 @@ impl Lifecycle {
                 () = self.leave.notified() => *leaving = true,
                 // A new controller must learn soon that this broker lives.
                 _ = leadership.changed() => {}
-                // One that leaves may go once everyone has heard who leads in its place.
-                () = someone_leaves(broker, &mut published) => {}
+                () = something_to_tell(broker, directories, &mut published) => {}
             }
         }
     }
@@ -223,14 +223,26 @@ impl Lifecycle {
     }
 }
 
-/// Resolves when metadata is published while another broker is about to stop.
-async fn someone_leaves(broker: &Broker, published: &mut watch::Receiver<u64>) {
+/// Which of its directories this broker has cordoned, where the metadata say otherwise.
+fn cordon_news(broker: &Broker, directories: &[Uuid]) -> Option<Vec<Uuid>> {
+    let config = broker.replicas.config();
+    let dirs = config.log_dirs.iter().zip(directories);
+    let cordoned: Vec<Uuid> = dirs.filter(|(dir, _)| config.is_cordoned(dir)).map(|(_, id)| *id).collect();
+    let image = broker.controller.image();
+    let known = image.broker(config.node_id)?.cordoned_log_dirs.as_deref().unwrap_or_default();
+    (known != cordoned).then_some(cordoned)
+}
+
+/// Resolves when metadata is published that the controller waits to hear of: while another broker is about to stop,
+/// which may go once everyone has heard who leads in its place, or when this one's directories are cordoned.
+async fn something_to_tell(broker: &Broker, directories: &[Uuid], published: &mut watch::Receiver<u64>) {
     loop {
         if published.changed().await.is_err() {
             return std::future::pending().await;
         }
         let image = broker.controller.image();
-        if image.brokers().any(|other| other.in_controlled_shutdown && other.id != broker.config.node_id) {
+        let leaves = |other: &klamm_metadata::Broker| other.in_controlled_shutdown && other.id != broker.config.node_id;
+        if image.brokers().any(|other| leaves(other)) || cordon_news(broker, directories).is_some() {
             return;
         }
     }

@@ -233,6 +233,14 @@ impl BrokerConfig {
         BrokerConfig::from_layers(layers, &mut Vec::new(), &|key, reason| ConfigError::new(key, reason))
     }
 
+    /// Whether this data directory shall get no new replicas (KIP-1066).
+    pub fn is_cordoned(&self, dir: &Path) -> bool {
+        self.layers
+            .list("cordoned.log.dirs")
+            .iter()
+            .any(|cordoned| cordoned == "*" || dir.as_os_str() == cordoned.as_str())
+    }
+
     /// What decides about leaders of topics that have no configuration of their own.
     pub fn election_policy(&self) -> Policy {
         let topic = self.topic(&Entries::new());

@@ -135,6 +135,12 @@ pub(super) async fn balance(client: &Client, output: Format, args: &Balance) -> 
     plan_and_carry_out(client, output, &scope, &args.carrying).await
 }
 
+/// `klamm brokers drain`: everything that one broker holds.
+pub(super) async fn drain(client: &Client, output: Format, broker: i32, carrying: &Carrying) -> Result {
+    let scope = Scope { drain: vec![broker], ..Scope::default() };
+    plan_and_carry_out(client, output, &scope, carrying).await
+}
+
 async fn plan(client: &Client, scope: &Scope) -> Result<(Facts, Plan)> {
     let mut facts = facts::collect(client).await?;
     facts::drain(&mut facts, &scope.drain, &scope.brokers)?;

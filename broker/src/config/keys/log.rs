@@ -10,7 +10,7 @@ pub(super) const LOG: &[Key] = &[
     int("compression.lz4.level").or("9").between("1", "17").cluster_wide().acts("Level when the broker compresses with lz4."),
     string("compression.type").or("producer").one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]).cluster_wide().acts("Codec of stored batches; producer keeps what was sent."),
     int("compression.zstd.level").or("3").between("-131072", "22").cluster_wide().acts("Level when the broker compresses with zstd."),
-    list("cordoned.log.dirs").or("").per_broker(),
+    list("cordoned.log.dirs").or("").per_broker().acts("Data directories that get no new replicas; `*` for all."),
     int("default.replication.factor").or("1").acts("Replicas of a topic created without a count."),
     boolean("delete.topic.enable").or("true").acts("Whether topics can be deleted."),
     long("log.cleaner.backoff.ms").or("15000").at_least("0").cluster_wide(),
