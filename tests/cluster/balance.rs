@@ -13,7 +13,7 @@ use crate::workload::options;
 
 const RECORDS: usize = 20_000;
 
-fn klamm(cluster: &Cluster, line: &str) -> Tool {
+pub fn klamm(cluster: &Cluster, line: &str) -> Tool {
     Tool::new(paths::klamm()).args(line.split_whitespace()).env("KLAMM_BOOTSTRAP", cluster.bootstrap()).limit(120)
 }
 
@@ -24,19 +24,19 @@ fn parsed(output: &Output) -> Value {
 
 /// What a field of `klamm cluster describe` counts for each broker.
 #[track_caller]
-fn counts(cluster: &Cluster, field: &str) -> BTreeMap<u64, u64> {
+pub fn counts(cluster: &Cluster, field: &str) -> BTreeMap<u64, u64> {
     let described = parsed(&klamm(cluster, "cluster describe -o json").ok());
     let brokers = described["brokers"].as_array().cloned().unwrap_or_default();
     brokers.iter().filter_map(|b| Some((b["id"].as_u64()?, b[field].as_u64()?))).collect()
 }
 
-fn spread(counts: &BTreeMap<u64, u64>) -> u64 {
+pub fn spread(counts: &BTreeMap<u64, u64>) -> u64 {
     counts.values().max().unwrap_or(&0) - counts.values().min().unwrap_or(&0)
 }
 
 /// The replicas of each partition of a topic.
 #[track_caller]
-fn replicas(cluster: &Cluster, topic: &str) -> Vec<usize> {
+pub fn replicas(cluster: &Cluster, topic: &str) -> Vec<usize> {
     let described = parsed(&klamm(cluster, &format!("topics describe {topic} -o json")).ok());
     let partitions = described[0]["partitions"].as_array().cloned().unwrap_or_default();
     partitions.iter().map(|p| p["replicas"].as_array().map_or(0, Vec::len)).collect()

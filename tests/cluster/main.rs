@@ -14,6 +14,7 @@ mod idempotence;
 mod judge;
 mod kills;
 mod member;
+mod moving;
 mod partitions;
 mod pauses;
 mod posing;
