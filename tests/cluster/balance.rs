@@ -194,6 +194,11 @@ fn a_cordoned_broker_gets_nothing_new_and_a_drained_one_gives_all_away() {
     assert_eq!(on_three("before"), 9, "what it has it keeps");
     let refused = klamm(&cluster, "topics create toomany --partitions 1 --replication-factor 4").run();
     assert!(refused.code == 1 && refused.err.contains("cordoned"), "{refused}");
+    klamm(&cluster, "brokers uncordon 3").ok();
+    let unasked = klamm(&cluster, "brokers drain 3").run();
+    assert!(unasked.code == 2 && unasked.err.contains("--yes"), "{unasked}");
+    let untouched = klamm(&cluster, "configs describe broker 3").ok();
+    assert!(!untouched.out.contains("cordoned"), "nobody agreed: {untouched}");
     klamm(&cluster, "brokers drain 3 --yes").ok().expect("9 partitions moved");
     assert_eq!(on_three("before"), 0);
     klamm(&cluster, "brokers drain 3 --yes").ok().expect("nothing to move");

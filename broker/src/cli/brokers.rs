@@ -11,7 +11,7 @@ use klamm_client::admin::configs::{ConfigChange, Resource};
 use serde::Serialize;
 
 use super::output::{Show, print};
-use super::reassign::{Carrying, drain};
+use super::reassign::{Carrying, agreed_or_askable, drain};
 use super::{Global, Result};
 
 /// The key of the configuration, and its value for all directories.
@@ -67,6 +67,7 @@ pub(super) async fn run(global: Global, command: Brokers) -> Result {
             print(global.output, &Done { id, result: "uncordoned" })
         }
         Brokers::Drain { id, carrying } => {
+            agreed_or_askable(&carrying)?;
             cordon(&client, id).await?;
             drain(&client, global.output, id, &carrying).await
         }

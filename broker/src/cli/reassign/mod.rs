@@ -183,6 +183,7 @@ fn explain(error: klamm_planner::Error) -> CliError {
 async fn plan_and_carry_out(client: &Client, output: Format, scope: &Scope, carrying: &Carrying) -> Result {
     let (facts, plan) = plan(client, scope).await?;
     if !plan.is_empty() && !carrying.yes {
+        agreed_or_askable(carrying)?;
         confirm(&Planned::new(&facts, plan.clone()))?;
     }
     let sizes: BTreeMap<(&str, i32), u64> =
@@ -199,13 +200,18 @@ async fn plan_and_carry_out(client: &Client, output: Format, scope: &Scope, carr
     finish(client, output, steps, then, carrying).await
 }
 
-/// Shows the plan on stderr and asks, where there is somebody to ask.
+/// Refuses to go on where something would have to be asked and nobody can be.
+pub(super) fn agreed_or_askable(carrying: &Carrying) -> Result {
+    if carrying.yes || (io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(());
+    }
+    let hint = "`klamm reassign plan` and `klamm cluster balance --dry-run` only show what would move";
+    Err(CliError::usage("--yes is needed where nobody can be asked").hint(hint))
+}
+
+/// Shows the plan on stderr and asks.
 fn confirm(planned: &Planned) -> Result {
     use super::output::Show;
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let hint = "`klamm reassign plan` and `klamm cluster balance --dry-run` only show what would move";
-        return Err(CliError::usage("--yes is needed where nobody can be asked").hint(hint));
-    }
     let mut stderr = io::stderr().lock();
     planned.show(&mut stderr)?;
     write!(stderr, "\nCarry this out? [y/N] ")?;
