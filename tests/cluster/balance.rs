@@ -130,7 +130,7 @@ fn a_move_to_a_broker_that_is_down_waits_and_can_be_taken_back() {
     })
     .expect("the topic");
     let lines: String = (0..RECORDS).map(|n| format!("{n}\n")).collect();
-    klamm(&cluster, "produce stuck").stdin(lines).ok();
+    klamm(&cluster, "produce stuck -p 0").stdin(lines).ok();
     cluster.kill(3);
     let plan = json!({"version": 1, "partitions": [
         {"topic": "stuck", "partition": 0, "replicas": [3, 1, 2]},
