@@ -122,6 +122,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_read_is_said_to_act() {
+        let source = include_str!("topic.rs");
+        let read = source.split(&['"'][..]).filter_map(keys::find_topic);
+        let silent: Vec<&str> = read.filter(|key| key.doc.is_none()).map(|key| key.name).collect();
+        assert!(silent.is_empty(), "{silent:?}");
+    }
+
+    #[test]
     fn a_topic_without_entries_has_kafkas_defaults() {
         let topic = TopicConfig::resolve(&Layers::default(), &Entries::new());
         let expected = TopicConfig {
