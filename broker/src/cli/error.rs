@@ -81,11 +81,16 @@ fn hint(error: &ClientError) -> Option<&'static str> {
     Some(match error {
         ClientError::BadAddress { .. } => "--bootstrap and KLAMM_BOOTSTRAP take HOST:PORT[,HOST:PORT...]",
         ClientError::Connect { .. } | ClientError::NoBroker { .. } => {
-            "is a broker running there? name another with --bootstrap HOST:PORT or KLAMM_BOOTSTRAP"
+            "is a broker running there? name another with --bootstrap HOST:PORT or KLAMM_BOOTSTRAP; with TLS, see \
+             --command-config"
         }
-        ClientError::Timeout { .. } => "is it a Kafka listener, without TLS? --timeout SECONDS allows more time",
+        ClientError::Timeout { .. } => {
+            "is it a Kafka listener, with TLS only if --command-config says so? has the cluster a controller (the brokers' \
+             /readyz tells)? --timeout SECONDS allows more time"
+        }
         ClientError::Disconnected { .. } => {
-            "is it a Kafka listener, without TLS and SASL? the broker's log may say more"
+            "is it a Kafka listener, with TLS only if --command-config says so, and without SASL? the broker's log may \
+             say more"
         }
         ClientError::Unsupported { .. } => "the broker is too old for this command, or has it switched off",
         ClientError::Kafka { code, .. } => return code_hint(*code),
