@@ -83,7 +83,8 @@ pub async fn update(core: &Arc<Core>, id: i32, voter: Voter) -> Result<(), Quoru
     change(core, ChangeMembers::SetNodes([(id, voter)].into()), true).await
 }
 
-/// Replaces a voter by the same node with a new disk.
+/// Replaces a voter by the same node with a new disk. Only for [`crate::join::asked`], which has made sure that
+/// the voter with the old one is gone.
 pub async fn replace(core: &Arc<Core>, id: i32, old: Voter, new: Voter) -> Result<(), QuorumError> {
     let _changing = begin(core).await?;
     let members = core.members();
@@ -99,7 +100,8 @@ pub async fn replace(core: &Arc<Core>, id: i32, old: Voter, new: Voter) -> Resul
 }
 
 /// One step from the present voters towards `wanted`, an addition before a removal. Returns whether there is more
-/// to do.
+/// to do. A voter that is wanted with another directory is refused: nothing here tells a replaced disk from a second
+/// node with a taken id.
 pub async fn reseat(core: &Arc<Core>, wanted: &BTreeMap<i32, Voter>) -> Result<bool, QuorumError> {
     let members = core.members();
     let voters: BTreeMap<i32, Voter> =
@@ -108,7 +110,7 @@ pub async fn reseat(core: &Arc<Core>, wanted: &BTreeMap<i32, Voter>) -> Result<b
         match voters.get(id) {
             None => return add(core, *id, voter.clone()).await.map(|()| true),
             Some(known) if known.directory_id != voter.directory_id && *id != core.id() => {
-                return replace(core, *id, known.clone(), voter.clone()).await.map(|()| true);
+                return Err(QuorumError::Change(format!("node {id} is a voter with another directory")));
             }
             Some(known) if known != voter => return update(core, *id, voter.clone()).await.map(|()| true),
             Some(_) => {}

@@ -3,6 +3,9 @@
 //! The active controller moves towards that one step at a time. A voter is replaced by a lower id or removed
 //! when its broker is unregistered; being away costs no seat. An even number of voters bears no more failures
 //! than one less, so no seat is filled to make it even.
+//!
+//! Invariant: who asks under a voter's id with another directory gets nothing here. A voter's disk is replaced only
+//! when its node asks the quorum to be taken in, which makes sure first that the voter itself is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,7 +41,11 @@ fn wanted(
     let voters: BTreeSet<i32> = replicas.iter().filter(|r| r.votes).map(|r| r.id).collect();
     let heard = |r: &Replica| r.last_fetch_ms.is_some_and(|at| now_ms - at <= HEARD_WITHIN_MS);
     let may = |r: &&Replica| r.votes || (heard(r) && takes_part(r.id) && !r.voter.host.is_empty());
-    let candidates: BTreeMap<i32, Voter> = replicas.iter().filter(may).map(|r| (r.id, r.voter.clone())).collect();
+    let mut candidates: BTreeMap<i32, Voter> = BTreeMap::new();
+    for replica in replicas.iter().filter(|r| r.votes || !voters.contains(&r.id)).filter(may) {
+        // The members come before those that only pull: of two with one id the member counts.
+        candidates.entry(replica.id).or_insert_with(|| replica.voter.clone());
+    }
     let mut ids = wanted_voters(&candidates.keys().copied().collect(), seats);
     if ids.len().is_multiple_of(2)
         && let Some(last) = ids.iter().rev().find(|id| !voters.contains(id)).copied()
@@ -78,6 +85,20 @@ mod tests {
         assert_eq!(ids(&replicas(&[1, 2], &[3])), Some(vec![1, 2, 3]));
         assert_eq!(ids(&replicas(&[1, 2], &[])), None, "nobody loses a seat for the number's sake");
         assert_eq!(ids(&replicas(&[1], &[2, 9])), None, "a fenced node gets none");
+    }
+
+    #[test]
+    fn a_second_node_with_a_voters_id_never_takes_its_seat() {
+        let mut all = replicas(&[0, 1], &[0, 2]);
+        all[2].voter = Voter { host: "elsewhere".into(), port: 2, directory_id: [7; 16] };
+        let seats = wanted(&all, 3, 1_000, |_| true).unwrap();
+        assert_eq!(seats.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(seats[&0], all[0].voter);
+        // Nor when the voter itself isn't heard.
+        all[0].last_fetch_ms = None;
+        assert_eq!(wanted(&all, 3, 1_000, |_| true).unwrap()[&0], all[0].voter);
+        all.truncate(3);
+        assert_eq!(wanted(&all, 3, 1_000, |_| true), None);
     }
 
     #[test]

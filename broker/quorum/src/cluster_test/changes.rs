@@ -136,6 +136,13 @@ async fn a_second_node_with_a_taken_id_is_turned_away() {
     let voters = cluster.quorum(leader).metrics().voters;
     assert_eq!(voters.iter().find(|(id, _)| *id == taken).unwrap().1, cluster.voter(taken));
     assert!(cluster.quorum(leader).metrics().refusals > 0);
+    // Nor when seats change while it pulls the log.
+    let mut seats: BTreeMap<i32, Voter> = (0..3).map(|id| (id, cluster.voter(id))).collect();
+    seats.insert(taken, Voter { port: 9099, directory_id: [99; 16], ..cluster.voter(taken) });
+    let changed = cluster.quorum(leader).reseat(&seats).await;
+    assert!(matches!(changed, Err(QuorumError::Change(_))), "{changed:?}");
+    let voters = cluster.quorum(leader).metrics().voters;
+    assert_eq!(voters.iter().find(|(id, _)| *id == taken).unwrap().1, cluster.voter(taken));
     // Nor while the true one restarts.
     cluster.kill(taken).await;
     sleep(Duration::from_secs(10)).await;
