@@ -138,13 +138,26 @@ pub fn put_voter(out: &mut Vec<u8>, voter: &Voter) {
 }
 
 pub fn get_voter(input: &mut Bytes) -> Result<Voter> {
-    let host = get_string(input, "host")?;
+    get_voter_within(input, usize::MAX)
+}
+
+/// A voter whose host name has at most `host_max` bytes.
+pub fn get_voter_within(input: &mut Bytes, host_max: usize) -> Result<Voter> {
+    let host = get_short_string(input, host_max, "host")?;
     let port = get_u16(input, "port")?;
     Ok(Voter { host, port, directory_id: get_uuid(input, "directory id")? })
 }
 
 pub fn get_string(input: &mut Bytes, what: &'static str) -> Result<String> {
+    get_short_string(input, usize::MAX, what)
+}
+
+/// A string of at most `max` bytes; a longer one isn't copied.
+pub fn get_short_string(input: &mut Bytes, max: usize, what: &'static str) -> Result<String> {
     let text = get_slice(input, what)?;
+    if text.len() > max {
+        return Err(Malformed(what));
+    }
     String::from_utf8(text.to_vec()).map_err(|_| Malformed(what))
 }
 

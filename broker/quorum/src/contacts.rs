@@ -2,7 +2,7 @@
 //!
 //! Elections, the check that a leader still has a majority, and DescribeQuorum's times are answered from here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,8 +12,8 @@ use crate::types::{LogId, Voter, term_of};
 
 /// Observers that stay away this long are forgotten.
 const FORGET: Duration = Duration::from_secs(300);
-/// No more observers than this are remembered.
-const OBSERVERS_MAX: usize = 10_000;
+/// Observers that are remembered besides those that are registered: anyone can claim to be one.
+const STRANGERS_MAX: usize = 256;
 
 /// What is known of a node.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,8 @@ pub struct Contact {
 struct Known {
     members: BTreeMap<i32, Contact>,
     observers: BTreeMap<i32, Contact>,
+    /// Ids of the registered brokers, as far as this node was told.
+    registered: BTreeSet<i32>,
     leader_heard: Option<Instant>,
 }
 
@@ -87,9 +89,7 @@ impl Contacts {
     pub fn observed(&self, id: i32, voter: Voter, last: Option<u64>, end: Option<u64>) {
         let now = Instant::now();
         let mut known = self.0.lock();
-        if known.observers.len() >= OBSERVERS_MAX && !known.observers.contains_key(&id) {
-            return;
-        }
+        known.make_room(id);
         let contact = known.observers.entry(id).or_default();
         if contact.voter.directory_id != voter.directory_id {
             *contact = Contact::default();
@@ -100,6 +100,11 @@ impl Contacts {
         if last >= end {
             contact.caught_up = Some(now);
         }
+    }
+
+    /// Which brokers are registered: strangers don't push them out.
+    pub fn registered(&self, ids: BTreeSet<i32>) {
+        self.0.lock().registered = ids;
     }
 
     /// A member under its directory id.
@@ -115,6 +120,21 @@ impl Contacts {
     }
 }
 
+impl Known {
+    /// Makes room for observer `id` unless it has a place: the stranger that was silent for longest goes.
+    fn make_room(&mut self, id: i32) {
+        if self.observers.contains_key(&id) || self.registered.contains(&id) {
+            return;
+        }
+        let strangers = || self.observers.iter().filter(|(id, _)| !self.registered.contains(id));
+        if strangers().count() >= STRANGERS_MAX
+            && let Some(oldest) = strangers().min_by_key(|(_, c)| c.heard).map(|(id, _)| *id)
+        {
+            self.observers.remove(&oldest);
+        }
+    }
+}
+
 fn member<'a>(known: &'a mut Known, id: i32, voter: &Voter) -> &'a mut Contact {
     let contact = known.members.entry(id).or_default();
     if contact.voter.directory_id != voter.directory_id {
@@ -122,4 +142,34 @@ fn member<'a>(known: &'a mut Known, id: i32, voter: &Voter) -> &'a mut Contact {
     }
     contact.voter = voter.clone();
     contact
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observe(contacts: &Contacts, id: i32) {
+        contacts.observed(id, Voter::default(), None, Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_are_few_and_push_out_no_registered_broker() {
+        let contacts = Contacts::default();
+        contacts.registered([1, 2].into());
+        for id in 1..=3 {
+            observe(&contacts, id);
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for id in 1_000..11_000 {
+            observe(&contacts, id);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let ids: Vec<i32> = contacts.observers().into_iter().map(|(id, _)| id).collect();
+        let newest = 11_000 - STRANGERS_MAX as i32..11_000;
+        assert_eq!(ids, [1, 2].into_iter().chain(newest).collect::<Vec<_>>());
+        // Not even when it comes back while there are many.
+        contacts.registered([1, 2, 3].into());
+        observe(&contacts, 3);
+        assert_eq!(contacts.observers().len(), STRANGERS_MAX + 3);
+    }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::core::Core;
 use crate::election;
 use crate::error::QuorumError;
-use crate::types::{Membership, Voter};
+use crate::types::{HOST_BYTES_MAX, Membership, Voter};
 
 /// Committing a change takes as long as a slow disk does.
 const COMMIT_WAIT: Duration = Duration::from_secs(10);
@@ -34,6 +34,9 @@ pub fn wanted_voters(registered: &BTreeSet<i32>, seats: usize) -> BTreeSet<i32> 
 
 /// Makes a node a voter; nothing is done when it is one with this directory already.
 pub async fn add(core: &Arc<Core>, id: i32, voter: Voter) -> Result<(), QuorumError> {
+    if voter.host.len() > HOST_BYTES_MAX {
+        return Err(QuorumError::Change(format!("a host name has at most {HOST_BYTES_MAX} bytes")));
+    }
     let _changing = begin(core).await?;
     let members = core.members();
     let votes = members.voter_ids().any(|v| v == id);

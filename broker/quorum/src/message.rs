@@ -7,12 +7,16 @@
 use bytes::{BufMut, Bytes};
 
 use crate::codec::{self, Malformed};
-use crate::types::{Entry, LogId, Vote, Voter};
+use crate::types::{Entry, HOST_BYTES_MAX, LogId, Vote, Voter};
 
 /// Version of the encoding; an unknown one is refused.
 const VERSION: u8 = 1;
 /// Longest refusal text that is passed on.
 const REASON_MAX: usize = 500;
+/// Longest cluster id; a refusal quotes it.
+const CLUSTER_ID_MAX: usize = 255;
+/// Most voters that a probe names.
+const VOTERS_MAX: usize = 1_000;
 /// Indexes and terms beyond this are nonsense and could overflow arithmetic further in.
 const NUMBER_MAX: u64 = 1 << 62;
 
@@ -181,7 +185,7 @@ impl Request {
 
     pub fn decode(mut input: Bytes) -> Result<Self> {
         version(&mut input)?;
-        let cluster_id = codec::get_string(&mut input, "cluster id")?;
+        let cluster_id = codec::get_short_string(&mut input, CLUSTER_ID_MAX, "cluster id")?;
         let from = get_identity(&mut input)?;
         let to = if codec::get_bool(&mut input, "target")? { Some(get_identity(&mut input)?) } else { None };
         // What a later release adds lies behind what this one reads.
@@ -284,9 +288,12 @@ fn get_ask(input: &mut Bytes) -> Result<Ask> {
     Ok(match codec::get_u8(input, "request kind")? {
         1 => {
             let count = codec::get_count(input, 10, "voter count")?;
+            if count > VOTERS_MAX {
+                return Err(Malformed("voter count"));
+            }
             let voter = |input: &mut Bytes| -> Result<(i32, String, u16)> {
                 let id = codec::get_i32(input, "voter id")?;
-                let host = codec::get_string(input, "host")?;
+                let host = codec::get_short_string(input, HOST_BYTES_MAX, "host")?;
                 Ok((id, host, codec::get_u16(input, "port")?))
             };
             Ask::Probe { voters: (0..count).map(|_| voter(input)).collect::<Result<_>>()? }
@@ -307,9 +314,9 @@ fn get_ask(input: &mut Bytes) -> Result<Ask> {
             data: codec::get_slice(input, "snapshot data")?,
         },
         6 => Ask::Transfer { term: number(input, "term")? },
-        7 => Ask::Join { me: codec::get_voter(input)? },
+        7 => Ask::Join { me: sender(input)? },
         8 => {
-            let me = codec::get_voter(input)?;
+            let me = sender(input)?;
             let last = optional_log_id(input)?;
             let some = codec::get_bool(input, "applied")?;
             let applied = number(input, "applied")?;
@@ -324,6 +331,11 @@ fn get_ask(input: &mut Bytes) -> Result<Ask> {
         },
         _ => return Err(Malformed("request kind")),
     })
+}
+
+/// Where the sender says that it is. This is kept, and anyone can send it.
+fn sender(input: &mut Bytes) -> Result<Voter> {
+    codec::get_voter_within(input, HOST_BYTES_MAX)
 }
 
 fn put_reply(out: &mut Vec<u8>, reply: &Reply) {

@@ -148,3 +148,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_host_longer_than_any_name_is_malformed() {
+    let decoded = |host: usize| {
+        let me = Voter { host: "h".repeat(host), port: 1, directory_id: [1; 16] };
+        let from = Identity { id: 5, directory_id: [1; 16] };
+        let fetch = Ask::Fetch { me: me.clone(), last: None, applied: None, bytes_max: 1, wait_ms: 0 };
+        let probe = Ask::Probe { voters: vec![(1, me.host.clone(), 1)] };
+        [Ask::Join { me }, fetch, probe].map(|ask| {
+            let request = Request { cluster_id: "c".into(), from: from.clone(), to: None, ask };
+            Request::decode(request.encode()).err()
+        })
+    };
+    assert_eq!(decoded(HOST_BYTES_MAX), [None, None, None]);
+    assert_eq!(
+        decoded(HOST_BYTES_MAX + 1),
+        [Some(Malformed("host")), Some(Malformed("host")), Some(Malformed("host"))]
+    );
+}

@@ -2,7 +2,7 @@
 //!
 //! All tasks live on the runtime that called [`Quorum::open`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -201,6 +201,11 @@ impl Quorum {
     /// complete on the leader. Times are milliseconds on the clock that `now_ms` was read from.
     pub fn replicas(&self, now_ms: i64) -> Vec<Replica> {
         metrics::replicas(&self.inner.core, now_ms)
+    }
+
+    /// Tells which brokers are registered. As observers they are remembered whoever else claims to be one.
+    pub fn registered(&self, ids: BTreeSet<i32>) {
+        self.inner.core.node.contacts.registered(ids);
     }
 
     /// Takes a snapshot now; resolves when it has been asked for, not when it is there.

@@ -40,6 +40,9 @@ pub struct Written {
     pub applied: bool,
 }
 
+/// Longest host name that is taken from another node: DNS has none that is longer.
+pub const HOST_BYTES_MAX: usize = 255;
+
 /// A member of the quorum and where it can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Voter {

@@ -23,6 +23,7 @@ pub async fn reseat(broker: &Arc<Broker>) {
     let (image, _) = broker.controller.committed_image();
     let now_ms = broker.clock.now_ms();
     let takes_part = |id: i32| image.broker(id).is_some_and(|b| !b.fenced);
+    quorum.registered(image.brokers().map(|b| b.id).collect());
     let replicas = quorum.replicas(now_ms);
     let Some(wanted) = wanted(&replicas, broker.config.cluster.seats, now_ms, takes_part) else { return };
     tracing::info!(voters = ?wanted.keys().collect::<Vec<_>>(), "seats of the metadata quorum change");
