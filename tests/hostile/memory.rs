@@ -13,6 +13,7 @@ const MIB: usize = 1 << 20;
 const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;
 const API_VERSIONS: i16 = 18;
+const KLAMM_QUORUM: i16 = 10_000;
 
 /// The first bytes of a frame of `size` bytes.
 fn beginning(size: usize, key: i16, version: i16) -> Vec<u8> {
@@ -99,7 +100,9 @@ fn a_frame_larger_than_its_key_can_need_is_refused_at_once() {
     if !target.is_klamm() {
         return;
     }
-    for (key, version, size) in [(METADATA, 9, 7 * MIB), (API_VERSIONS, 3, MIB), (API_VERSIONS, 3, 50 * MIB)] {
+    for (key, version, size) in
+        [(METADATA, 9, 7 * MIB), (API_VERSIONS, 3, MIB), (API_VERSIONS, 3, 50 * MIB), (KLAMM_QUORUM, 0, 19 * MIB)]
+    {
         let mut connection = target.connect();
         connection.send_raw(&beginning(size, key, version)).expect("the beginning is sent");
         assert_eq!(Fate::of(connection.receive()), Fate::Closed, "{size} bytes with key {key}");

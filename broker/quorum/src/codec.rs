@@ -17,6 +17,9 @@ pub struct Malformed(pub &'static str);
 
 type Result<T> = std::result::Result<T, Malformed>;
 
+/// A membership in change has two sets of voters; openraft makes no more.
+const CONFIGS_MAX: usize = 64;
+
 const BLANK: u8 = 0;
 const RECORDS: u8 = 1;
 const MEMBERSHIP: u8 = 2;
@@ -43,13 +46,18 @@ pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
 }
 
 pub fn get_entry(input: &mut Bytes) -> Result<Entry> {
+    get_entry_within(input, usize::MAX)
+}
+
+/// An entry of at most `records_max` records.
+pub fn get_entry_within(input: &mut Bytes, records_max: usize) -> Result<Entry> {
     let log_id = get_log_id(input)?;
     let payload = match get_u8(input, "entry kind")? {
         BLANK => EntryPayload::Blank,
-        RECORDS => EntryPayload::Normal(Batch::new(get_records(input)?)),
+        RECORDS => EntryPayload::Normal(Batch::new(get_records_within(input, records_max)?)),
         RECORDS_OF_TERM => {
             let term = Some(get_u64(input, "term of records")?);
-            EntryPayload::Normal(Batch { records: get_records(input)?, term })
+            EntryPayload::Normal(Batch { records: get_records_within(input, records_max)?, term })
         }
         MEMBERSHIP => EntryPayload::Membership(get_membership(input)?),
         _ => return Err(Malformed("entry kind")),
@@ -70,8 +78,19 @@ pub fn put_records(out: &mut Vec<u8>, records: &[Bytes]) {
 }
 
 pub fn get_records(input: &mut Bytes) -> Result<Arc<[Bytes]>> {
+    get_records_within(input, usize::MAX)
+}
+
+fn get_records_within(input: &mut Bytes, max: usize) -> Result<Arc<[Bytes]>> {
     let count = get_count(input, 4, "record count")?;
-    (0..count).map(|_| get_slice(input, "record")).collect()
+    if count > max {
+        return Err(Malformed("record count"));
+    }
+    let mut records = Vec::with_capacity(count);
+    for _ in 0..count {
+        records.push(get_slice(input, "record")?);
+    }
+    Ok(records.into())
 }
 
 pub fn put_log_id(out: &mut Vec<u8>, id: &LogId) {
@@ -170,6 +189,9 @@ pub fn get_uuid(input: &mut Bytes, what: &'static str) -> Result<[u8; 16]> {
 
 pub fn get_membership(input: &mut Bytes) -> Result<Membership> {
     let count = get_count(input, 4, "configuration count")?;
+    if count > CONFIGS_MAX {
+        return Err(Malformed("configuration count"));
+    }
     let mut configs = Vec::with_capacity(count);
     for _ in 0..count {
         let members = get_count(input, 4, "voter count")?;

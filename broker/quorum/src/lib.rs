@@ -39,6 +39,7 @@ pub use error::QuorumError;
 pub use machine::{Freeze, MachineError, StateMachine};
 pub use membership::wanted_voters;
 pub use metrics::{QuorumMetrics, Replica, Role};
+pub use propose::MESSAGE_BYTES_MAX;
 pub use quorum::Quorum;
 pub use transport::{BoxFuture, NoTransport, Peer, Transport, TransportError};
 pub use types::Voter;

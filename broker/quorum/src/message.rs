@@ -5,6 +5,7 @@
 //! that later releases can extend it. Decoding checks each length against what is there and never panics.
 
 use bytes::{BufMut, Bytes};
+use openraft::EntryPayload;
 
 use crate::codec::{self, Malformed};
 use crate::types::{Entry, HOST_BYTES_MAX, LogId, Vote, Voter};
@@ -17,6 +18,8 @@ const REASON_MAX: usize = 500;
 const CLUSTER_ID_MAX: usize = 255;
 /// Most voters that a probe names.
 const VOTERS_MAX: usize = 1_000;
+/// Most entries of one message; they are read from the journal in pieces of 1 MiB.
+const ENTRIES_MAX: usize = 1 << 16;
 /// Indexes and terms beyond this are nonsense and could overflow arithmetic further in.
 const NUMBER_MAX: u64 = 1 << 62;
 
@@ -37,6 +40,15 @@ pub struct Request {
     /// None: whoever listens there.
     pub to: Option<Identity>,
     pub ask: Ask,
+}
+
+/// What stands before the body of a request. It is small, and tells whether the body is worth decoding.
+#[derive(Debug)]
+pub struct Head {
+    pub cluster_id: String,
+    pub from: Identity,
+    pub to: Option<Identity>,
+    kind: u8,
 }
 
 /// Raft's way of saying which voters are meant to form a quorum: id, host, port.
@@ -183,13 +195,34 @@ impl Request {
         out.into()
     }
 
+    /// Head and body at once.
+    #[cfg(test)]
     pub fn decode(mut input: Bytes) -> Result<Self> {
-        version(&mut input)?;
-        let cluster_id = codec::get_short_string(&mut input, CLUSTER_ID_MAX, "cluster id")?;
-        let from = get_identity(&mut input)?;
-        let to = if codec::get_bool(&mut input, "target")? { Some(get_identity(&mut input)?) } else { None };
+        Head::decode(&mut input)?.with_body(input)
+    }
+}
+
+impl Head {
+    /// Takes the head off `input`; what is left is the body.
+    pub fn decode(input: &mut Bytes) -> Result<Self> {
+        version(input)?;
+        let cluster_id = codec::get_short_string(input, CLUSTER_ID_MAX, "cluster id")?;
+        let from = get_identity(input)?;
+        let to = if codec::get_bool(input, "target")? { Some(get_identity(input)?) } else { None };
+        Ok(Self { cluster_id, from, to, kind: codec::get_u8(input, "request kind")? })
+    }
+
+    /// Whether only a member may ask this.
+    pub fn is_of_members(&self) -> bool {
+        // Pre-vote, vote, append, snapshot, transfer.
+        matches!(self.kind, 2..=6)
+    }
+
+    /// The whole request.
+    pub fn with_body(self, mut input: Bytes) -> Result<Request> {
         // What a later release adds lies behind what this one reads.
-        Ok(Self { cluster_id, from, to, ask: get_ask(&mut input)? })
+        let ask = get_ask(self.kind, &mut input)?;
+        Ok(Request { cluster_id: self.cluster_id, from: self.from, to: self.to, ask })
     }
 }
 
@@ -284,8 +317,8 @@ fn put_ask(out: &mut Vec<u8>, ask: &Ask) {
     }
 }
 
-fn get_ask(input: &mut Bytes) -> Result<Ask> {
-    Ok(match codec::get_u8(input, "request kind")? {
+fn get_ask(kind: u8, input: &mut Bytes) -> Result<Ask> {
+    Ok(match kind {
         1 => {
             let count = codec::get_count(input, 10, "voter count")?;
             if count > VOTERS_MAX {
@@ -478,13 +511,26 @@ fn put_entries(out: &mut Vec<u8>, entries: &[Entry]) {
 fn get_entries(input: &mut Bytes) -> Result<Vec<Entry>> {
     // Log id 16 and kind 1.
     let count = codec::get_count(input, 17, "entry count")?;
+    if count > ENTRIES_MAX {
+        return Err(Malformed("entry count"));
+    }
     let mut entries = Vec::with_capacity(count.min(1024));
+    let mut records_max = records_max(input.len());
     for _ in 0..count {
-        let entry = codec::get_entry(input)?;
+        let entry = codec::get_entry_within(input, records_max)?;
+        if let EntryPayload::Normal(batch) = &entry.payload {
+            records_max = records_max.saturating_sub(batch.records.len());
+        }
         checked(&entry.log_id)?;
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// Most records that `bytes` of entries may hold. Each takes a handle of 32 bytes when decoded; many that are almost
+/// empty would take many times the message.
+pub fn records_max(bytes: usize) -> usize {
+    (1 << 18) + bytes / 12
 }
 
 fn put_node(out: &mut Vec<u8>, node: Option<&(i32, Voter)>) {

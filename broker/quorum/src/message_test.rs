@@ -167,3 +167,19 @@ fn a_host_longer_than_any_name_is_malformed() {
         [Some(Malformed("host")), Some(Malformed("host")), Some(Malformed("host"))]
     );
 }
+
+#[test]
+fn a_message_that_is_made_of_empty_records_is_malformed() {
+    let decoded = |records: usize, entries: u64| {
+        let batch = || EntryPayload::Normal(Batch::new(vec![Bytes::new(); records]));
+        let entries = (0..entries).map(|index| Entry { log_id: log_id(1, index), payload: batch() }).collect();
+        let ask = Ask::Append { vote: Vote::new(1, 1), prev: None, commit: None, entries };
+        let from = Identity { id: 1, directory_id: [1; 16] };
+        Request::decode(Request { cluster_id: "c".into(), from, to: None, ask }.encode()).err()
+    };
+    assert_eq!(decoded(300_000, 1), None);
+    assert_eq!(decoded(500_000, 1), Some(Malformed("record count")));
+    assert_eq!(decoded(100_000, 5), Some(Malformed("record count")), "in several entries");
+    assert_eq!(decoded(0, ENTRIES_MAX as u64), None);
+    assert_eq!(decoded(0, ENTRIES_MAX as u64 + 1), Some(Malformed("entry count")));
+}

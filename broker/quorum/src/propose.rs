@@ -23,6 +23,9 @@ const GROUP_BYTES_MAX: usize = 1 << 20;
 /// A single proposal may have this many bytes: far more than the largest allowed request makes.
 pub const PROPOSAL_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of a message to another node: the largest proposal, and what else there is in it.
+pub const MESSAGE_BYTES_MAX: usize = PROPOSAL_BYTES_MAX + (2 << 20);
+
 /// Records to be applied together, decided in `term`.
 pub struct Proposal {
     pub term: u64,

@@ -28,7 +28,7 @@ use crate::node::Node;
 use crate::propose::{PROPOSAL_BYTES_MAX, Proposal, QUEUE_MAX, propose_all};
 use crate::snapshots::Snapshots;
 use crate::types::{Entry, LogId, Membership, Raft, Vote, Voter, log_id, term_of};
-use crate::{election, follow, join, membership, receive};
+use crate::{election, follow, join, membership, message, receive};
 
 /// A running node of the metadata quorum, voter or observer; which one may change while it runs. Cheap to clone.
 #[derive(Clone)]
@@ -119,7 +119,8 @@ impl Quorum {
     pub async fn propose_at(&self, term: u64, records: Vec<Bytes>) -> Result<u64, QuorumError> {
         let core = &self.inner.core;
         let size = codec::records_size(&records);
-        if size > PROPOSAL_BYTES_MAX {
+        // What the others wouldn't take must not get into the log.
+        if size > PROPOSAL_BYTES_MAX || records.len() > message::records_max(size) {
             return Err(QuorumError::TooLarge { size, max: PROPOSAL_BYTES_MAX });
         }
         self.running()?;

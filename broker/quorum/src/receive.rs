@@ -14,9 +14,10 @@ use bytes::{Bytes, BytesMut};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use tokio::time::{Instant, timeout_at};
 
+use crate::codec::Malformed;
 use crate::core::Core;
 use crate::error::QuorumError;
-use crate::message::{Answer, Appended, Ask, Identity, Refusal, Reply, Request};
+use crate::message::{Answer, Appended, Ask, Head, Identity, Refusal, Reply, Request};
 use crate::types::{Entry, LogId, Snapshot, SnapshotFile, Vote, Voter, term_of};
 use crate::{election, join, network, snapshots};
 
@@ -36,23 +37,35 @@ pub struct Incoming {
 }
 
 /// Answers one request.
-pub async fn receive(core: &Arc<Core>, request: Bytes) -> Result<Bytes, QuorumError> {
+///
+/// The body is decoded only when the head speaks for it: anyone can send one that takes much memory.
+pub async fn receive(core: &Arc<Core>, mut request: Bytes) -> Result<Bytes, QuorumError> {
     if let Some(failure) = core.failure.get() {
         return Err(QuorumError::Stopped(failure.to_string()));
     }
-    let reply = match Request::decode(request) {
-        Err(malformed) => core.node.refuse(-1, Refusal::Malformed, format!("malformed {}", malformed.0)),
-        Ok(request) => match check(core, &request) {
-            Err((why, reason)) => core.node.refuse(request.from.id, why, reason),
-            Ok(()) => answer(core, request).await?,
-        },
+    let malformed = |from, what: Malformed| (from, Refusal::Malformed, format!("malformed {}", what.0));
+    let checked = match Head::decode(&mut request) {
+        Err(what) => Err(malformed(-1, what)),
+        Ok(head) => {
+            let from = head.from.id;
+            let head = check_head(core, &head).map(|()| head).map_err(|(why, reason)| (from, why, reason));
+            let whole = head.and_then(|head| head.with_body(request).map_err(|what| malformed(from, what)));
+            whole.and_then(|request| match check(core, &request) {
+                Err((why, reason)) => Err((from, why, reason)),
+                Ok(()) => Ok(request),
+            })
+        }
+    };
+    let reply = match checked {
+        Err((from, why, reason)) => core.node.refuse(from, why, reason),
+        Ok(request) => answer(core, request).await?,
     };
     Ok(Answer { from: core.identity(), reply }.encode())
 }
 
 type Check = Result<(), (Refusal, String)>;
 
-fn check(core: &Core, request: &Request) -> Check {
+fn check_head(core: &Core, request: &Head) -> Check {
     let mine = &core.node.config.cluster_id;
     if request.cluster_id != *mine {
         return Err((Refusal::OtherCluster, format!("this is cluster {mine}, the sender's is {}", request.cluster_id)));
@@ -63,11 +76,21 @@ fn check(core: &Core, request: &Request) -> Check {
         let what = if to == me.id { "another directory of this node" } else { "another node" };
         return Err((Refusal::OtherNode, format!("meant for {what} (node {to}), this is node {}", me.id)));
     }
+    if !request.is_of_members() {
+        return Ok(());
+    }
+    if request.to.is_none() {
+        return Err((Refusal::Malformed, "target".to_owned()));
+    }
+    member(core, &request.from)
+}
+
+fn check(core: &Core, request: &Request) -> Check {
     let malformed = |what: &str| Err((Refusal::Malformed, what.to_owned()));
     match &request.ask {
         Ask::Probe { .. } => return Ok(()),
         Ask::Join { me: voter } | Ask::Fetch { me: voter, .. } => {
-            if request.from == me {
+            if request.from == core.identity() {
                 return Err((Refusal::OtherNode, "sent by this node itself".into()));
             }
             return match voter.directory_id == request.from.directory_id && request.from.id >= 0 {
@@ -88,10 +111,7 @@ fn check(core: &Core, request: &Request) -> Check {
         Ask::Append { vote, prev, entries, .. } => follows(vote, *prev, entries)?,
         Ask::Vote { .. } | Ask::Snapshot { .. } | Ask::Transfer { .. } => {}
     }
-    if request.to.is_none() {
-        return malformed("target");
-    }
-    member(core, &request.from)
+    Ok(())
 }
 
 fn member(core: &Core, from: &Identity) -> Check {

@@ -28,6 +28,7 @@ pub fn frame_bytes_max(key: i16, size: usize) -> usize {
         // Records, or what brokers send each other.
         Some(Produce) => size,
         None => FRAME_BYTES_COMMON,
+        Some(KlammQuorum) => ::klamm_quorum::MESSAGE_BYTES_MAX,
         Some(_) if key >= ApiKey::PRIVATE_MIN => size,
         // Nothing in them grows with the cluster.
         Some(ApiVersions | SaslHandshake | SaslAuthenticate | InitProducerId | EndTxn | Heartbeat) => {

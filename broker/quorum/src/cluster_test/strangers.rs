@@ -99,6 +99,35 @@ async fn strangers_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_stranger_sends_is_refused_by_its_head() {
+    let cluster = Cluster::of(3, 34).await;
+    let (leader, term) = cluster.ready().unwrap();
+    let follower = (leader + 1) % 3;
+    let to = || Some(identity(&cluster, follower));
+    let stranger = || Identity { id: 7, directory_id: [7; 16] };
+    let cases = [
+        (stranger(), to(), "sim", Refusal::Stranger),
+        (stranger(), None, "sim", Refusal::Malformed),
+        (identity(&cluster, leader), to(), "another", Refusal::OtherCluster),
+        (identity(&cluster, leader), Some(stranger()), "sim", Refusal::OtherNode),
+        (identity(&cluster, leader), to(), "sim", Refusal::Malformed),
+    ];
+    for (from, to, cluster_id, why) in cases {
+        for ask in asks(from.id, term + 5) {
+            let request = Request { cluster_id: cluster_id.into(), from: from.clone(), to: to.clone(), ask };
+            // The body makes no sense, which is found out only when it is looked at.
+            let whole = request.encode();
+            let head = 1 + 4 + cluster_id.len() + 20 + 1 + if to.is_some() { 20 } else { 0 } + 1;
+            let answer = cluster.quorum(follower).receive(whole.slice(..head)).await.unwrap();
+            match Answer::decode(answer).unwrap().reply {
+                Reply::Refused { why: said, .. } => assert_eq!(said, why, "{request:?}"),
+                other => panic!("not refused: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_snapshot_that_is_none_is_refused() {
     let cluster = Cluster::of(3, 32).await;
     let (leader, term) = cluster.ready().unwrap();
