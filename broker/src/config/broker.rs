@@ -202,6 +202,12 @@ impl BrokerConfig {
         self.controller_listener_names.first().unwrap_or(&self.inter_broker_listener)
     }
 
+    /// Whether the brokers have this listener to themselves, because clients have another one.
+    pub fn is_brokers_own(&self, name: &str) -> bool {
+        let other = |l: &Listener| l.name != name && !self.controller_listener_names.contains(&l.name);
+        name == self.inter_broker_listener && self.listeners.iter().any(other)
+    }
+
     /// Reads file, environment and `--set` arguments, in this order of rising precedence.
     pub fn load(
         file: Option<&Path>,

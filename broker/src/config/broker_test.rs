@@ -185,3 +185,15 @@ fn dynamic_values_are_taken_over() {
     assert_eq!(changed.topic(&Entries::new()).log.retention_ms, 5);
     assert!(config.with_dynamic(entries("log.retention.ms", "0"), Entries::new()).is_err());
 }
+
+#[test]
+fn a_listener_is_the_brokers_own_when_clients_have_another() {
+    let both = good(
+        "listeners=CLIENT://127.0.0.1:1,INTERNAL://127.0.0.1:2\n\
+         listener.security.protocol.map=CLIENT:PLAINTEXT,INTERNAL:PLAINTEXT\ninter.broker.listener.name=INTERNAL",
+    );
+    assert!(both.is_brokers_own("INTERNAL") && !both.is_brokers_own("CLIENT"));
+    assert!(!good("").is_brokers_own("PLAINTEXT"));
+    let apache = good(APACHE);
+    assert!(!apache.is_brokers_own("PLAINTEXT") && !apache.is_brokers_own("CONTROLLER"));
+}

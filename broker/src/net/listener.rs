@@ -4,7 +4,7 @@
 //! a second: it ends those idle for longer than `connections.max.idle.ms` and takes the read buffer
 //! of those that merely pause.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Connections {
 struct Open {
     next_id: u64,
     by_id: HashMap<u64, Arc<Handle>>,
+    /// Those that count towards the limits.
+    limited: HashSet<u64>,
     per_ip: HashMap<IpAddr, usize>,
 }
 
@@ -51,19 +53,23 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Takes a place for a new connection, unless a limit is reached.
-    fn admit(&self, peer: SocketAddr, now_ms: i64, limits: Limits) -> Result<(u64, Arc<Handle>), &'static str> {
+    /// Takes a place for a new connection, unless a limit is reached. Without limits it doesn't count towards those
+    /// of others either: the quorum must not wait for clients to leave, nor the other way round.
+    fn admit(&self, peer: SocketAddr, now_ms: i64, limits: Option<Limits>) -> Result<(u64, Arc<Handle>), &'static str> {
         let mut open = self.open.lock();
-        if open.by_id.len() >= limits.total {
-            return Err("max.connections is reached");
+        let id = open.next_id + 1;
+        if let Some(limits) = limits {
+            if open.limited.len() >= limits.total {
+                return Err("max.connections is reached");
+            }
+            let here = open.per_ip.get(&peer.ip()).copied().unwrap_or(0);
+            if here >= limits.per_ip {
+                return Err("max.connections.per.ip is reached");
+            }
+            open.per_ip.insert(peer.ip(), here + 1);
+            open.limited.insert(id);
         }
-        let here = open.per_ip.get(&peer.ip()).copied().unwrap_or(0);
-        if here >= limits.per_ip {
-            return Err("max.connections.per.ip is reached");
-        }
-        open.per_ip.insert(peer.ip(), here + 1);
-        open.next_id += 1;
-        let id = open.next_id;
+        open.next_id = id;
         let handle = Arc::new(Handle::new(peer, now_ms));
         open.by_id.insert(id, handle.clone());
         Ok((id, handle))
@@ -72,6 +78,9 @@ impl Connections {
     fn release(&self, id: u64) {
         let mut open = self.open.lock();
         let Some(handle) = open.by_id.remove(&id) else { return };
+        if !open.limited.remove(&id) {
+            return;
+        }
         let ip = handle.peer.ip();
         match open.per_ip.get_mut(&ip) {
             Some(n) if *n > 1 => *n -= 1,
@@ -128,6 +137,8 @@ pub struct Listener {
     name: Arc<str>,
     serves: Serves,
     tls: Option<Arc<ListenerTls>>,
+    /// Whether `max.connections` and `max.connections.per.ip` are for it.
+    limited: bool,
     socket: TcpListener,
 }
 
@@ -153,11 +164,19 @@ impl Listener {
             // A restart must not wait for connections of the last run to time out.
             socket.set_reuseaddr(true)?;
             match socket.bind(address).and_then(|()| socket.listen(backlog)) {
-                Ok(socket) => return Ok(Self { name: name.into(), serves, tls, socket }),
+                Ok(socket) => {
+                    let limited = serves.clients || !serves.quorum;
+                    return Ok(Self { name: name.into(), serves, tls, limited, socket });
+                }
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Takes it out of the limits on connections: it is the brokers' own, although clients could use it.
+    pub fn unlimited(self) -> Self {
+        Self { limited: false, ..self }
     }
 
     /// Its name.
@@ -201,6 +220,7 @@ impl Listener {
         // Both limits can be changed while the broker runs.
         let config = broker.replicas.config();
         let limits = Limits { total: config.max_connections, per_ip: config.max_connections_per_ip };
+        let limits = self.limited.then_some(limits);
         let admitted = broker.connections.admit(peer, broker.clock.now_ms(), limits);
         let (id, handle) = match admitted {
             Ok(admitted) => admitted,
@@ -252,5 +272,39 @@ impl Drop for Place {
             self.broker.metrics.panic();
             tracing::error!("a request handler panicked; its connection is closed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_for_clients_alone() {
+        let connections = Connections::default();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let limits = |total, per_ip| Some(Limits { total, per_ip });
+        let nodes: Vec<u64> = (0..5).map(|_| connections.admit(peer, 0, None).expect("no limit").0).collect();
+        let (client, _) = connections.admit(peer, 0, limits(1, 1)).expect("the nodes don't count");
+        assert_eq!(connections.admit(peer, 0, limits(1, 9)).err(), Some("max.connections is reached"));
+        assert_eq!(connections.admit(peer, 0, limits(9, 1)).err(), Some("max.connections.per.ip is reached"));
+        connections.admit(peer, 0, None).expect("nodes get in past clients");
+        assert_eq!(connections.len(), 7);
+        // Nodes that leave make no room.
+        nodes.into_iter().for_each(|id| connections.release(id));
+        assert!(connections.admit(peer, 0, limits(1, 1)).is_err());
+        connections.release(client);
+        connections.admit(peer, 0, limits(1, 1)).expect("the client has left");
+        assert_eq!(connections.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_listener_of_nodes_has_no_limits() {
+        let limited = async |clients, quorum| {
+            let bound = Listener::bind("L", Serves { clients, quorum }, None, "127.0.0.1", 0, 1).await;
+            bound.expect("bound").limited
+        };
+        assert!(limited(true, true).await && limited(true, false).await);
+        assert!(!limited(false, true).await);
     }
 }

@@ -102,6 +102,7 @@ pub async fn open(config: BrokerConfig, control: &Runtime) -> Result<Opened, NoS
             Listener::bind(&wanted.name, serves, tls.listener(&wanted.name), host, port, config.listen_backlog);
         let listener = listener.await;
         let listener = listener.map_err(|e| NoStart::config(format!("listeners: cannot bind {wanted}: {e}")))?;
+        let listener = if config.is_brokers_own(&wanted.name) { listener.unlimited() } else { listener };
         let bound = listener.address().map_err(NoStart::config)?.port();
         if serves.quorum {
             quorum_port = Some((wanted.address.host.clone(), bound));
