@@ -3,6 +3,7 @@
 //! It is the first to start and the last to stop, so that a long recovery can be watched. It lives on the small runtime,
 //! so that it answers while requests stall; what takes time (a page of metrics) runs on a blocking thread. Connections, header bytes and idle times are bounded: nobody has to authenticate here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -14,26 +15,30 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
 use crate::cluster::health;
+use crate::complaints::Complaints;
 use crate::config::HostPort;
 use crate::metrics::{ControllerFacts, MetricsSource, QuorumNode, Snapshot};
 
-/// Connections at the same time; further ones wait to be accepted.
+/// Connections at the same time; a further one takes the place of one that asks nothing.
 const CONNECTIONS: usize = 64;
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
 /// Time for a request's head to arrive, the wait for the next request on a connection included.
-const HEAD_TIME: Duration = Duration::from_secs(90);
+const HEAD_TIME: Duration = Duration::from_secs(5);
+/// With all places taken, those that ask nothing by now are looked for this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What the server tells.
 pub trait AdminSource: Send + Sync + 'static {
@@ -99,14 +104,22 @@ pub async fn start(wanted: Option<&HostPort>, control: &Runtime) -> io::Result<A
 async fn serve(listener: TcpListener, source: Arc<dyn AdminSource>) {
     let router = router(source);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let idle = Arc::new(Idle::default());
+    let (complaints, started) = (Complaints::default(), Instant::now());
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let router = router.clone();
+            Ok((stream, peer)) => {
+                let full = || {
+                    let now_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+                    if let Some(held_back) = complaints.due("full", now_ms) {
+                        tracing::warn!(%peer, held_back, "admin HTTP: all {CONNECTIONS} places are taken; the connection that asked nothing for longest is closed");
+                    }
+                };
+                let Some(place) = place(&places, &idle, full).await else { return };
+                let (router, idle) = (router.clone(), idle.clone());
                 tokio::spawn(async move {
                     let _place = place;
-                    connection(stream, router).await;
+                    connection(stream, router, idle).await;
                 });
             }
             Err(error) => {
@@ -118,13 +131,100 @@ async fn serve(listener: TcpListener, source: Arc<dyn AdminSource>) {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) {
-    let served = http1::Builder::new()
+/// A place, if need be that of the connection that is idle for longest; `full` is told. `None` is never the answer
+/// while the server runs.
+async fn place(places: &Arc<Semaphore>, idle: &Idle, full: impl Fn()) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = places.clone().try_acquire_owned() {
+        return Some(place);
+    }
+    loop {
+        if idle.close_oldest() {
+            full();
+        }
+        if let Ok(place) = tokio::time::timeout(LOOK_AGAIN, places.clone().acquire_owned()).await {
+            return place.ok();
+        }
+    }
+}
+
+/// Connections without a request under way: their heads are awaited, or their answers not read. The first is it for
+/// longest.
+#[derive(Default)]
+struct Idle(Mutex<IdleConnections>);
+
+#[derive(Default)]
+struct IdleConnections {
+    next: u64,
+    waiting: BTreeMap<u64, Arc<Notify>>,
+}
+
+impl Idle {
+    /// `leave` ends the connection. The number it gets is good for [`Idle::end`].
+    fn begin(&self, leave: &Arc<Notify>) -> u64 {
+        let mut idle = self.0.lock();
+        idle.next += 1;
+        let number = idle.next;
+        idle.waiting.insert(number, leave.clone());
+        number
+    }
+
+    fn end(&self, number: u64) {
+        self.0.lock().waiting.remove(&number);
+    }
+
+    /// False when there is none.
+    fn close_oldest(&self) -> bool {
+        let oldest = self.0.lock().waiting.pop_first();
+        oldest.inspect(|(_, leave)| leave.notify_one()).is_some()
+    }
+}
+
+/// Of one connection: idle until it is dropped, but for the time of its requests.
+struct Idling {
+    all: Arc<Idle>,
+    leave: Arc<Notify>,
+    number: Mutex<u64>,
+}
+
+impl Idling {
+    fn request_begins(&self) {
+        self.all.end(*self.number.lock());
+    }
+
+    fn request_ends(&self) {
+        *self.number.lock() = self.all.begin(&self.leave);
+    }
+}
+
+impl Drop for Idling {
+    fn drop(&mut self) {
+        self.request_begins();
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, all: Arc<Idle>) {
+    let leave = Arc::new(Notify::new());
+    let number = Mutex::new(all.begin(&leave));
+    let idling = Arc::new(Idling { all, leave: leave.clone(), number });
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        let (idling, answer) = (idling.clone(), router.call(request));
+        async move {
+            idling.request_begins();
+            let answer = answer.await;
+            idling.request_ends();
+            answer
+        }
+    });
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    let served = tokio::select! {
+        served = serving => served,
+        () = leave.notified() => return,
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "admin HTTP: connection ended");
     }
@@ -386,6 +486,58 @@ mod tests {
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer).await;
         answer
+    }
+
+    #[tokio::test]
+    async fn connections_that_ask_nothing_make_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Arc::new(Fake(AtomicBool::new(true)))));
+        let mut hostile = Vec::new();
+        for n in 0..3 * CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Some send nothing at all, some a head without an end; some have had an answer.
+            let sent: &[u8] = match n % 3 {
+                0 => b"",
+                1 => b"GET /livez HTTP/1.1\r\nX: ",
+                _ => b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n",
+            };
+            stream.write_all(sent).await.unwrap();
+            hostile.push(stream);
+        }
+        let asked = Instant::now();
+        for path in ["/livez", "/readyz", "/metrics"] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let answer = tokio::time::timeout(Duration::from_secs(3), ask(address, &request)).await;
+            assert!(answer.is_ok_and(|text| text.starts_with("HTTP/1.1 200 ")), "{path}");
+        }
+        assert!(asked.elapsed() < HEAD_TIME, "before the head's time is over");
+        let mut byte = [0];
+        let first = tokio::time::timeout(Duration::from_secs(3), hostile[0].read(&mut byte)).await;
+        assert!(matches!(first, Ok(Ok(0) | Err(_))), "the oldest was closed: {first:?}");
+        server.abort();
+    }
+
+    #[test]
+    fn the_one_that_is_idle_for_longest_goes_and_none_that_is_asking() {
+        let all = Arc::new(Idle::default());
+        let connection = || {
+            let leave = Arc::new(Notify::new());
+            let number = Mutex::new(all.begin(&leave));
+            Idling { all: all.clone(), leave, number }
+        };
+        let (first, second, third) = (connection(), connection(), connection());
+        first.request_begins();
+        second.request_begins();
+        second.request_ends();
+        let waiting = || all.0.lock().waiting.values().cloned().collect::<Vec<_>>();
+        let is = |leave: &Arc<Notify>, one: &Idling| Arc::ptr_eq(leave, &one.leave);
+        assert!(is(&waiting()[0], &third) && is(&waiting()[1], &second));
+        assert!(all.close_oldest() && all.close_oldest());
+        assert!(!all.close_oldest(), "the first is being answered");
+        first.request_ends();
+        drop(first);
+        assert!(waiting().is_empty());
     }
 
     #[tokio::test]
