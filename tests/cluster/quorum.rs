@@ -43,7 +43,7 @@ async fn create(bootstrap: String, enough: Arc<AtomicBool>) -> Vec<String> {
 
 /// Takes a voter's seat away and waits until all three sit again. Says whether the seat was taken.
 #[track_caller]
-fn unseat(view: &View, cluster: &mut Cluster, voter: usize) -> Result<(), String> {
+pub fn unseat(view: &View, cluster: &mut Cluster, voter: usize) -> Result<(), String> {
     let id = i32::try_from(voter).expect("a small id");
     let mut taken = Err(String::new());
     // A controller that is asked to take its own seat hands over and says so: the next one is asked then.

@@ -12,6 +12,7 @@ use klamm_tests::{Cluster, Peer, Plan, Tool, assert_contains, eventually, paths,
 
 use crate::judge::same_metadata;
 use crate::posing::{read, write};
+use crate::quorum::unseat;
 use crate::view::View;
 
 const TOPIC: &str = "kept";
@@ -152,6 +153,22 @@ fn a_second_node_with_a_taken_id_stays_outside() {
     assert_eq!(address, Some(cluster.address(1)), "the first one's address, not {}", second.client);
     view.run(write(&cluster.bootstrap(), TOPIC, "meanwhile", Acks::All));
     view.until_in_sync(&mut cluster, Duration::from_secs(30));
+    // Seats change while it listens: the first one keeps its own.
+    let quorum = |cluster: &mut Cluster| {
+        let (controller, _) = view.controller_now(cluster)?;
+        view.quorum(cluster, controller)
+    };
+    let seat = |cluster: &mut Cluster| {
+        let voters = quorum(cluster)?.current_voters;
+        voters.iter().find(|v| v.replica_id == 1).map(|v| v.replica_directory_id)
+    };
+    let before = eventually("the first one's seat", 30, || seat(&mut cluster));
+    eventually("the second one to listen", 60, || {
+        quorum(&mut cluster)?.observers.iter().any(|o| o.replica_id == 1).then_some(())
+    });
+    unseat(&view, &mut cluster, 2).expect("a seat to give anew");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(eventually("the first one's seat", 30, || seat(&mut cluster)), before);
     second.process.signal("TERM");
     second.ends();
     unharmed(&mut cluster, &view, &["before", "meanwhile"]);

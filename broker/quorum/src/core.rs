@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -227,6 +227,19 @@ impl Core {
         let mut tasks = self.tasks.lock();
         tasks.retain(|t| !t.is_finished());
         tasks.push(tokio::spawn(task));
+    }
+
+    /// Runs `work` to its end, whether or not the caller waits that long.
+    pub async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, QuorumError>> + Send + 'static,
+    ) -> Result<T, QuorumError> {
+        let (answer, answered) = oneshot::channel();
+        self.spawn(async move {
+            // Nobody waits any more, which is what this is for.
+            let _ = answer.send(work.await);
+        });
+        answered.await.unwrap_or_else(|e| Err(self.stopped(e)))
     }
 
     /// Ends all tasks; they hold this core, which holds the lock on the folder.

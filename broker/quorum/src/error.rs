@@ -52,6 +52,12 @@ pub enum QuorumError {
     /// The voters can't be changed like that, or not now; nothing changed, or a part that does no harm.
     #[error("voters of the metadata quorum: {0}")]
     Change(String),
+    /// A node that was to get a vote didn't come near the end of the log in time; it was taken out again.
+    #[error("node {id} has not caught up in time")]
+    Behind {
+        /// Its node id.
+        id: i32,
+    },
     /// The state machine refused committed records.
     #[error("metadata records at offset {offset} can't be applied: {reason}")]
     Machine {

@@ -224,7 +224,9 @@ pub async fn asked(core: &Arc<Core>, id: i32, voter: Voter) -> Reply {
                 return Reply::Join { voter: false };
             }
             let task = core.clone();
-            core.spawn(async move { told("seat given", id, membership::add(&task, id, voter).await) });
+            core.spawn(async move {
+                told("seat given", id, membership::add(&task, id, voter, membership::CATCH_UP_WAIT).await)
+            });
             Reply::Join { voter: true }
         }
     }

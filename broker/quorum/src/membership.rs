@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::core::Core;
 use crate::election;
@@ -20,7 +20,7 @@ use crate::types::{HOST_BYTES_MAX, Membership, Voter};
 /// Committing a change takes as long as a slow disk does.
 const COMMIT_WAIT: Duration = Duration::from_secs(10);
 /// A new voter must come near the end of the log within this time.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
+pub const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
 /// Room for the two entries of a change.
 const CHANGE_BYTES: u64 = 16 << 10;
 /// How near.
@@ -32,11 +32,13 @@ pub fn wanted_voters(registered: &BTreeSet<i32>, seats: usize) -> BTreeSet<i32> 
     registered.iter().copied().take(seats.max(1)).collect()
 }
 
-/// Makes a node a voter; nothing is done when it is one with this directory already.
-pub async fn add(core: &Arc<Core>, id: i32, voter: Voter) -> Result<(), QuorumError> {
+/// Makes a node a voter; nothing is done when it is one with this directory already. One that hasn't caught up
+/// within `limit` is no member afterwards.
+pub async fn add(core: &Arc<Core>, id: i32, voter: Voter, limit: Duration) -> Result<(), QuorumError> {
     if voter.host.len() > HOST_BYTES_MAX {
         return Err(QuorumError::Change(format!("a host name has at most {HOST_BYTES_MAX} bytes")));
     }
+    let until = Instant::now() + limit.min(CATCH_UP_WAIT);
     let _changing = begin(core).await?;
     let members = core.members();
     let votes = members.voter_ids().any(|v| v == id);
@@ -48,10 +50,11 @@ pub async fn add(core: &Arc<Core>, id: i32, voter: Voter) -> Result<(), QuorumEr
         Some(known) if *known != voter => change(core, ChangeMembers::RemoveNodes([id].into()), false).await?,
         _ => {}
     }
-    promote(core, id, voter).await
+    promote(core, id, voter, until).await
 }
 
-/// Takes a node's vote away. The directory must be the one it votes with.
+/// Takes a node's vote away, or a node without one out of the membership. The directory must be the one it has
+/// there.
 pub async fn remove(core: &Arc<Core>, id: i32, directory_id: [u8; 16]) -> Result<(), QuorumError> {
     let changing = begin(core).await?;
     let members = core.members();
@@ -99,7 +102,7 @@ pub async fn replace(core: &Arc<Core>, id: i32, old: Voter, new: Voter) -> Resul
     }
     tracing::warn!(node = id, "a voter of the metadata quorum comes with another disk: it joins as a new one");
     drop_member(core, &members, id).await?;
-    promote(core, id, new).await
+    promote(core, id, new, Instant::now() + CATCH_UP_WAIT).await
 }
 
 /// One step from the present voters towards `wanted`, an addition before a removal. Returns whether there is more
@@ -111,7 +114,7 @@ pub async fn reseat(core: &Arc<Core>, wanted: &BTreeMap<i32, Voter>) -> Result<b
         members.voter_ids().map(|id| (id, members.get_node(&id).cloned().unwrap_or_default())).collect();
     for (id, voter) in wanted {
         match voters.get(id) {
-            None => return add(core, *id, voter.clone()).await.map(|()| true),
+            None => return add(core, *id, voter.clone(), CATCH_UP_WAIT).await.map(|()| true),
             Some(known) if known.directory_id != voter.directory_id && *id != core.id() => {
                 return Err(QuorumError::Change(format!("node {id} is a voter with another directory")));
             }
@@ -158,11 +161,11 @@ async fn drop_member(core: &Arc<Core>, members: &Membership, id: i32) -> Result<
     }
 }
 
-async fn promote(core: &Arc<Core>, id: i32, voter: Voter) -> Result<(), QuorumError> {
+async fn promote(core: &Arc<Core>, id: i32, voter: Voter, until: Instant) -> Result<(), QuorumError> {
     change(core, ChangeMembers::AddNodes([(id, voter)].into()), true).await?;
-    if timeout(CATCH_UP_WAIT, caught_up(core, id)).await.is_err() {
+    if timeout_at(until, caught_up(core, id)).await.is_err() {
         change(core, ChangeMembers::RemoveNodes([id].into()), true).await?;
-        return Err(QuorumError::Change(format!("node {id} doesn't catch up")));
+        return Err(QuorumError::Behind { id });
     }
     if core.leads().is_none() {
         return Err(core.not_leader());

@@ -42,6 +42,8 @@ pub struct QuorumMetrics {
     pub journal_bytes: u64,
     /// The voters.
     pub voters: Vec<(i32, Voter)>,
+    /// The members without a vote: they are to get one, or were left behind by a change that broke off.
+    pub learners: Vec<(i32, Voter)>,
     /// On the leader, how far each other node's log matches.
     pub replication: Vec<(i32, Option<u64>)>,
     /// Requests of other nodes refused because of who sent them or what they held.
@@ -75,7 +77,7 @@ pub fn quorum(core: &Core) -> QuorumMetrics {
     let watch = core.raft.metrics();
     let m = watch.borrow();
     let nodes = m.membership_config.membership();
-    let voters = nodes.voter_ids().map(|id| (id, nodes.get_node(&id).cloned().unwrap_or_default()));
+    let member = |id| (id, nodes.get_node(&id).cloned().unwrap_or_default());
     let replication = m.replication.iter().flatten().map(|(id, at)| (*id, at.map(|l| l.index)));
     QuorumMetrics {
         role: role(m.state),
@@ -87,7 +89,8 @@ pub fn quorum(core: &Core) -> QuorumMetrics {
         snapshot_offset: m.snapshot.map(|id| id.index),
         purged_offset: m.purged.map(|id| id.index),
         journal_bytes,
-        voters: voters.collect(),
+        voters: nodes.voter_ids().map(member).collect(),
+        learners: nodes.learner_ids().map(member).collect(),
         replication: replication.collect(),
         refusals: core.node.refusals(),
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -167,11 +168,16 @@ impl Quorum {
 
     /// Makes a registered node a voter: it receives the log first, and gets its vote when it has caught up. Only
     /// the leader can do this, and one change at a time.
-    pub async fn add_voter(&self, id: i32, voter: Voter) -> Result<(), QuorumError> {
-        membership::add(&self.inner.core, id, voter).await
+    ///
+    /// A node that hasn't caught up within `limit` is taken out again. That happens as well when the caller no
+    /// longer waits: the change goes to its end by itself.
+    pub async fn add_voter(&self, id: i32, voter: Voter, limit: Duration) -> Result<(), QuorumError> {
+        let core = self.inner.core.clone();
+        self.inner.core.to_the_end(async move { membership::add(&core, id, voter, limit).await }).await
     }
 
-    /// Takes a node's vote away; it goes on as an observer. A leader asked to remove itself hands over and answers
+    /// Takes a node's vote away, or a member that has none yet out of the membership; it goes on as an observer. A
+    /// leader asked to remove itself hands over and answers
     /// [`QuorumError::NotLeader`]: ask the next one.
     pub async fn remove_voter(&self, id: i32, directory_id: [u8; 16]) -> Result<(), QuorumError> {
         membership::remove(&self.inner.core, id, directory_id).await

@@ -33,7 +33,9 @@ pub async fn handle(cx: &Context<'_>, request: AddRaftVoterRequest) -> Result<Ad
     let directory_id = request.voter_directory_id.0;
     let voter = Voter { host: listener.host.clone(), port: listener.port, directory_id };
     let limit = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0).max(1));
-    Ok(match tokio::time::timeout(limit, quorum.add_voter(request.voter_id, voter)).await {
+    // The rest of the time is for taking the node out again, so that the answer finds no trace of it.
+    let adding = quorum.add_voter(request.voter_id, voter, limit - limit / 8);
+    Ok(match tokio::time::timeout(limit, adding).await {
         Ok(Ok(())) => answer(ErrorCode::None, None),
         Ok(Err(error)) => answer(code_of(&error), Some(error.to_string())),
         Err(_) => answer(ErrorCode::RequestTimedOut, Some("the node has not caught up in time".into())),
@@ -44,7 +46,7 @@ pub async fn handle(cx: &Context<'_>, request: AddRaftVoterRequest) -> Result<Ad
 pub fn code_of(error: &QuorumError) -> ErrorCode {
     match error {
         QuorumError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,
-        QuorumError::Undecided => ErrorCode::RequestTimedOut,
+        QuorumError::Undecided | QuorumError::Behind { .. } => ErrorCode::RequestTimedOut,
         _ => ErrorCode::InvalidRequest,
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Remove {
     /// Node id
     #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     id: i32,
-    /// Id of its log directory [default: that of the voter with this id]
+    /// Id of its log directory [default: what the quorum has heard from the node]
     #[arg(long, value_name = "UUID", value_parser = uuid)]
     directory: Option<Uuid>,
 }
@@ -84,12 +84,13 @@ pub(super) async fn run(global: Global, command: Quorum) -> Result {
     }
 }
 
-/// The node as the quorum knows it.
-async fn known(client: &Client, id: i32, votes: bool) -> Result<QuorumNode> {
+/// The node as the quorum knows it; the voter, when another node goes by its id.
+async fn known(client: &Client, id: i32, removed: bool) -> Result<QuorumNode> {
     let quorum = client.describe_quorum().await?;
-    let found = quorum.nodes.into_iter().find(|node| node.id == id && (node.votes || !votes));
+    // Voters come first. A member without a vote can be removed as well: the quorum knows which is one.
+    let found = quorum.nodes.into_iter().find(|node| node.id == id);
     found.ok_or_else(|| {
-        if votes {
+        if removed {
             CliError::new(format!("node {id} does not vote")).hint("`klamm quorum describe` shows who does")
         } else {
             CliError::new(format!("the quorum has not heard from node {id}"))

@@ -152,7 +152,10 @@ async fn a_second_node_with_a_taken_id_is_turned_away() {
     cluster.start(taken).await;
     assert!(impostor.propose(records(&["mine"])).await.is_err());
     assert!(matches!(
-        cluster.quorum(leader).add_voter(taken, Voter { directory_id: [99; 16], ..cluster.voter(taken) }).await,
+        cluster
+            .quorum(leader)
+            .add_voter(taken, Voter { directory_id: [99; 16], ..cluster.voter(taken) }, Duration::from_secs(9))
+            .await,
         Err(QuorumError::Change(_))
     ));
     cluster.net.unplug(9099);

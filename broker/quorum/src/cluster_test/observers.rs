@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::cluster::{Cluster, port, records};
-use crate::{Bootstrap, Role};
+use crate::{Bootstrap, QuorumError, Role};
 
 /// Three voters and the observers 3 and up.
 async fn with_observers(seed: u64, observers: i32) -> Cluster {
@@ -91,7 +91,7 @@ async fn seats_are_given_and_taken_without_a_restart() {
     let mut cluster = with_observers(23, 1).await;
     cluster.agree().await;
     let leader = cluster.leader().await;
-    cluster.quorum(leader).add_voter(3, cluster.voter(3)).await.unwrap();
+    cluster.quorum(leader).add_voter(3, cluster.voter(3), Duration::from_secs(10)).await.unwrap();
     cluster.until("it to vote", || cluster.quorum(3).metrics().role == Role::Follower).await;
     cluster.agree().await;
     // Four voters; it can lead.
@@ -120,6 +120,39 @@ async fn seats_are_given_and_taken_without_a_restart() {
     cluster.until("it to observe", || cluster.quorum(removed).metrics().role == Role::Observer).await;
     cluster.put("after").await;
     cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_never_catches_up_leaves_no_trace() {
+    let cluster = Cluster::of(3, 24).await;
+    let leader = cluster.quorum(cluster.leader().await);
+    let learners = || leader.metrics().learners.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    let limit = Duration::from_secs(4);
+    let late = leader.add_voter(9, cluster.voter(9), limit).await;
+    assert!(matches!(late, Err(QuorumError::Behind { id: 9 })), "{late:?}");
+    assert_eq!(learners(), []);
+    // A caller that stops waiting leaves none either.
+    let waited = tokio::time::timeout(limit / 4, leader.add_voter(9, cluster.voter(9), limit)).await;
+    assert!(waited.is_err());
+    assert_eq!(learners(), [9]);
+    cluster.until("it to be forgotten", || learners().is_empty()).await;
+    assert!(leader.replicas(0).iter().all(|r| r.id != 9));
+    assert_eq!(leader.metrics().voters.len(), 3);
+    cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_a_broken_off_change_left_behind_can_be_removed() {
+    let cluster = Cluster::of(3, 25).await;
+    let leader = cluster.quorum(cluster.leader().await);
+    let phantom = cluster.voter(9);
+    let add = openraft::ChangeMembers::AddNodes([(9, phantom.clone())].into());
+    leader.inner.core.raft.change_membership(add, true).await.unwrap();
+    assert_eq!(leader.metrics().learners, [(9, phantom.clone())]);
+    assert!(matches!(leader.remove_voter(9, [7; 16]).await, Err(QuorumError::Change(_))));
+    leader.remove_voter(9, phantom.directory_id).await.unwrap();
+    assert_eq!(leader.metrics().learners, []);
+    assert_eq!(leader.metrics().voters.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
