@@ -3,14 +3,12 @@
 //!
 //! A broker is cordoned by its configuration, so that a restart changes nothing about it.
 
-use std::io::{self, Write};
-
 use clap::Subcommand;
 use klamm_client::Client;
 use klamm_client::admin::configs::{ConfigChange, Resource};
-use serde::Serialize;
 
-use super::output::{Show, print};
+use super::outcome::BrokerOutcome;
+use super::output::print;
 use super::reassign::{Carrying, agreed_or_askable, drain};
 use super::{Global, Result};
 
@@ -42,29 +40,17 @@ pub(super) enum Brokers {
     },
 }
 
-#[derive(Debug, Serialize)]
-struct Done {
-    id: i32,
-    result: &'static str,
-}
-
-impl Show for Done {
-    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "broker {} {}", self.id, self.result)
-    }
-}
-
 pub(super) async fn run(global: Global, command: Brokers) -> Result {
     let client = global.connect().await?;
     match command {
         Brokers::Cordon { id } => {
             cordon(&client, id).await?;
-            print(global.output, &Done { id, result: "cordoned" })
+            print(global.output, &BrokerOutcome { id, result: "cordoned" })
         }
         Brokers::Uncordon { id } => {
             let change = ConfigChange::Delete(CORDONED.0.to_owned());
             client.alter_configs(&Resource::Broker(id), &[change], false).await?;
-            print(global.output, &Done { id, result: "uncordoned" })
+            print(global.output, &BrokerOutcome { id, result: "uncordoned" })
         }
         Brokers::Drain { id, carrying } => {
             agreed_or_askable(&carrying)?;

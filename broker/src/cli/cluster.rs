@@ -10,6 +10,7 @@ use klamm_protocol::error::ErrorCode;
 use serde::Serialize;
 
 use super::input::{TopicArg, topic_arg};
+use super::outcome::{BrokerOutcome, PartitionOutcome};
 use super::output::{Show, Table, print};
 use super::reassign::{Balance, balance};
 use super::{CliError, Global, Result};
@@ -48,14 +49,14 @@ pub(super) async fn run(global: Global, command: Cluster) -> Result {
         Cluster::Balance(args) => balance(&client, global.output, &args).await,
         Cluster::Unregister { id } => {
             client.unregister_broker(id).await.map_err(|error| explain(id, error))?;
-            print(global.output, &Unregistered { id, result: "unregistered" })
+            print(global.output, &BrokerOutcome { id, result: "unregistered" })
         }
         Cluster::Elect(args) => {
-            let (elections, failed) = elect(&client, args).await?;
-            print(global.output, &elections)?;
-            match failed {
+            let elected = elect(&client, args).await?;
+            print(global.output, &elected)?;
+            match PartitionOutcome::failed(&elected.0) {
                 0 => Ok(()),
-                n => Err(CliError::new(format!("{n} of {} partitions got no new leader", elections.len()))
+                n => Err(CliError::new(format!("{n} of {} partitions got no new leader", elected.0.len()))
                     .hint("`klamm topics describe TOPIC` shows which replicas are in sync and which are offline")),
             }
         }
@@ -142,29 +143,12 @@ impl Show for Described {
     }
 }
 
+/// `elected`, `unchanged` or `failed`.
 #[derive(Debug, Serialize)]
-struct Unregistered {
-    id: i32,
-    result: &'static str,
-}
+#[serde(transparent)]
+struct Elected(Vec<PartitionOutcome>);
 
-impl Show for Unregistered {
-    fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "broker {} {}", self.id, self.result)
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Elected {
-    topic: String,
-    partition: i32,
-    /// `elected`, `unchanged` or `failed`.
-    result: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-async fn elect(client: &Client, args: Elect) -> Result<(Vec<Elected>, usize)> {
+async fn elect(client: &Client, args: Elect) -> Result<Elected> {
     let mut partitions = Vec::new();
     for topic in &args.topic {
         partitions.extend(topic.partitions(client).await?);
@@ -172,33 +156,17 @@ async fn elect(client: &Client, args: Elect) -> Result<(Vec<Elected>, usize)> {
     let election = if args.unclean { Election::Unclean } else { Election::Preferred };
     let wanted = (!args.topic.is_empty()).then_some(partitions.as_slice());
     let elected = client.elect_leaders(election, wanted).await?;
-    let mut failed = 0;
-    let rows = elected.into_iter().map(|(partition, outcome)| {
-        let (result, error) = match outcome {
-            Ok(Some(())) => ("elected", None),
-            Ok(None) => ("unchanged", None),
-            Err(error) => {
-                failed += 1;
-                ("failed", Some(error.to_string()))
-            }
-        };
-        Elected { topic: partition.topic, partition: partition.partition, result, error }
-    });
-    let rows = rows.collect();
-    Ok((rows, failed))
+    let result = |changed: Option<()>| if changed.is_some() { "elected" } else { "unchanged" };
+    let outcomes = elected.into_iter().map(|(at, outcome)| PartitionOutcome::new(at, outcome.map(result)));
+    Ok(Elected(outcomes.collect()))
 }
 
-impl Show for Vec<Elected> {
+impl Show for Elected {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let changed: Vec<_> = self.iter().filter(|e| e.result != "unchanged").collect();
+        let changed: Vec<_> = self.0.iter().filter(|e| e.result != "unchanged").collect();
         if changed.is_empty() {
             return writeln!(out, "nothing to change");
         }
-        let mut table = Table::new(&["TOPIC", "PARTITION", "RESULT", "ERROR"]);
-        for e in changed {
-            let error = e.error.clone().unwrap_or_default();
-            table.row([e.topic.clone(), e.partition.to_string(), e.result.to_owned(), error]);
-        }
-        table.write(out)
+        PartitionOutcome::table(changed).write(out)
     }
 }

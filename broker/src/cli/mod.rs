@@ -14,6 +14,7 @@ mod groups;
 mod input;
 mod log;
 mod offsets;
+mod outcome;
 mod output;
 mod produce;
 mod quorum;

@@ -23,6 +23,7 @@ use self::carry::{Manner, Step, carry_out};
 use self::planned::{Executed, Planned};
 use self::throttle::Throttled;
 use super::input::{TopicArg, topic_arg};
+use super::outcome::PartitionOutcome;
 use super::output::{Format, print};
 use super::{CliError, Global, Result};
 
@@ -115,11 +116,11 @@ pub(super) async fn run(global: Global, command: Reassign) -> Result {
         },
         Reassign::Status => print(global.output, &status::ongoing(&client).await?),
         Reassign::Cancel { topic } => {
-            let (cancelled, failed) = status::cancel(&client, &topic).await?;
+            let cancelled = status::cancel(&client, &topic).await?;
             print(global.output, &cancelled)?;
-            match failed {
+            match PartitionOutcome::failed(&cancelled.0) {
                 0 => Ok(()),
-                n => Err(CliError::new(format!("{n} of {} moves could not be taken back", cancelled.len()))),
+                n => Err(CliError::new(format!("{n} of {} moves could not be taken back", cancelled.0.len()))),
             }
         }
     }

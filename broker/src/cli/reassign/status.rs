@@ -11,6 +11,7 @@ use super::facts::{size, sizes};
 use super::progress::bytes;
 use crate::cli::Result;
 use crate::cli::input::TopicArg;
+use crate::cli::outcome::PartitionOutcome;
 use crate::cli::output::{Show, Table, list};
 
 /// A partition that is being moved.
@@ -76,19 +77,13 @@ impl Show for Vec<Ongoing> {
     }
 }
 
-/// A move that was to be taken back.
+/// Moves that were to be taken back: `cancelled` or `failed`.
 #[derive(Debug, Serialize)]
-pub(super) struct Cancelled {
-    topic: String,
-    partition: i32,
-    /// `cancelled` or `failed`.
-    result: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
+#[serde(transparent)]
+pub(super) struct Cancelled(pub Vec<PartitionOutcome>);
 
-/// Takes moves of these partitions back, or all; says how many could not be.
-pub(super) async fn cancel(client: &Client, topics: &[TopicArg]) -> Result<(Vec<Cancelled>, usize)> {
+/// Takes moves of these partitions back, or all.
+pub(super) async fn cancel(client: &Client, topics: &[TopicArg]) -> Result<Cancelled> {
     let mut named = BTreeSet::new();
     for topic in topics {
         named.extend(topic.partitions(client).await?);
@@ -96,33 +91,18 @@ pub(super) async fn cancel(client: &Client, topics: &[TopicArg]) -> Result<(Vec<
     let moving = client.reassignments((!topics.is_empty()).then_some(&named)).await?;
     let wanted: BTreeMap<TopicPartition, Option<Vec<i32>>> = moving.into_keys().map(|at| (at, None)).collect();
     if wanted.is_empty() {
-        return Ok((Vec::new(), 0));
+        return Ok(Cancelled(Vec::new()));
     }
-    let mut failed = 0;
-    let rows = client.alter_reassignments(&wanted).await?.into_iter().map(|(at, outcome)| {
-        let (result, error) = match outcome {
-            Ok(()) => ("cancelled", None),
-            Err(error) => {
-                failed += 1;
-                ("failed", Some(error.to_string()))
-            }
-        };
-        Cancelled { topic: at.topic, partition: at.partition, result, error }
-    });
-    let rows = rows.collect();
-    Ok((rows, failed))
+    let outcomes = client.alter_reassignments(&wanted).await?.into_iter();
+    let outcomes = outcomes.map(|(at, outcome)| PartitionOutcome::new(at, outcome.map(|()| "cancelled")));
+    Ok(Cancelled(outcomes.collect()))
 }
 
-impl Show for Vec<Cancelled> {
+impl Show for Cancelled {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        if self.is_empty() {
+        if self.0.is_empty() {
             return writeln!(out, "nothing is being moved");
         }
-        let mut table = Table::new(&["TOPIC", "PARTITION", "RESULT", "ERROR"]);
-        for one in self {
-            let error = one.error.clone().unwrap_or_default();
-            table.row([one.topic.clone(), one.partition.to_string(), one.result.to_owned(), error]);
-        }
-        table.write(out)
+        PartitionOutcome::table(&self.0).write(out)
     }
 }
