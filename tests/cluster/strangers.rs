@@ -189,9 +189,23 @@ fn a_node_of_another_cluster_stays_outside() {
     stranger.says("this is cluster 4L6g3nShT-eMCtK--X86sw, the sender's is 5L6g3nShT-eMCtK--X86sw");
     let told = |cluster: &Cluster| cluster.ids().iter().any(|id| cluster.log(*id).contains("the sender's is 5L6g3nS"));
     eventually("the cluster says so as well", 10, || told(&cluster).then_some(()));
+    assert_eq!(stranger.ends(), 2, "{}", stranger.log());
+    stranger.says("belong to another cluster");
     assert_eq!(view.metadata(&cluster, 0, None).expect("metadata").brokers.len(), 3);
+    unharmed(&mut cluster, &view, &["before"]);
+}
+
+#[test]
+fn a_node_that_asks_where_no_voter_listens_says_so_and_goes_on_waiting() {
+    let (mut cluster, view) = cluster();
+    let clients = cluster.bootstrap();
+    let settings =
+        [("node.id", "3"), ("controller.quorum.voters", ""), ("controller.quorum.bootstrap.servers", &clients)];
+    let mut stranger = Stranger::like(&cluster, 0, &settings);
+    stranger.says("not taken into the metadata quorum yet");
+    assert_contains(&stranger.log(), "are these its listeners?");
     stranger.process.signal("TERM");
-    stranger.ends();
+    assert_eq!(stranger.ends(), 0, "{}", stranger.log());
     unharmed(&mut cluster, &view, &["before"]);
 }
 

@@ -51,6 +51,8 @@ pub struct Core {
     /// The leader asked this node to stand for election at once.
     pub elect_now: Notify,
     pub incoming: tokio::sync::Mutex<Option<Incoming>>,
+    /// Why this empty node cannot become part of the cluster that it was pointed to.
+    pub refused: watch::Sender<Option<String>>,
     /// Since when this node leads, and in which term. Held while leadership is worked out, so that an older view
     /// never replaces a newer one.
     leads_since: Mutex<(u64, Option<Instant>)>,
@@ -74,6 +76,7 @@ impl Core {
             resigning: AtomicBool::new(false),
             elect_now: Notify::new(),
             incoming: tokio::sync::Mutex::default(),
+            refused: watch::Sender::default(),
             leads_since: Mutex::default(),
             silent: Mutex::default(),
             tasks: Mutex::default(),

@@ -27,8 +27,40 @@ const PAUSE: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 /// A voter that is silent for this long may be replaced by a node with its id at another address.
 const SILENT: Duration = Duration::from_secs(30);
-/// What is missing is said this often.
-const SAY_EVERY: u32 = 100;
+/// What is missing is said in every so many looks, or requests to join.
+const SAY_EVERY: [u32; 2] = [100, 20];
+
+/// What came of asking all the addresses once.
+#[derive(Default)]
+struct Round {
+    asked: usize,
+    /// Those that answered as nodes of another cluster.
+    elsewhere: usize,
+    missing: Vec<String>,
+}
+
+impl Round {
+    fn odd(&mut self, what: String) {
+        self.asked += 1;
+        self.missing.push(what);
+    }
+
+    fn failed(&mut self, peer: &Peer, error: &CallError) {
+        self.asked += 1;
+        self.elsewhere += usize::from(matches!(error, CallError::Refused { why: Refusal::OtherCluster, .. }));
+        self.missing.push(format!("{peer}: {error}"));
+    }
+
+    /// Whether an empty node has nothing to wait for. One address of another cluster among others may be a slip in
+    /// the list, and with all silent ones the right cluster may come yet.
+    fn is_elsewhere(&self) -> bool {
+        self.asked > 0 && self.elsewhere == self.asked
+    }
+
+    fn missing(&self) -> String {
+        self.missing.join("; ")
+    }
+}
 
 /// Other nodes' addresses from the configuration.
 pub fn addresses(config: &QuorumConfig) -> Vec<Peer> {
@@ -83,7 +115,7 @@ async fn form(core: &Arc<Core>) {
     let mut tries = 0;
     while !is_formed(core) {
         let mut nodes = BTreeMap::from([(core.id(), core.node.config.me.clone())]);
-        let mut missing = Vec::new();
+        let mut round = Round::default();
         for (id, host, port) in list.iter().filter(|(id, ..)| *id != core.id()) {
             let peer = Peer { id: *id, host: host.clone(), port: *port };
             let ask = Ask::Probe { voters: list.clone() };
@@ -94,21 +126,24 @@ async fn form(core: &Arc<Core>) {
                         let directory_id = answer.from.directory_id;
                         nodes.insert(*id, Voter { host: host.clone(), port: *port, directory_id });
                     }
-                    Reply::Probe { agrees: false, .. } => missing.push(format!("{peer} names other voters")),
-                    _ => missing.push(format!("{peer} is node {}", answer.from.id)),
+                    Reply::Probe { agrees: false, .. } => round.odd(format!("{peer} names other voters")),
+                    _ => round.odd(format!("{peer} is node {}", answer.from.id)),
                 },
-                Err(error) => missing.push(format!("{peer}: {error}")),
+                Err(error) => round.failed(&peer, &error),
             }
         }
-        if missing.is_empty() && lowest {
+        if round.is_elsewhere() {
+            core.refused.send_replace(Some(round.missing()));
+        }
+        if round.missing.is_empty() && lowest {
             tracing::info!(voters = ?nodes.keys().collect::<Vec<_>>(), "forming the metadata quorum");
             if let Err(error) = core.raft.initialize(nodes).await {
                 tracing::debug!(%error, "not formed by this node");
             }
             return;
         }
-        if !missing.is_empty() && tries % SAY_EVERY == SAY_EVERY / 4 {
-            tracing::warn!(missing = missing.join("; "), "waiting for all voters before the metadata quorum forms");
+        if !round.missing.is_empty() && tries % SAY_EVERY[0] == SAY_EVERY[0] / 4 {
+            tracing::warn!(missing = round.missing(), "waiting for all voters before the metadata quorum forms");
         }
         tries += 1;
         sleep(PAUSE).await;
@@ -118,6 +153,7 @@ async fn form(core: &Arc<Core>) {
 /// Tells the leader when this node's entry isn't what it should be; a fresh node asks for a seat.
 async fn announce(core: &Arc<Core>, mut fresh: bool) {
     let mut server = core.raft.server_metrics();
+    let mut tries = 0;
     loop {
         server.borrow_and_update();
         let members = core.members();
@@ -141,10 +177,23 @@ async fn announce(core: &Arc<Core>, mut fresh: bool) {
             if let Err(error) = membership::update(core, core.id(), me.clone()).await {
                 tracing::warn!(%error, "this node's address in the metadata quorum isn't up to date");
             }
-        } else if ask_leader(core).await == Some(false) {
-            // The controller gives out seats from now on.
-            fresh = false;
-            continue;
+        } else {
+            let mut round = Round::default();
+            if ask_leader(core, &mut round).await == Some(false) {
+                // The controller gives out seats from now on.
+                fresh = false;
+                continue;
+            }
+            if fresh && round.is_elsewhere() && !is_formed(core) {
+                core.refused.send_replace(Some(round.missing()));
+            }
+            if !round.missing.is_empty() && tries % SAY_EVERY[1] == SAY_EVERY[1] / 4 {
+                tracing::warn!(
+                    missing = round.missing(),
+                    "not taken into the metadata quorum yet; are these its listeners?"
+                );
+            }
+            tries += 1;
         }
         sleep(AGAIN).await;
         if core.raft.metrics().borrow().running_state.is_err() {
@@ -154,7 +203,7 @@ async fn announce(core: &Arc<Core>, mut fresh: bool) {
 }
 
 /// Asks the leader to be taken in; answers whether as a voter, when it answers.
-async fn ask_leader(core: &Arc<Core>) -> Option<bool> {
+async fn ask_leader(core: &Arc<Core>, round: &mut Round) -> Option<bool> {
     let ask = || Ask::Join { me: core.node.config.me.clone() };
     let mut leader = core.leader_node().filter(|(id, _)| *id != core.id());
     let members = core.members();
@@ -162,13 +211,17 @@ async fn ask_leader(core: &Arc<Core>) -> Option<bool> {
     let others = voters.filter(|peer| peer.id != core.id() && !peer.host.is_empty());
     let mut peers: Vec<Peer> = others.chain(addresses(&core.node.config)).collect();
     loop {
-        let answer = match leader.take() {
-            Some((id, voter)) => core.node.ask(id, &voter, ask(), PROBE_WAIT).await,
+        let (peer, answer) = match leader.take() {
+            Some((id, voter)) => (voter.peer(id), core.node.ask(id, &voter, ask(), PROBE_WAIT).await),
             None => {
                 let peer = if peers.is_empty() { return None } else { peers.remove(0) };
-                core.node.ask_anyone(peer, ask(), PROBE_WAIT).await.map(|answer| answer.reply)
+                let answer = core.node.ask_anyone(peer.clone(), ask(), PROBE_WAIT).await;
+                (peer, answer.map(|answer| answer.reply))
             }
         };
+        if let Err(error) = &answer {
+            round.failed(&peer, error);
+        }
         match answer {
             Ok(Reply::Join { voter }) => return Some(voter),
             Err(CallError::Refused { why: Refusal::NotLeader, leader: Some((id, voter)), .. }) if id != core.id() => {

@@ -221,6 +221,20 @@ impl Quorum {
         core.raft.trigger().snapshot().await.map_err(|e| core.stopped(e))
     }
 
+    /// Resolves when the nodes that this one was pointed to are all of another cluster, and it holds nothing itself:
+    /// with what they said.
+    pub async fn refused(&self) -> String {
+        let mut refused = self.inner.core.refused.subscribe();
+        loop {
+            let why = refused.borrow_and_update().clone();
+            match why {
+                Some(why) => return why,
+                None if refused.changed().await.is_err() => return std::future::pending().await,
+                None => {}
+            }
+        }
+    }
+
     /// Resolves when storage or the state machine has failed, with the reason: the process must stop then.
     /// Never resolves after a regular [`Quorum::shutdown`].
     pub async fn failed(&self) -> Arc<QuorumError> {

@@ -25,6 +25,9 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// First and longest pause between tries to register.
 const REGISTER_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
+/// Tries to register between two lines about it.
+const SAY_EVERY: u32 = 20;
+
 /// How this broker stands with the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -129,6 +132,7 @@ impl Lifecycle {
             ..Default::default()
         };
         let mut pause = REGISTER_PAUSES[0];
+        let mut tries = 0_u32;
         loop {
             let answer = broker.forwarder.ask(broker, &request).await;
             let code = match answer {
@@ -153,8 +157,10 @@ impl Lifecycle {
                     node_id = broker.config.node_id,
                     "a broker with this node.id is registered and alive; waiting for it to go"
                 ),
-                _ => tracing::info!(code = code.name(), "not registered yet, trying again"),
+                _ if tries.is_multiple_of(SAY_EVERY) => tracing::info!(code = code.name(), "not registered yet, trying again"),
+                _ => {}
             }
+            tries += 1;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(REGISTER_PAUSES[1]);
         }

@@ -227,10 +227,17 @@ async fn reap(broker: Arc<Broker>) {
     }
 }
 
-/// Stops the broker when the metadata log fails: going on without it would accept what cannot be kept.
+/// Stops the broker when the metadata log fails, since going on without it would accept what cannot be kept, and when
+/// the cluster it was to join is another one.
 async fn watch_quorum(broker: Arc<Broker>) {
-    let error = broker.controller.quorum().failed().await;
-    broker.stop(Stop::Storage(format!("the metadata log: {error}")));
+    let quorum = broker.controller.quorum();
+    tokio::select! {
+        error = quorum.failed() => broker.stop(Stop::Storage(format!("the metadata log: {error}"))),
+        why = quorum.refused() => broker.stop(Stop::Refused(format!(
+            "the nodes that it was told to join belong to another cluster: {why}. Either cluster.id or the addresses \
+             in controller.quorum.bootstrap.servers or controller.quorum.voters are wrong"
+        ))),
+    }
 }
 
 /// Reads certificates and keys again when they change.
