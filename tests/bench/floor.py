@@ -1,6 +1,7 @@
-"""The floor of this machine: what it costs to receive bytes from loopback, to write them to a file and to answer.
+"""The floor of this machine: what it costs to receive bytes from loopback, to write them to files and to answer.
 
-No protocol, no checksum, no index: three blocking system calls a request. No broker on this machine that answers each
+No protocol, no checksum, no index: blocking system calls only, one to receive a request, one to answer it, and one for
+each file that gets a part of it, as each partition of a request has its own. No broker on this machine that answers each
 request when it comes can be cheaper, however it is made. The interpreter's own part, about 1 us a request, is measured
 with the same calls on /dev/null and taken off.
 
@@ -9,6 +10,7 @@ in others' use. So each floor is taken with requests as large and as far apart a
 meanwhile.
 """
 
+import contextlib
 import os
 import resource
 import socket
@@ -68,9 +70,9 @@ def cpu():
     return usage.ru_utime + usage.ru_stime
 
 
-def serve(connection, file, size, count):
-    """Receives, writes and answers `count` requests; gives the CPU time."""
-    whole = memoryview(bytearray(size))
+def serve(connection, files, size, count):
+    """Receives and answers `count` requests and writes a part of each to each of `files`; gives the CPU time."""
+    whole, part = memoryview(bytearray(size)), size // len(files)
     since, position = cpu(), 0
     for _ in range(count):
         have = 0
@@ -79,30 +81,34 @@ def serve(connection, file, size, count):
             if n == 0:
                 raise SystemExit("floor: the client is gone")
             have += n
-        done = 0
-        while done < size:
-            done += os.pwrite(file, whole[done:], position + done)
-        position += size
+        for i, file in enumerate(files):
+            done = 0
+            while done < part:
+                done += os.pwrite(file, whole[i * part + done : (i + 1) * part], position + done)
+        position += part
         connection.send(ANSWER)
     return cpu() - since
 
 
-def interpreter(size, rounds=100_000):
+def interpreter(size, files, rounds=50_000):
     """The CPU time of one round of the loop above with calls that do nothing."""
-    whole = memoryview(bytearray(size))
-    sink = os.open("/dev/null", os.O_RDWR)
+    whole, part = memoryview(bytearray(size)), size // files
+    sinks = [os.open("/dev/null", os.O_RDWR)] * files
     since, position = cpu(), 0
     for _ in range(rounds):
-        have = os.pwrite(sink, whole[0:], position)
-        have += os.pwrite(sink, whole[0:], position)
+        have = os.pwrite(sinks[0], whole[0:], position)
+        for i, sink in enumerate(sinks):
+            done = 0
+            while done < part:
+                done += os.pwrite(sink, whole[i * part + done : (i + 1) * part], position + done)
         position += have
-        os.pwrite(sink, ANSWER, 0)
-    os.close(sink)
+        os.pwrite(sinks[0], ANSWER, 0)
+    os.close(sinks[0])
     return (cpu() - since) / rounds
 
 
-def measure(directory, size, gap, total, cores):
-    """CPU seconds for one GB in requests of `size` bytes, `gap` microseconds apart; at most 6,000 of them."""
+def measure(directory, size, gap, files, total, cores):
+    """CPU seconds for one GB in requests of `size` bytes, `gap` microseconds apart, into so many files; at most 6,000."""
     count = min(6000, max(1, int(total) // size))
     warm(directory, 1.3 * count * size)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -116,20 +122,21 @@ def measure(directory, size, gap, total, cores):
                 os._exit(code)
         os.sched_setaffinity(0, {cores[0]})
         connection = server.accept()[0]
-    with connection, tempfile.TemporaryFile(dir=directory) as f:
+    with connection, contextlib.ExitStack() as kept:
+        parts = [kept.enter_context(tempfile.TemporaryFile(dir=directory)) for _ in range(files)]
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        spent = serve(connection, f.fileno(), size, count)
+        spent = serve(connection, [f.fileno() for f in parts], size, count)
     os.waitpid(client, 0)
-    return max(0.0, spent - count * interpreter(size)) / (count * size / 1e9)
+    return max(0.0, spent - count * interpreter(size, files)) / (count * size / 1e9)
 
 
 def rows(directory, clients, total, runs, cores):
-    """A line of a table for each of `clients`: what it does, its request in bytes, and the us that it spends on each."""
-    yield "| requests as of | bytes | every us | CPU-s/GB | us a request | load |"
-    yield "| --- | --- | --- | --- | --- | --- |"
-    back_to_back = [(f"back to back, {size >> 10} KiB", size, 0) for size in (16 << 10, 64 << 10, 256 << 10, 1 << 20)]
-    for what, size, gap in clients + back_to_back:
-        found = [measure(directory, size, gap, total, cores) for _ in range(runs)]
+    """A line of a table for each of `clients`: what it does, its request in bytes, the us that it spends on each, files."""
+    yield "| requests as of | bytes | every us | files | CPU-s/GB | us a request | load |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    back_to_back = [(f"back to back, {size >> 10} KiB", size, 0, 1) for size in (16 << 10, 64 << 10, 256 << 10, 1 << 20)]
+    for what, size, gap, files in clients + back_to_back:
+        found = [measure(directory, size, gap, files, total, cores) for _ in range(runs)]
         middle = statistics.median(found)
         load = os.getloadavg()[0]
-        yield f"| {what} | {size} | {gap} | {middle:.3f} ({min(found):.3f}–{max(found):.3f}) | {middle * size / 1e3:.1f} | {load:.1f} |"
+        yield f"| {what} | {size} | {gap} | {files} | {middle:.3f} ({min(found):.3f}–{max(found):.3f}) | {middle * size / 1e3:.1f} | {load:.1f} |"
