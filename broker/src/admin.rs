@@ -348,6 +348,11 @@ impl AdminSource for BrokerView {
                 let (image, offset) = broker.controller.committed_image();
                 // Equal on all nodes that stand at one offset.
                 let hash = format!("{:032x}", klamm_metadata::state_hash(&image));
+                let spared = image
+                    .maintenance()
+                    .iter()
+                    .map(|(id, until)| json!({"broker": id, "until_ms": until, "leaders": image.led_by(*id).count()}));
+                status["maintenance"] = spared.collect();
                 status["metadata"] = json!({"offset": offset, "hash": hash});
                 status["listeners"] = listeners(&broker.config.listeners).into();
                 status["advertised"] = listeners(&broker.config.advertised).into();

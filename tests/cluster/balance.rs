@@ -18,7 +18,7 @@ pub fn klamm(cluster: &Cluster, line: &str) -> Tool {
 }
 
 #[track_caller]
-fn parsed(output: &Output) -> Value {
+pub fn parsed(output: &Output) -> Value {
     serde_json::from_str(&output.out).unwrap_or_else(|e| panic!("{e}: {output}"))
 }
 

@@ -13,6 +13,7 @@ mod history;
 mod idempotence;
 mod judge;
 mod kills;
+mod maintenance;
 mod member;
 mod moving;
 mod partitions;

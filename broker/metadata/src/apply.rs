@@ -10,6 +10,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::messages::*;
 use klamm_protocol::records::Family;
 
+use crate::controller::maintenance;
 use crate::image::{Broker, Endpoint, Image, Partition, Resource, ResourceType, SupportedFeature, Topic};
 use crate::names;
 use crate::record::MetadataRecord;
@@ -234,6 +235,9 @@ impl Image {
             return wrong(format!("configuration of an unknown type of resource, {}", r.resource_type));
         };
         let resource = Resource { kind, name: r.resource_name.as_str().into() };
+        if kind == ResourceType::Broker && r.name == maintenance::UNTIL {
+            self.set_maintenance(&r.resource_name, r.value.as_deref());
+        }
         match (&r.value, self.configs.get_mut(&resource)) {
             (Some(value), Some(entries)) => {
                 Arc::make_mut(entries).insert(r.name.clone(), value.clone());
@@ -252,6 +256,17 @@ impl Image {
             (None, None) => {}
         }
         Ok(Change::ConfigChanged { resource, name: r.name.clone() })
+    }
+
+    /// Follows the key that puts a broker in maintenance.
+    fn set_maintenance(&mut self, broker: &str, until: Option<&str>) {
+        // All brokers at once have no name, and can't all be spared.
+        let Ok(id) = broker.parse::<i32>() else { return };
+        let all = Arc::make_mut(&mut self.maintenance);
+        match until.and_then(|text| text.trim().parse().ok()) {
+            Some(until) => drop(all.insert(id, until)),
+            None => drop(all.remove(&id)),
+        }
     }
 
     fn register_broker(&mut self, r: &RegisterBrokerRecord) -> Change {

@@ -226,6 +226,12 @@ impl Broker {
         directory.is_zero() || self.log_dirs.contains(&directory)
     }
 
+    /// Whether it takes no new replicas: all its log directories are cordoned (KIP-1066).
+    pub fn is_cordoned(&self) -> bool {
+        let cordoned = self.cordoned_log_dirs.as_deref().unwrap_or_default();
+        !cordoned.is_empty() && self.log_dirs.iter().all(|dir| cordoned.contains(dir))
+    }
+
     /// Where a new replica goes: the directory when there is only one, else the broker chooses.
     pub fn default_directory(&self) -> Uuid {
         match self.log_dirs[..] {
@@ -248,6 +254,8 @@ pub struct Image {
     pub(crate) brokers: Arc<BTreeMap<i32, Arc<Broker>>>,
     pub(crate) features: Arc<BTreeMap<String, i16>>,
     pub(crate) next_producer_id: i64,
+    /// Brokers in maintenance and until when, as their configurations say.
+    pub(crate) maintenance: Arc<BTreeMap<i32, i64>>,
     pub(crate) index: Index,
 }
 
@@ -264,6 +272,7 @@ impl Image {
             brokers: Arc::default(),
             features: Arc::default(),
             next_producer_id: 0,
+            maintenance: Arc::default(),
             index: Index::default(),
         }
     }
@@ -321,6 +330,11 @@ impl Image {
     /// Whether a broker is registered and can lead.
     pub fn is_active(&self, id: i32) -> bool {
         self.broker(id).is_some_and(|b| b.is_active())
+    }
+
+    /// Brokers in maintenance, and until when in milliseconds since 1970: they lead nothing that others can lead.
+    pub fn maintenance(&self) -> &BTreeMap<i32, i64> {
+        &self.maintenance
     }
 
     /// What was configured for a resource while the cluster ran.

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use klamm_protocol::Uuid;
 use klamm_protocol::error::ErrorCode;
 
 use crate::controller::ApiError;
@@ -16,7 +15,7 @@ use crate::image::{Broker, Image};
 /// Replicas of `count` new partitions, numbered from `first`; the seed decides where the circle starts.
 pub fn place(image: &Image, first: i32, count: i32, factor: i16, seed: u64) -> Result<Vec<Vec<i32>>, ApiError> {
     let refuse = |reason: String| Err(ApiError::new(ErrorCode::InvalidReplicationFactor, reason));
-    let usable: Vec<&Arc<Broker>> = image.brokers().filter(|b| takes_partitions(b)).collect();
+    let usable: Vec<&Arc<Broker>> = image.brokers().filter(|b| !b.is_cordoned()).collect();
     if factor <= 0 {
         return refuse(format!("Invalid replication factor {factor}: the replication factor must be positive."));
     }
@@ -36,12 +35,6 @@ pub fn place(image: &Image, first: i32, count: i32, factor: i16, seed: u64) -> R
     let spare = circle(&fenced, seed);
     let base = mix(seed) as usize;
     Ok((0..count.max(0)).map(|i| one(&leaders, &spare, factor, base, (first + i) as usize)).collect())
-}
-
-/// Whether a broker has a log directory for new partitions.
-fn takes_partitions(broker: &Broker) -> bool {
-    let cordoned = broker.cordoned_log_dirs.as_deref().unwrap_or_default();
-    cordoned.is_empty() || broker.log_dirs.iter().any(|dir: &Uuid| !cordoned.contains(dir))
 }
 
 #[derive(Clone, Copy, PartialEq)]

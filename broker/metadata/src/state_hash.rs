@@ -130,6 +130,7 @@ pub fn state_hash(image: &Image) -> u128 {
         brokers,
         features,
         next_producer_id,
+        maintenance: _,
         index: _,
     } = image;
     let mut mixer = Mixer { a: 0xcbf2_9ce4_8422_2325, b: 0x94d0_49bb_1331_11eb };

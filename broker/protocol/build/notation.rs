@@ -12,9 +12,13 @@
 //!   ...
 //! ```
 //! Record tables begin with `group-key 3 Name 0`, `metadata-record 2 Name 0 flexible 0+`, `data Name 0`. Versions that are left
-//! out are those of the enclosing block. `#` begins a comment.
+//! out are those of the enclosing block. `#` begins a comment. Fields of our own are tagged from 10000 on.
 
 use std::{fmt, path::Path};
+
+/// The first tag of fields that Kafka does not have. Its clients pass over what they don't know, and its own tags stay
+/// far below.
+const OWN_TAGS: u32 = 10_000;
 
 /// An inclusive range of versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,8 +281,10 @@ impl<'a> Parser<'a> {
         }
         let mut tags: Vec<u32> = fields.iter().filter_map(|f| f.tag).collect();
         tags.sort_unstable();
-        if tags.iter().enumerate().any(|(i, &tag)| i as u32 != tag) {
-            return Err(self.mistake(number, "tags must count up from 0"));
+        let (kafkas, ours): (Vec<u32>, Vec<u32>) = tags.into_iter().partition(|tag| *tag < OWN_TAGS);
+        let counted = |tags: &[u32], first: u32| (first..).zip(tags).all(|(expected, tag)| expected == *tag);
+        if !counted(&kafkas, 0) || !counted(&ours, OWN_TAGS) {
+            return Err(self.mistake(number, format!("tags must count up from 0, our own from {OWN_TAGS}")));
         }
         if message.structs.iter().any(|s| s.name == name) {
             return Err(self.mistake(number, format!("struct {name} is there twice")));

@@ -44,7 +44,11 @@ fn mistakes_name_file_and_line() {
     mistake("data A 0-3\n  B i32 4+", "schema/x.api:2: versions outside of the enclosing block");
     mistake("data A 0-3\n  B i32 soon", "schema/x.api:2: `soon` is not understood");
     mistake("data A 0\n  B i32 tag 0", "schema/x.api:2: tagged fields need flexible versions");
-    mistake("data A 0 flexible 0+\n  B i32 tag 1", "schema/x.api:1: tags must count up from 0");
+    mistake("data A 0 flexible 0+\n  B i32 tag 1", "schema/x.api:1: tags must count up from 0, our own from 10000");
+    mistake(
+        "data A 0 flexible 0+\n  B i32 tag 0\n  C i32 tag 10001",
+        "schema/x.api:1: tags must count up from 0, our own from 10000",
+    );
     mistake("data A 0\n  B i32 = null", "schema/x.api:2: a default of null needs a nullable type");
     mistake("data A zero", "schema/x.api:1: expected `VERSIONS [flexible N+] [unstable N]`");
     mistake("data A 0\n  B []C\n    D i32\n  E []C\n    F i32", "schema/x.api:4: struct C is there twice");

@@ -1,5 +1,6 @@
 //! DescribeCluster: versions 0 to 2. Cluster id and brokers (KIP-700, KIP-1073), or the voters of the metadata
-//! quorum when the listener of the quorum is asked for controllers (KIP-919).
+//! quorum when the listener of the quorum is asked for controllers (KIP-919). In fields of our own, which Kafka's clients
+//! pass over: whether a broker is cordoned, and until when it is in maintenance.
 
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::describe_cluster_response::DescribeClusterBroker;
@@ -46,7 +47,10 @@ pub async fn handle(cx: &Context<'_>, request: DescribeClusterRequest) -> Result
     } else {
         let nodes = controller.registered(&cx.connection.listener).into_iter();
         let seen = nodes.filter(|(_, fenced)| request.include_fenced_brokers || !fenced);
+        let image = controller.image();
         let brokers = seen.map(|(node, is_fenced)| DescribeClusterBroker {
+            klamm_is_cordoned: image.broker(node.id).is_some_and(|b| b.is_cordoned()),
+            klamm_maintenance_until: image.maintenance().get(&node.id).copied().unwrap_or(-1),
             broker_id: node.id,
             host: node.host,
             port: node.port,

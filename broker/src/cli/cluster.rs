@@ -1,6 +1,5 @@
 //! `klamm cluster`: the brokers, who leads how much, making them even, forgetting one, and electing leaders.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
@@ -9,9 +8,10 @@ use klamm_client::{Client, ClientError};
 use klamm_protocol::error::ErrorCode;
 use serde::Serialize;
 
+use super::brokers::{BrokerRow, list};
 use super::input::{TopicArg, topic_arg};
 use super::outcome::{BrokerOutcome, PartitionOutcome};
-use super::output::{Show, Table, print};
+use super::output::{Show, print};
 use super::reassign::{Balance, balance};
 use super::{CliError, Global, Result};
 
@@ -79,67 +79,19 @@ struct Described {
     cluster_id: String,
     /// The broker that takes controller requests.
     controller: i32,
-    brokers: Vec<Broker>,
-}
-
-#[derive(Debug, Serialize)]
-struct Broker {
-    id: i32,
-    /// HOST:PORT.
-    address: String,
-    rack: Option<String>,
-    /// `active` or `fenced`.
-    state: &'static str,
-    replicas: usize,
-    leaders: usize,
-    /// Replicas that are not in sync.
-    out_of_sync: usize,
+    brokers: Vec<BrokerRow>,
 }
 
 async fn describe(client: &Client) -> Result<Described> {
-    let cluster = client.describe_cluster().await?;
-    let topics = client.refresh(None).await?;
-    let mut counts: BTreeMap<i32, (usize, usize, usize)> = BTreeMap::new();
-    for partition in topics.topics.values().flat_map(|topic| &topic.partitions) {
-        for replica in &partition.replicas {
-            let count = counts.entry(*replica).or_default();
-            count.0 += 1;
-            count.1 += usize::from(partition.leader == *replica);
-            count.2 += usize::from(!partition.isr.contains(replica));
-        }
-    }
-    let brokers = cluster.brokers.into_iter().map(|b| {
-        let (replicas, leaders, out_of_sync) = counts.get(&b.broker.id).copied().unwrap_or_default();
-        Broker {
-            id: b.broker.id,
-            address: b.broker.address(),
-            rack: b.broker.rack,
-            state: if b.fenced { "fenced" } else { "active" },
-            replicas,
-            leaders,
-            out_of_sync,
-        }
-    });
-    Ok(Described { cluster_id: cluster.cluster_id, controller: cluster.controller, brokers: brokers.collect() })
+    let (cluster, brokers) = list(client).await?;
+    Ok(Described { cluster_id: cluster.cluster_id, controller: cluster.controller, brokers })
 }
 
 impl Show for Described {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "Cluster:      {}", self.cluster_id)?;
         writeln!(out, "Controller:   {}\n", self.controller)?;
-        let mut table = Table::new(&["BROKER", "ADDRESS", "RACK", "STATE", "REPLICAS", "LEADERS", "OUT-OF-SYNC"]);
-        for b in &self.brokers {
-            table.row([
-                b.id.to_string(),
-                b.address.clone(),
-                b.rack.clone().unwrap_or_default(),
-                b.state.to_owned(),
-                b.replicas.to_string(),
-                b.leaders.to_string(),
-                b.out_of_sync.to_string(),
-            ]);
-        }
-        table.write(out)
+        BrokerRow::table(&self.brokers).write(out)
     }
 }
 

@@ -25,6 +25,11 @@ fn parse_at(text: &str, now_ms: i64) -> Result<i64, String> {
 }
 
 fn ago(text: &str, now_ms: i64) -> Option<i64> {
+    now_ms.checked_sub(span_ms(text)?)
+}
+
+/// Milliseconds of `90s`, `30m`, `2h` or `1d`.
+pub fn span_ms(text: &str) -> Option<i64> {
     let unit_ms = match text.chars().last()? {
         's' => 1_000,
         'm' => 60_000,
@@ -33,7 +38,7 @@ fn ago(text: &str, now_ms: i64) -> Option<i64> {
         _ => return None,
     };
     let count: i64 = text[..text.len() - 1].parse().ok().filter(|count| *count >= 0)?;
-    now_ms.checked_sub(count.checked_mul(unit_ms)?)
+    count.checked_mul(unit_ms)
 }
 
 fn date_time(text: &str) -> Option<i64> {

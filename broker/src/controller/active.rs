@@ -1,14 +1,15 @@
 //! What the active controller does by itself, beside answering requests: it fences brokers that fell silent
 //! or whose process ended, elects leaders for partitions without one, gives leaderships back to preferred
-//! leaders, and hands out the seats of the quorum.
+//! leaders, relieves brokers in maintenance and ends it, and hands out the seats of the quorum.
 //!
 //! Its soft state begins anew with each term: every broker gets a whole session before it is missed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_metadata::Image;
-use klamm_metadata::controller::{self, Decision, Heartbeats, Policy, Progress};
+use klamm_metadata::controller::{self, Decision, Heartbeats, Policy, Progress, maintenance};
 use klamm_protocol::ErrorCode;
 use tokio::time::Instant;
 
@@ -61,6 +62,7 @@ async fn work(broker: &Arc<Broker>) {
     let mut elections = every(ELECTIONS_EVERY);
     let balance_every = Duration::from_secs(broker.config.cluster.leader_rebalance_interval_s.max(1));
     let mut balance = tokio::time::interval_at(Instant::now() + balance_every, balance_every);
+    let mut spared = BTreeSet::new();
     loop {
         let since = Instant::now();
         let due = tokio::select! {
@@ -83,7 +85,13 @@ async fn work(broker: &Arc<Broker>) {
                 Ok(())
             }
             Due::Elections => {
-                let elected = elect(broker).await;
+                let elected = elect(broker).await.and(maintain(broker).await);
+                let (image, _) = broker.controller.committed_image();
+                let before = std::mem::replace(&mut spared, image.maintenance().keys().copied().collect());
+                if !before.is_subset(&spared) {
+                    // Whose maintenance is over gets its leaderships back now, not some minutes later.
+                    balance.reset_immediately();
+                }
                 crate::cluster::seats::reseat(broker).await;
                 elected
             }
@@ -170,6 +178,22 @@ async fn elect(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
     let policy = policy(broker);
     let elected = broker.controller.commit_all(|image, _| Ok(controller::elect_leaderless(image, &policy)));
     elected.await?.map_err(|refused| refused.code)
+}
+
+/// Ends maintenance whose time is over, and takes from brokers in maintenance what others can lead.
+async fn maintain(broker: &Arc<Broker>) -> Result<(), ErrorCode> {
+    let (image, _) = broker.controller.committed_image();
+    if image.maintenance().is_empty() {
+        return Ok(());
+    }
+    let now_ms = broker.clock.wall_ms();
+    let (over, _) = broker.controller.commit(|image, _| maintenance::end_expired(image, now_ms)).await?;
+    for id in over {
+        tracing::info!(broker = id, "maintenance is over: its time has come");
+    }
+    let policy = policy(broker);
+    let moved = broker.controller.commit_all(|image, _| Ok(maintenance::lead_away(image, &policy)));
+    moved.await?.map_err(|refused| refused.code)
 }
 
 async fn give_back(broker: &Arc<Broker>) -> Result<(), ErrorCode> {

@@ -35,6 +35,10 @@ pub struct RegisteredBroker {
     pub broker: Broker,
     /// Whether it is shut out: stopped, not heard of, or not caught up yet.
     pub fenced: bool,
+    /// Whether it gets no new replicas. Only Klamm tells.
+    pub cordoned: bool,
+    /// Until when it leads nothing that others can lead, in milliseconds since 1970. Only Klamm tells.
+    pub maintenance_until: Option<i64>,
 }
 
 /// The metadata quorum.
@@ -94,6 +98,8 @@ impl Client {
         let brokers = answer.brokers.into_iter().map(|b| RegisteredBroker {
             broker: Broker { id: b.broker_id, host: b.host, port: b.port, rack: b.rack },
             fenced: b.is_fenced,
+            cordoned: b.klamm_is_cordoned,
+            maintenance_until: Some(b.klamm_maintenance_until).filter(|until| *until >= 0),
         });
         let mut brokers: Vec<_> = brokers.collect();
         brokers.sort_by_key(|b| b.broker.id);

@@ -183,7 +183,12 @@ impl Client {
             validate_only,
         };
         let result = self.retry(|| async {
-            let answer = self.config_broker(resource).await?.call(&request).await?;
+            let connection = match resource {
+                // The controller decides, whoever hands it on: also about a broker that is down.
+                Resource::Broker(id) if !self.refresh(Some(&[])).await?.brokers.contains_key(id) => self.any().await,
+                _ => self.config_broker(resource).await,
+            };
+            let answer = connection?.call(&request).await?;
             let result = answer.responses.into_iter().next();
             result.ok_or_else(|| ClientError::missing(resource.to_string()))
         });

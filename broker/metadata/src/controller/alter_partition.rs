@@ -67,7 +67,7 @@ fn alter(
     };
     check(image, partition, data, leader, &members)?;
     let isr: Vec<i32> = members.iter().map(|(id, _)| *id).collect();
-    let mut change = PartitionChange::new(partition, topic.id, number, rules);
+    let mut change = PartitionChange::new(image, partition, topic.id, number, rules);
     change.recovery = data.leader_recovery_state;
     // Who has caught up did so where its broker keeps its replicas now, also when it once was on another disk.
     for id in isr.iter().filter(|id| !partition.isr.contains(id)) {

@@ -63,7 +63,7 @@ fn assign(
     if !partition.replicas.contains(&broker.id) {
         return Err(ErrorCode::NotLeaderOrFollower);
     }
-    let mut change = PartitionChange::new(partition, topic.id, number, policy.of(image, &topic.name));
+    let mut change = PartitionChange::new(image, partition, topic.id, number, policy.of(image, &topic.name));
     change.directories.push((broker.id, directory));
     let (online, old) = (broker.has_directory(directory), partition.directory(broker.id));
     let in_lost_directory = old != directory && !broker.has_directory(old);

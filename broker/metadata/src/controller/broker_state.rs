@@ -45,7 +45,7 @@ pub(super) fn change_partitions<'a>(
             _ => policy.of(image, &topic.name),
         };
         rules = Some((topic.id, policy));
-        let change = change(PartitionChange::new(partition, topic.id, number, policy));
+        let change = change(PartitionChange::new(image, partition, topic.id, number, policy));
         if let Some(record) = change.build(&|id| can_lead(partition, id)) {
             if records.len() == PARTITIONS_MAX {
                 return (records, true);

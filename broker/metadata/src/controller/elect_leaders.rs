@@ -115,7 +115,7 @@ fn election(
     kind: Election,
     rules: Policy,
 ) -> Option<PartitionChangeRecord> {
-    let mut change = PartitionChange::new(partition, topic.id, number, rules);
+    let mut change = PartitionChange::new(image, partition, topic.id, number, rules);
     change.election = kind;
     change.build(&|id| can_lead(image, partition, id)).filter(|record| record.leader > NO_LEADER)
 }
@@ -129,7 +129,7 @@ fn empty(
     rules: Policy,
 ) -> Option<PartitionChangeRecord> {
     let id = partition.replicas.iter().copied().find(|id| image.is_active(*id))?;
-    let mut change = PartitionChange::new(partition, topic.id, number, rules);
+    let mut change = PartitionChange::new(image, partition, topic.id, number, rules);
     change.election = Election::Unclean;
     change.directories.push((id, image.broker(id)?.default_directory()));
     // No other is of use either: eligible ones that are down would be elected when they come back.
@@ -145,7 +145,8 @@ fn empty(
 pub fn balance_leaders(image: &Image, imbalance_percent: u32, max: usize, policy: &Policy) -> Decision<bool> {
     let mut records = Vec::new();
     let max = max.min(RECORDS_MAX);
-    for broker in image.brokers().filter(|b| b.is_active()) {
+    let spared = image.maintenance();
+    for broker in image.brokers().filter(|b| b.is_active() && !spared.contains_key(&b.id)) {
         let preferred = image.partitions_of(broker.id).filter(|(_, _, p)| p.replicas.first() == Some(&broker.id));
         let (mut total, mut away) = (0usize, Vec::new());
         for (topic, number, partition) in preferred {

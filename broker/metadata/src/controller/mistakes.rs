@@ -22,6 +22,8 @@ pub(crate) enum Mistake {
     ElrOverlaps,
     /// min ISR is lowered without making the ELR void.
     ElrOutlivesMinIsr,
+    /// Maintenance is no reason not to be elected.
+    MaintenanceIgnored,
 }
 
 #[cfg(not(test))]

@@ -15,6 +15,7 @@ pub mod delete_topics;
 pub mod elect_leaders;
 pub mod heartbeats;
 pub mod internal_topics;
+pub mod maintenance;
 mod mistakes;
 pub mod partition_change;
 pub mod policy;

@@ -206,6 +206,10 @@ impl World {
         ensure!(new.leader_epoch >= old.leader_epoch, "leader epoch {old:?} {new:?}");
         ensure!(new.leader == old.leader || new.leader_epoch > old.leader_epoch, "no new epoch {old:?} {new:?}");
         let elected = new.leader != NO_LEADER && new.leader_epoch > old.leader_epoch;
+        if elected && self.image.maintenance().contains_key(&new.leader) {
+            let other = new.isr.iter().find(|id| self.could_lead_instead(&new, **id));
+            ensure!(other.is_none(), "elected though in maintenance, instead of {other:?}: {old:?} {new:?}");
+        }
         let known = old.isr.contains(&new.leader) || old.elr.contains(&new.leader);
         if elected && new.leader != old.leader && !known && why != Why::Isr {
             // One that died just now is elected like any other, until it is found out.
@@ -497,6 +501,28 @@ impl World {
         self.commit(decided.records, if unclean { Why::Forced } else { Why::Other })
     }
 
+    /// Whether a replica in sync can lead and is not in maintenance.
+    fn could_lead_instead(&self, p: &Partition, id: i32) -> bool {
+        can_lead(&self.image, p, id) && !self.image.maintenance().contains_key(&id)
+    }
+
+    /// A broker goes into maintenance, or time goes on until those that are end.
+    fn maintain(&mut self, id: i32) -> Checked {
+        let now = self.now_ms as i64;
+        let over = maintenance::end_expired(&self.image, now).records;
+        self.commit(over, Why::Other)?;
+        let until = now + 20 * SESSION_MS as i64;
+        let record = crate::dump::config_record(&Resource::broker(id), maintenance::UNTIL, Some(&until.to_string()));
+        self.commit(vec![record.into()], Why::Other)?;
+        let away = maintenance::lead_away(&self.image, &self.policy).records;
+        self.commit(away, Why::Other)?;
+        for (topic, number, p) in self.image.maintenance().keys().flat_map(|id| self.image.led_by(*id)) {
+            let other = p.isr.iter().find(|id| self.could_lead_instead(p, **id));
+            ensure!(other.is_none(), "{}-{number} is led in maintenance though {other:?} can: {p:?}", topic.name);
+        }
+        Ok(())
+    }
+
     /// A broker whose disk is new says so.
     fn assign(&mut self, id: i32) -> Checked {
         if !self.runs(id) {
@@ -594,6 +620,7 @@ impl World {
                     self.commit(decided.records, Why::Other)?;
                 }
             }
+            97 if self.random.one_in(2) => self.maintain(id)?,
             97 => self.assign(id)?,
             // The controller fails over: what isn't in the image is forgotten.
             98 => self.heartbeats = Heartbeats::new(SESSION_MS, &self.image, self.now_ms),
@@ -692,6 +719,7 @@ fn each_planted_mistake_is_found() {
         (Mistake::AlwaysUnclean, "unclean election though it is disabled"),
         (Mistake::FencedLeaderStays, "in sync but not active"),
         (Mistake::ElrOverlaps, "ELR and ISR overlap"),
+        (Mistake::MaintenanceIgnored, "in maintenance"),
     ] {
         MADE.set(Some(mistake));
         let wrong = (0..1000).filter_map(|seed| run(seed, 300, true).err());

@@ -2,9 +2,11 @@
 //! a reassignment's completion, decided together and written as one record that names only what differs.
 //!
 //! Invariants. A clean leader comes from the ISR, or from the ELR while the ISR is empty: it holds everything
-//! committed. A replica that leaves the ISR while fewer than min ISR remain enters the ELR, because the high
+//! committed. One in maintenance is it only where no other can be. A replica that leaves the ISR while fewer than min ISR remain enters the ELR, because the high
 //! watermark stands still from then on; with min ISR met again the ELR is void. Only an unclean election loses
 //! records; the leader then recovers alone.
+
+use std::collections::BTreeMap;
 
 use klamm_protocol::Uuid;
 use klamm_protocol::messages::PartitionChangeRecord;
@@ -48,6 +50,8 @@ pub struct PartitionChange<'a> {
     topic: Uuid,
     number: i32,
     policy: Policy,
+    /// Brokers in maintenance.
+    spared: &'a BTreeMap<i32, i64>,
     /// The ISR to be.
     pub isr: Vec<i32>,
     /// The replicas to be.
@@ -72,12 +76,13 @@ pub struct PartitionChange<'a> {
 
 impl<'a> PartitionChange<'a> {
     /// Nothing changes yet. `policy` is the topic's.
-    pub fn new(before: &'a Partition, topic: Uuid, number: i32, policy: Policy) -> Self {
+    pub fn new(image: &'a Image, before: &'a Partition, topic: Uuid, number: i32, policy: Policy) -> Self {
         Self {
             before,
             topic,
             number,
             policy,
+            spared: image.maintenance(),
             isr: before.isr.clone(),
             replicas: before.replicas.clone(),
             removing: before.removing_replicas.clone(),
@@ -203,10 +208,13 @@ impl<'a> PartitionChange<'a> {
         };
         let preferred = self.replicas.first().copied().filter(|_| self.election == Election::Preferred);
         let present = Some(self.before.leader).filter(|id| self.replicas.contains(id));
-        if let Some(id) = preferred.filter(clean).or(present.filter(clean)) {
-            return (id, false);
-        }
-        if let Some(id) = self.replicas.iter().copied().find(clean) {
+        let spared = |id: &i32| self.spared.contains_key(id) && !made(Mistake::MaintenanceIgnored);
+        let free = |id: &i32| clean(id) && !spared(id);
+        let any_of = |allowed: &dyn Fn(&i32) -> bool| {
+            let first = || self.replicas.iter().copied().find(allowed);
+            preferred.filter(allowed).or(present.filter(allowed)).or_else(first)
+        };
+        if let Some(id) = any_of(&free).or_else(|| any_of(&clean)) {
             return (id, false);
         }
         // Every in-sync replica went down in disorder. The last leader is the best there can be: what was

@@ -1,8 +1,13 @@
 //! One partition's change at a time: who leads, who is in sync, who is eligible, and what the record names.
 
+use std::sync::LazyLock;
+
 use super::*;
 
 const T: Uuid = Uuid([9; 16]);
+
+/// Nobody is in maintenance.
+static EMPTY: LazyLock<Image> = LazyLock::new(|| Image::new("c"));
 
 fn partition(isr: &[i32], elr: &[i32], leader: i32) -> Partition {
     Partition {
@@ -21,7 +26,7 @@ fn partition(isr: &[i32], elr: &[i32], leader: i32) -> Partition {
 }
 
 fn change(before: &Partition) -> PartitionChange<'_> {
-    PartitionChange::new(before, T, 0, Policy { min_isr: 2, unclean: false })
+    PartitionChange::new(&EMPTY, before, T, 0, Policy { min_isr: 2, unclean: false })
 }
 
 fn merged(before: &Partition, change: PartitionChange<'_>, alive: &[i32]) -> Partition {
@@ -128,7 +133,7 @@ fn a_reassignment_ends_when_what_it_brings_is_in_sync() {
 fn who_leads_out_of_the_elr_leaves_none_when_it_alone_is_enough_by_now() {
     let mut before = partition(&[], &[1, 2], NO_LEADER);
     before.last_known_elr = vec![2];
-    let lowered = PartitionChange::new(&before, T, 0, Policy { min_isr: 1, unclean: false });
+    let lowered = PartitionChange::new(&EMPTY, &before, T, 0, Policy { min_isr: 1, unclean: false });
     let after = merged(&before, lowered, &[1]);
     assert_eq!((after.leader, &after.isr, &after.elr), (1, &vec![1], &vec![]), "2 won't have what 1 commits");
 }

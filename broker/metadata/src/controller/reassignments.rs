@@ -91,7 +91,7 @@ fn start(
         let text = format!("The replication factor is changed from {lasting} to {}", wanted.len());
         return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, text));
     }
-    let mut change = PartitionChange::new(partition, topic.id, number, ctx.policy.of(image, &topic.name));
+    let mut change = PartitionChange::new(image, partition, topic.id, number, ctx.policy.of(image, &topic.name));
     // What an earlier reassignment was about to bring may stay, as long as it's wanted.
     let difference = |a: &[i32], b: &[i32]| a.iter().copied().filter(|id| !b.contains(id)).collect::<BTreeSet<i32>>();
     change.removing = difference(&partition.replicas, wanted).into_iter().collect();
@@ -121,7 +121,7 @@ fn cancel(
         return Err(ErrorCode::NoReassignmentInProgress.into());
     }
     let policy = ctx.policy.of(image, &topic.name);
-    let mut change = PartitionChange::new(partition, topic.id, number, policy);
+    let mut change = PartitionChange::new(image, partition, topic.id, number, policy);
     change.replicas.retain(|id| !partition.adding_replicas.contains(id));
     change.isr.retain(|id| change.replicas.contains(id));
     change.removing.clear();

@@ -37,10 +37,12 @@ pub fn check_manual(image: &Image, replicas: &[i32], factor: Option<usize>) -> R
     }
 }
 
-/// A new partition, led by its first active replica; None when no replica is active.
+/// A new partition, led by its first active replica that is not in maintenance, or else the first active one; None when
+/// no replica is active.
 pub fn new_partition(image: &Image, replicas: Vec<i32>) -> Option<Partition> {
     let isr: Vec<i32> = replicas.iter().copied().filter(|id| image.is_active(*id)).collect();
-    let leader = *isr.first()?;
+    let free = isr.iter().find(|id| !image.maintenance().contains_key(id));
+    let leader = *free.or(isr.first())?;
     let directory = |id: &i32| image.broker(*id).map_or(Uuid::ZERO, |b| b.default_directory());
     Some(Partition {
         directories: replicas.iter().map(directory).collect(),

@@ -1,7 +1,7 @@
 //! Keys that Kafka's own table lacks: ours, those of Kafka's standard authorizer, and those that left with ZooKeeper.
 //! Rows of the key table; see [`super`] for what the columns mean. Sorted by name.
 
-use super::super::key::{Key, boolean, int, string};
+use super::super::key::{Key, boolean, int, long, string};
 
 /// Klamm's own keys; DescribeConfigs lists them beside Kafka's.
 #[rustfmt::skip]
@@ -10,6 +10,7 @@ pub(super) const OWN: &[Key] = &[
     string("klamm.admin.listener").or("127.0.0.1:9644").acts("Address of the admin HTTP server, as HOST:PORT; off for none."),
     string("klamm.log.format").or("text").one_of(&["text", "json"]).acts("Form of log lines."),
     string("klamm.log.level").or("info").acts("Log level, or a filter such as info,klamm::net=debug."),
+    long("klamm.maintenance.until").at_least("0").per_broker().dynamic_only().acts("Maintenance: until then, in milliseconds since 1970, the broker leads nothing that another replica in sync can lead. Removed by the controller when the time has come; see `klamm brokers maintenance`."),
     int("klamm.quorum.seats").or("3").between("1", "7").acts("Most voters of the metadata quorum: the nodes with the lowest ids sit, the others follow."),
     int("klamm.worker.threads").or("0").between("0", "1024").acts("Threads that serve connections; 0 for one per core."),
 ];

@@ -1,7 +1,10 @@
-//! `klamm brokers`: what a broker may hold. Cordoned (KIP-1066), it gets no new replicas; drained, it gives away those
-//! that it has, too.
+//! `klamm brokers`: what brokers there are, and what one may hold and lead. Cordoned (KIP-1066), it gets no new replicas;
+//! drained, it gives away those that it has, too; in maintenance, it leads nothing that others can lead.
 //!
-//! A broker is cordoned by its configuration, so that a restart changes nothing about it.
+//! A broker is cordoned, and in maintenance, by its configuration, so that a restart changes nothing about it.
+
+mod list;
+mod maintenance;
 
 use clap::Subcommand;
 use klamm_client::Client;
@@ -12,12 +15,16 @@ use super::output::print;
 use super::reassign::{Carrying, agreed_or_askable, drain};
 use super::{Global, Result};
 
+pub(super) use list::{BrokerRow, list};
+
 /// The key of the configuration, and its value for all directories.
 const CORDONED: (&str, &str) = ("cordoned.log.dirs", "*");
 
 /// `klamm brokers`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Brokers {
+    /// Show all brokers: what each holds and leads, which are cordoned or in maintenance
+    List,
     /// Place no new replicas on a broker
     Cordon {
         /// Broker id
@@ -38,11 +45,16 @@ pub(super) enum Brokers {
         #[command(flatten)]
         carrying: Carrying,
     },
+    /// Keep leadership off a broker for a while, as before a restart
+    #[command(subcommand)]
+    Maintenance(maintenance::Maintenance),
 }
 
 pub(super) async fn run(global: Global, command: Brokers) -> Result {
     let client = global.connect().await?;
     match command {
+        Brokers::List => print(global.output, &list(&client).await?.1),
+        Brokers::Maintenance(command) => maintenance::run(&client, global.output, command).await,
         Brokers::Cordon { id } => {
             cordon(&client, id).await?;
             print(global.output, &BrokerOutcome { id, result: "cordoned" })
