@@ -46,6 +46,7 @@ pub(crate) fn fill(state: &mut State<'_>, wish: &Wish) {
     // How often each broker has changed, and at which count a pair was found to have nothing to exchange.
     let mut changes = vec![0_u64; state.nodes.len()];
     let mut fruitless: HashMap<(usize, usize), (u64, u64)> = HashMap::new();
+    let mut offered: Vec<Offers> = Vec::new();
     'again: loop {
         members.sort_by_key(|n| (state.nodes[*n].bytes, *n));
         for full in members.iter().rev().copied() {
@@ -58,9 +59,15 @@ pub(crate) fn fill(state: &mut State<'_>, wish: &Wish) {
                 if fruitless.get(&(full, empty)) == Some(&stand) {
                     continue;
                 }
-                if let Some(found) = exchange(state, full, empty, apart) {
-                    state.relocate(found.given, full, empty, Reason::Balance);
-                    state.relocate(found.taken, empty, full, Reason::Balance);
+                if offered.is_empty() {
+                    offered = (0..state.nodes.len()).map(|n| offers(state, n)).collect();
+                }
+                if let Some(Exchange { given, taken, .. }) = exchange(state, &offered, full, empty, apart) {
+                    let role = usize::from(state.leads(given, full));
+                    for (p, from, to) in [(given, full, empty), (taken, empty, full)] {
+                        state.relocate(p, from, to, Reason::Balance);
+                        hand_over(&mut offered, role, (state.sizes[p], p), from, to);
+                    }
                     changes[full] += 1;
                     changes[empty] += 1;
                     continue 'again;
@@ -72,41 +79,58 @@ pub(crate) fn fill(state: &mut State<'_>, wish: &Wish) {
     }
 }
 
+/// What a broker may exchange by size: what it follows, and what it is the preferred leader of.
+type Offers = [Vec<(u64, usize)>; 2];
+
+fn offers(state: &State<'_>, n: usize) -> Offers {
+    let mut offers = Offers::default();
+    for p in state.nodes[n].holds.iter().filter(|p| state.parts[**p].movable) {
+        offers[usize::from(state.leads(*p, n))].push((state.sizes[*p], *p));
+    }
+    offers.iter_mut().for_each(|list| list.sort_unstable());
+    offers
+}
+
+/// Takes a partition from one broker's offers to another's.
+fn hand_over(all: &mut [Offers], role: usize, what: (u64, usize), from: usize, to: usize) {
+    if let Ok(at) = all[from][role].binary_search(&what) {
+        all[from][role].remove(at);
+    }
+    if let Err(at) = all[to][role].binary_search(&what) {
+        all[to][role].insert(at, what);
+    }
+}
+
 /// The best exchange between two brokers that are so many bytes apart.
-fn exchange(state: &State<'_>, full: usize, empty: usize, apart: u128) -> Option<Exchange> {
+fn exchange(state: &State<'_>, all: &[Offers], full: usize, empty: usize, apart: u128) -> Option<Exchange> {
     // Less would take more exchanges than the broker has replicas.
     let least = apart / (4 * state.load(full).max(1) as u128);
+    let half = apart / 2;
     let mut best: Option<Exchange> = None;
-    for leads in [false, true] {
-        let offered = |n: usize| {
-            let may = move |p: &usize| state.parts[*p].movable && state.leads(*p, n) == leads;
-            state.nodes[n].holds.iter().map(|p| (state.sizes[*p], *p)).filter(move |(_, p)| may(p))
-        };
-        let mut taken: Vec<(u128, usize)> = offered(empty).collect();
-        taken.sort_unstable();
+    for (given, taken) in all[full].iter().zip(&all[empty]) {
         let fits = |at: &usize| taken.get(*at).is_some_and(|(_, q)| state.fits(*q, empty, full));
         let Some(smallest) = (0..taken.len()).find(fits) else { continue };
-        // What a partition can gain at most, the most promising first.
-        let promising =
-            offered(full).map(|(size, p)| (size.min(apart / 2), size, p)).filter(|(most, ..)| *most > least);
-        let mut given: Vec<(u128, u128, usize)> = promising.collect();
-        given.sort_unstable_by_key(|(most, size, p)| (std::cmp::Reverse(*most), *size, *p));
-        for (most, size, p) in given {
-            if best.as_ref().is_some_and(|best| best.worth() > most << 32) {
+        // The most promising first: what could gain half of the difference, then what can gain no more than its size.
+        let large = given.partition_point(|(size, _)| u128::from(*size) < half);
+        for (size, p) in given[large..].iter().chain(given[..large].iter().rev()) {
+            let size = u128::from(*size);
+            let most = size.min(half);
+            if most <= least || best.as_ref().is_some_and(|best| best.worth() > most << 32) {
                 break;
             }
-            if !state.fits(p, full, empty) {
+            if !state.fits(*p, full, empty) {
                 continue;
             }
             // The one for which both come out alike lies between these two; the smallest is copied at least cost.
-            let at = taken.partition_point(|(other, _)| *other + apart / 2 < size);
+            let at = taken.partition_point(|(other, _)| u128::from(*other) + half < size);
             let (below, above) = ((0..at).rev().find(fits), (at..taken.len()).find(fits));
             for (other, q) in [below, above, Some(smallest)].into_iter().flatten().map(|at| taken[at]) {
+                let other = u128::from(other);
                 if other >= size || size - other >= apart {
                     continue;
                 }
                 let shift = size - other;
-                let found = Exchange { gain: shift.min(apart - shift), copied: size + other, given: p, taken: q };
+                let found = Exchange { gain: shift.min(apart - shift), copied: size + other, given: *p, taken: q };
                 let pays = found.gain > least && found.gain * COPIED_MAX >= found.copied;
                 if pays && best.as_ref().is_none_or(|best| found.beats(best)) {
                     best = Some(found);

@@ -185,6 +185,66 @@ proptest! {
     }
 
     #[test]
+    fn no_exchange_that_pays_is_left_undone(
+        facts in prop_oneof![cluster(0, false), cluster(3, false), healthy(2, 3, 2)],
+        percent in 0..20_u64,
+    ) {
+        let wish = Wish { bytes_slack_percent: percent, ..exact() };
+        let after = carried_out(&facts, &plan(&facts, &wish).expect("a plan"));
+        let bytes = |id: i32| after.partitions.iter().filter(|p| p.replicas.contains(&id)).map(|p| p.bytes).sum::<u64>();
+        let held: Vec<(i32, u64)> = after.brokers.iter().map(|b| (b.id, bytes(b.id))).collect();
+        let mean = held.iter().map(|(_, bytes)| bytes).sum::<u64>() / held.len() as u64;
+        let slack = (mean * percent / 100).max(1);
+        let rack = |id: i32| after.brokers.iter().find(|b| b.id == id).and_then(|b| b.rack.clone());
+        // Whether a partition may go from one broker to another without sharing a rack there.
+        let fits = |p: &Partition, from: i32, to: i32| {
+            let shares = |id: &i32| *id != from && rack(*id).is_some() && rack(*id) == rack(to);
+            !p.replicas.contains(&to) && !p.replicas.iter().any(shares)
+        };
+        for (full, most) in &held {
+            for (empty, least) in held.iter().filter(|(_, least)| most.saturating_sub(*least) > slack) {
+                let (apart, on) = (most - least, |id: i32| after.partitions.iter().filter(move |p| p.replicas.contains(&id)));
+                for given in on(*full).filter(|p| fits(p, *full, *empty)) {
+                    let alike = |q: &&Partition| (q.replicas[0] == *empty) == (given.replicas[0] == *full);
+                    for taken in on(*empty).filter(alike).filter(|q| fits(q, *empty, *full)) {
+                        let shift = given.bytes.saturating_sub(taken.bytes);
+                        let gain = shift.min(apart.saturating_sub(shift));
+                        let worth_it = gain * 4 * on(*full).count() as u64 > apart && gain * 4 >= given.bytes + taken.bytes;
+                        prop_assert!(!worth_it, "{:?} for {:?} makes {} and {} more even", given, taken, full, empty);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn brokers_become_even_in_bytes_where_sizes_allow_it(seed in any::<u64>(), used in 3..8_usize) {
+        let mut seed = seed;
+        let partition = |n: usize| {
+            seed = next(seed);
+            let replicas: Vec<i32> = (0..3).map(|k| ((n + k * (1 + n % 2)) % used) as i32).collect();
+            let replicas: Vec<i32> = if replicas[0] == replicas[2] { vec![replicas[0], replicas[1]] } else { replicas };
+            Partition {
+                topic: format!("t{}", n % 7),
+                index: n as i32,
+                leader: replicas.first().copied(),
+                isr: replicas.clone(),
+                replicas,
+                bytes: 1000 + (seed >> 33) % 9000,
+                moving_to: None,
+            }
+        };
+        let facts = Facts { partitions: (0..300).map(partition).collect(), brokers: (0..8).map(Broker::new).collect() };
+        let after = carried_out(&facts, &plan(&facts, &exact()).expect("a plan"));
+        let held = |id: i32| after.partitions.iter().filter(|p| p.replicas.contains(&id)).map(|p| p.bytes).sum::<u64>();
+        let held: Vec<u64> = (0..8).map(held).collect();
+        let apart = held.iter().max().unwrap_or(&0) - held.iter().min().unwrap_or(&0);
+        // The default slack.
+        let mean = held.iter().sum::<u64>() / 8;
+        prop_assert!(apart * 100 <= mean * Wish::default().bytes_slack_percent, "{:?}", held);
+    }
+
+    #[test]
     fn no_more_is_copied_than_must_be(facts in prop_oneof![healthy(1, 0, 4), healthy(2, 0, 5), healthy(3, 0, 7)]) {
         let mut facts = facts;
         facts.partitions.iter_mut().for_each(|p| p.bytes = 1);

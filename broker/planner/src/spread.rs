@@ -5,7 +5,7 @@
 //! there to an empty one. Afterwards no move and no chain would make two brokers more even. Brokers that get nothing
 //! (dead, cordoned) give nothing either: they are not part of this.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::plan::Reason;
 use crate::state::State;
@@ -23,46 +23,84 @@ pub(crate) fn spread(state: &mut State<'_>) {
     by_chains(state, &members);
 }
 
+/// Those that may get replicas, in the order in which they should: by load, then by bytes.
+struct Takers(BTreeSet<(usize, u128, usize)>);
+
+impl Takers {
+    fn new(state: &State<'_>, members: &[usize]) -> Self {
+        Self(members.iter().map(|n| Self::key(state, *n)).collect())
+    }
+
+    fn key(state: &State<'_>, n: usize) -> (usize, u128, usize) {
+        (state.load(n), state.nodes[n].bytes, n)
+    }
+
+    /// How much the one bears that bears least.
+    fn lowest(&self) -> usize {
+        self.0.first().map_or(0, |(load, ..)| *load)
+    }
+
+    /// Who gets a replica: the first that may, and of several that bear alike the one with the least of its topic.
+    fn find(&self, state: &State<'_>, p: usize, from: usize, up_to: usize) -> Option<usize> {
+        let mut best: Option<((usize, u128), u32, usize)> = None;
+        for (load, bytes, n) in &self.0 {
+            let behind = best.is_some_and(|(stand, ..)| stand != (*load, *bytes));
+            if *load >= up_to || load + 2 > state.load(from) || behind {
+                break;
+            }
+            if state.fits(p, from, *n) {
+                let of_topic = state.of_topic(state.parts[p].topic, *n);
+                if best.is_none_or(|(_, least, _)| of_topic < least) {
+                    best = Some(((*load, *bytes), of_topic, *n));
+                }
+            }
+        }
+        best.map(|(.., n)| n)
+    }
+
+    fn relocate(&mut self, state: &mut State<'_>, p: usize, from: usize, to: usize) {
+        for n in [from, to] {
+            self.0.remove(&Self::key(state, n));
+        }
+        state.relocate(p, from, to, Reason::Balance);
+        self.0.extend([from, to].map(|n| Self::key(state, n)));
+    }
+}
+
 /// Broker after broker, the fullest first, gives what is above the mean: to those below it, then to those that are not
-/// above it, then a last one to those that are still below. At last what differs by two is made even. A replica that goes where it need not would be in the way
-/// of another, and cost a further move.
+/// above it, then a last one to those that are still below. At last what differs by two is made even. A replica that
+/// goes where it need not would be in the way of another, and cost a further move.
 fn in_bulk(state: &mut State<'_>, members: &[usize]) {
     let count = members.len();
     let total: usize = members.iter().map(|n| state.load(*n)).sum();
     let bytes_mean = members.iter().map(|n| state.nodes[*n].bytes).sum::<u128>() / count as u128;
-    let lowest = |state: &State<'_>| members.iter().map(|n| state.load(*n)).min().unwrap_or(0);
     let (floor, ceiling) = (total / count, total.div_ceil(count));
+    let mut takers = Takers::new(state, members);
     for (keeps, up_to) in [(ceiling, floor), (ceiling, ceiling), (floor, floor), (0, usize::MAX)] {
         let mut givers = members.to_vec();
         givers.sort_by_key(|n| (std::cmp::Reverse(state.load(*n)), *n));
         for from in givers {
-            let goes_on = |state: &State<'_>| {
-                let lowest = lowest(state);
-                state.load(from) > keeps && lowest < up_to && state.load(from) >= lowest + 2
+            let goes_on = |state: &State<'_>, takers: &Takers| {
+                let (load, lowest) = (state.load(from), takers.lowest());
+                load > keeps && lowest < up_to && load >= lowest + 2
             };
-            if !goes_on(state) {
+            if !goes_on(state, &takers) {
                 continue;
             }
-            let mut sample = sample(state, from).into_iter();
-            let mut near: Vec<usize> = sample.by_ref().take(WINDOW).collect();
-            while goes_on(state) {
+            let mut sample =
+                sample(state, from).into_iter().map(|p| (state.sizes[p], p)).collect::<Vec<_>>().into_iter();
+            let mut near: Vec<(u64, usize)> = sample.by_ref().take(WINDOW).collect();
+            while goes_on(state, &takers) {
                 // With what is given in the end, the bytes above the mean shall be gone as well.
                 let excess = state.nodes[from].bytes.saturating_sub(bytes_mean);
                 let size = excess / if keeps == 0 { 1 } else { (state.load(from) - keeps) as u128 };
-                let distance = |(at, p): (usize, &usize)| (state.sizes[*p].abs_diff(size), at);
+                let size = u64::try_from(size).unwrap_or(u64::MAX);
+                let distance = |(at, (bytes, _)): (usize, &(u64, usize))| (bytes.abs_diff(size), at);
                 let Some((_, at)) = near.iter().enumerate().map(distance).min() else { break };
-                let p = near.remove(at);
+                let (_, p) = near.remove(at);
                 near.extend(sample.next());
-                let cost = |n: &usize| {
-                    let topic = state.parts[p].topic;
-                    (state.load(*n), state.nodes[*n].bytes, state.of_topic(topic, *n), *n)
-                };
-                let takes = |n: &&usize| {
-                    let load = state.load(**n);
-                    load < up_to && load + 2 <= state.load(from) && state.fits(p, from, **n)
-                };
-                if let Some((.., to)) = members.iter().filter(takes).map(cost).min() {
-                    state.relocate(p, from, to, Reason::Balance);
+                if let Some(to) = takers.find(state, p, from, up_to) {
+                    takers.relocate(state, p, from, to);
                 }
             }
         }

@@ -34,6 +34,8 @@ pub(crate) struct Part<'a> {
     pub topic: usize,
     /// Numbers of the brokers that are to hold it, the preferred leader first.
     pub replicas: Vec<usize>,
+    /// Where each of them has it among what it holds.
+    places: Vec<usize>,
     /// How many replicas it shall have.
     pub wanted: usize,
     /// Whether it may be changed.
@@ -48,7 +50,7 @@ pub(crate) struct State<'a> {
     pub nodes: Vec<Node>,
     pub parts: Vec<Part<'a>>,
     /// The size of each partition, by its own: what is looked at most, close together.
-    pub sizes: Vec<u128>,
+    pub sizes: Vec<u64>,
     /// How often anything was changed.
     pub changes: u64,
     /// How many partitions of a topic each broker holds: by topic, then by broker.
@@ -76,14 +78,16 @@ impl<'a> State<'a> {
         let topics = parts.last().map_or(0, |last| last.topic + 1);
         let entries = topics.checked_mul(nodes.len()).filter(|entries| *entries <= TOPIC_TABLE_MAX).unwrap_or(0);
         let mut state = Self { nodes, parts: Vec::new(), sizes: Vec::new(), changes: 0, topic_table: vec![0; entries] };
-        for (p, part) in parts.iter().enumerate() {
-            for (position, n) in part.replicas.iter().enumerate() {
-                state.nodes[*n].holds.push(p);
-                state.count(part.topic, part.facts.bytes, position, *n, true);
+        state.sizes = parts.iter().map(|part| part.facts.bytes).collect();
+        state.parts = parts;
+        for p in 0..state.parts.len() {
+            for position in 0..state.parts[p].replicas.len() {
+                let (part, n) = (&state.parts[p], state.parts[p].replicas[position]);
+                state.count(part.topic, part.facts.bytes, position, n, true);
+                let place = state.take_up(p, n);
+                state.parts[p].places.push(place);
             }
         }
-        state.sizes = parts.iter().map(|part| u128::from(part.facts.bytes)).collect();
-        state.parts = parts;
         Ok(state)
     }
 
@@ -128,9 +132,9 @@ impl<'a> State<'a> {
         part.replicas[position] = to;
         part.reason.get_or_insert(reason);
         self.changes += 1;
-        let (topic, bytes) = (part.topic, part.facts.bytes);
-        self.let_go(p, from);
-        self.nodes[to].holds.push(p);
+        let (topic, bytes, place) = (part.topic, part.facts.bytes, part.places[position]);
+        self.let_go(from, place);
+        self.parts[p].places[position] = self.take_up(p, to);
         self.count(topic, bytes, position, from, false);
         self.count(topic, bytes, position, to, true);
     }
@@ -143,7 +147,8 @@ impl<'a> State<'a> {
         part.reason.get_or_insert(reason);
         self.changes += 1;
         let (topic, bytes) = (part.topic, part.facts.bytes);
-        self.nodes[n].holds.push(p);
+        let place = self.take_up(p, n);
+        self.parts[p].places.push(place);
         self.count(topic, bytes, position, n, true);
     }
 
@@ -152,11 +157,12 @@ impl<'a> State<'a> {
         let part = &mut self.parts[p];
         let Some(position) = part.replicas.iter().position(|other| *other == n) else { return };
         part.replicas.remove(position);
+        let place = part.places.remove(position);
         part.reason.get_or_insert(reason);
         self.changes += 1;
         let heir = part.replicas.first().copied().filter(|_| position == 0);
         let (topic, bytes) = (part.topic, part.facts.bytes);
-        self.let_go(p, n);
+        self.let_go(n, place);
         self.count(topic, bytes, position, n, false);
         if let Some(heir) = heir {
             self.nodes[heir].leaders += 1;
@@ -172,12 +178,24 @@ impl<'a> State<'a> {
         self.nodes[part.replicas[0]].leaders -= 1;
         self.nodes[n].leaders += 1;
         part.replicas.swap(0, position);
+        part.places.swap(0, position);
     }
 
-    fn let_go(&mut self, p: usize, n: usize) {
+    /// A broker holds one partition more; says where.
+    fn take_up(&mut self, p: usize, n: usize) -> usize {
         let holds = &mut self.nodes[n].holds;
-        if let Some(at) = holds.iter().position(|other| *other == p) {
-            holds.swap_remove(at);
+        holds.push(p);
+        holds.len() - 1
+    }
+
+    /// A broker no longer holds what it had at this place; its last one gets the place.
+    fn let_go(&mut self, n: usize, place: usize) {
+        let holds = &mut self.nodes[n].holds;
+        holds.swap_remove(place);
+        let Some(p) = holds.get(place) else { return };
+        let last = &mut self.parts[*p];
+        if let Some(position) = last.replicas.iter().position(|other| *other == n) {
+            last.places[position] = place;
         }
     }
 
@@ -269,5 +287,6 @@ fn part<'a>(
     // Without a replica in sync that is up there is nothing to copy from, and the move would never end.
     let source = facts.isr.iter().any(|id| number.get(id).is_some_and(|n| nodes[*n].alive));
     let (movable, stuck) = (in_scope && settled && source, in_scope && !source);
-    Ok(Part { facts, topic, replicas, wanted, movable, stuck, reason: None })
+    let places = Vec::with_capacity(replicas.len());
+    Ok(Part { facts, topic, replicas, places, wanted, movable, stuck, reason: None })
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use klamm_planner::{Broker, Facts, Partition, Plan, Wish, plan};
 
-/// Unoptimized, a tenth of them: it shows that the plans are sound, and would take a minute otherwise.
-const PARTITIONS: usize = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
+const PARTITIONS: usize = 100_000;
 const TOPICS: usize = PARTITIONS / 100;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -41,7 +40,7 @@ fn worked() -> Duration {
     Duration::from_nanos(stat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds"))
 }
 
-fn timed(what: &str, facts: &Facts, limit: Duration) -> Plan {
+fn timed(what: &str, facts: &Facts) -> Plan {
     let begun = worked();
     let plan = plan(facts, &Wish::default()).expect("a plan");
     let took = worked() - begun;
@@ -60,27 +59,26 @@ fn timed(what: &str, facts: &Facts, limit: Duration) -> Plan {
     println!("{what}: bytes {apart:.1} % apart");
     assert!(apart <= 10.0, "the slack");
     println!("{what}: {took:?}, {} moves, {percent:.1} % of all bytes copied", plan.moves.len());
-    let limit = if cfg!(debug_assertions) { 60 * SECOND } else { limit };
-    assert!(took < limit, "{what} took {took:?}");
+    assert!(took < SECOND, "{what} took {took:?}");
     plan
 }
 
 #[test]
 fn a_hundred_thousand_partitions_are_planned_in_a_second() {
     let even = cluster(100, 100, false);
-    timed("as good as even", &even, SECOND);
+    timed("as good as even", &even);
 
     let mut drained = even.clone();
     drained.brokers.iter_mut().take(10).for_each(|b| b.draining = true);
-    let plan = timed("ten of a hundred drained", &drained, SECOND);
+    let plan = timed("ten of a hundred drained", &drained);
     assert!(plan.moves.len() >= PARTITIONS / 5 && plan.moves.iter().all(|one| one.to.iter().all(|id| *id >= 10)));
 
-    let plan = timed("ten more on ninety", &cluster(100, 90, false), SECOND);
+    let plan = timed("ten more on ninety", &cluster(100, 90, false));
     let arrived = plan.moves.iter().flat_map(|one| one.adding()).filter(|id| *id >= 90).count();
     let share = PARTITIONS * 3 / 10;
     assert!(arrived >= share - 10, "{arrived} of {share}");
 
     // Half of all bytes move: far more than a plan is usually about.
-    timed("as many again on fifty", &cluster(100, 50, false), 5 * SECOND);
-    timed("scattered at random", &cluster(100, 100, true), SECOND);
+    timed("as many again on fifty", &cluster(100, 50, false));
+    timed("scattered at random", &cluster(100, 100, true));
 }
