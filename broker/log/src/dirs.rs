@@ -45,7 +45,11 @@ pub enum DirError {
     #[error("log directory {0} is in use by another process (it holds {LOCK})")]
     Locked(PathBuf),
     /// `meta.properties` is not one.
-    #[error("{0} is not a meta.properties of version 1: {1}")]
+    #[error(
+        "{0} is damaged: {1}. No data was touched. Write it again (version=1, cluster.id, node.id and directory.id, one a \
+         line; other nodes of the cluster show the first in their own), or move the whole directory away: a node with an \
+         empty one takes its data from the others"
+    )]
     BadMeta(PathBuf, String),
     /// `meta.properties` is gone, and with it the knowledge of who the data belong to.
     #[error(
@@ -81,6 +85,8 @@ pub struct LogDir {
     machine_restarted: bool,
     recovery_points: Offsets,
     log_starts: Offsets,
+    /// Their checkpoint was missing or garbled.
+    log_starts_lost: bool,
 }
 
 impl LogDir {
@@ -116,10 +122,13 @@ impl LogDir {
             machine_restarted,
             recovery_points: Offsets::new(),
             log_starts: Offsets::new(),
+            log_starts_lost: false,
             disk,
         };
         dir.recovery_points = dir.read_checkpoint(RECOVERY_POINTS)?;
-        dir.log_starts = dir.read_checkpoint(LOG_STARTS)?;
+        let log_starts = checkpoint::read(&*dir.disk, &dir.path.join(LOG_STARTS))?;
+        dir.log_starts_lost = log_starts.is_none();
+        dir.log_starts = log_starts.unwrap_or_default();
         if clean {
             let marker = dir.path.join(CLEAN);
             dir.disk
@@ -161,6 +170,7 @@ impl LogDir {
             clean: self.clean,
             recovery_point: self.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: self.log_starts.get(&key).copied().unwrap_or(0),
+            log_start_lost: self.log_starts_lost,
             machine_restarted: self.machine_restarted,
             cut_damage: false,
         }
@@ -206,7 +216,22 @@ impl LogDir {
         let text = format!("version=1\ncluster.id={cluster_id}\nnode.id={node_id}\ndirectory.id={new_directory_id}\n");
         let path = self.path.join(META);
         self.disk.write_file(&path, text.as_bytes(), true).map_err(|e| LogError::io("writing", &path, e))?;
+        self.sync_own_name()?;
         Ok(meta)
+    }
+
+    /// Makes the directory's own name safe: without it a loss of power would take all that is ever flushed in it.
+    fn sync_own_name(&self) -> Result<(), LogError> {
+        let parent = match self.path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Ok(()),
+        };
+        match self.disk.sync_dir(parent) {
+            // Not ours to read; then it was not made by us either.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced.map_err(|e| LogError::io("syncing", parent, e)),
+        }
     }
 
     /// All partitions in the directory, with their paths.
@@ -403,7 +428,7 @@ mod tests {
                 recovery_point: 7,
                 log_start_offset: 3,
                 machine_restarted: true,
-                cut_damage: false
+                ..Recovery::default()
             }
         );
         drop(dir);

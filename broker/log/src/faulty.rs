@@ -2,7 +2,8 @@
 //! and power loss that drops or tears what was not synced.
 //!
 //! It works on real files, since read ranges need them; what was synced is remembered apart, so that
-//! [`FaultyDisk::power_loss`] can put the files back into a state the hardware could have left them in.
+//! [`FaultyDisk::power_loss`] can put the files back into a state the hardware could have left them in. Names are apart
+//! from contents: a file that was created, renamed or removed is back under its old name until its directory is synced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -59,6 +60,81 @@ struct State {
     changes: u64,
     /// Content and length of each file when it was last synced, and the writes since.
     files: BTreeMap<PathBuf, Tracked>,
+    /// Changes of names in directories that were not synced since, oldest first.
+    names: Vec<NameChange>,
+}
+
+/// A change of a name, with what it takes to undo it.
+#[derive(Debug, Clone)]
+enum NameChange {
+    Created(PathBuf),
+    CreatedDir(PathBuf),
+    Renamed { from: PathBuf, to: PathBuf, replaced: Option<Gone> },
+    Removed(PathBuf, Gone),
+}
+
+/// A file that has lost its name.
+#[derive(Debug, Clone)]
+struct Gone {
+    content: Vec<u8>,
+    tracked: Option<Tracked>,
+}
+
+impl NameChange {
+    /// Whether syncing `dir` makes it durable.
+    fn is_in(&self, dir: &Path) -> bool {
+        let of = |path: &Path| path.parent() == Some(dir);
+        match self {
+            NameChange::Created(path) | NameChange::CreatedDir(path) | NameChange::Removed(path, _) => of(path),
+            NameChange::Renamed { from, to, .. } => of(from) || of(to),
+        }
+    }
+}
+
+impl State {
+    fn gone(&mut self, path: &Path) -> Option<Gone> {
+        let content = fs::read(path).ok()?;
+        Some(Gone { content, tracked: self.files.remove(path) })
+    }
+
+    fn back(&mut self, path: PathBuf, gone: Gone) -> io::Result<()> {
+        fs::write(&path, gone.content)?;
+        if let Some(tracked) = gone.tracked {
+            self.files.insert(path, tracked);
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, from: &Path, to: &Path) {
+        let moved: BTreeSet<PathBuf> = self.files.keys().filter(|p| p.starts_with(from)).cloned().collect();
+        for path in moved {
+            if let (Some(tracked), Ok(rest)) = (self.files.remove(&path), path.strip_prefix(from)) {
+                let target = if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) };
+                self.files.insert(target, tracked);
+            }
+        }
+    }
+
+    fn undo(&mut self, change: NameChange) -> io::Result<()> {
+        match change {
+            NameChange::Created(path) => {
+                self.files.remove(&path);
+                RealDisk.remove_file(&path)
+            }
+            NameChange::CreatedDir(path) => {
+                self.files.retain(|p, _| !p.starts_with(&path));
+                RealDisk.remove_dir_all(&path)
+            }
+            NameChange::Removed(path, gone) => self.back(path, gone),
+            NameChange::Renamed { from, to, replaced } => {
+                if to.exists() {
+                    fs::rename(&to, &from)?;
+                    self.moved(&to, &from);
+                }
+                replaced.map_or(Ok(()), |gone| self.back(to, gone))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone)]
@@ -119,10 +195,15 @@ impl FaultyDisk {
 
     /// Rewrites every file as a loss of power could have left it: all that was synced, and of the later changes a part
     /// that the seed decides. With `in_order` a prefix of each file's changes survives, the last one torn; otherwise
-    /// any of them may, as when the kernel writes pages back in its own order.
+    /// any of them may, as when the kernel writes pages back in its own order. Of the changes of names that no sync of
+    /// their directory has made safe, those after some point are undone, as by a file system that journals them.
     pub fn power_loss(&self, seed: u64, in_order: bool) -> io::Result<()> {
         let mut state = self.state.lock();
-        let mut draw = seed;
+        let mut draw = mix(seed);
+        let mut names = std::mem::take(&mut state.names);
+        for change in names.split_off((draw % (names.len() as u64 + 1)) as usize).into_iter().rev() {
+            state.undo(change)?;
+        }
         for (path, tracked) in std::mem::take(&mut state.files) {
             if !path.exists() {
                 continue;
@@ -222,6 +303,9 @@ impl Disk for FaultyDisk {
             }
         }
         let file = RealDisk.open_real(path, how)?;
+        if !before {
+            self.state.lock().names.push(NameChange::Created(path.to_path_buf()));
+        }
         if how == Open::Truncate && (known || before) {
             self.track(path, Change::Len(0));
         }
@@ -229,7 +313,12 @@ impl Disk for FaultyDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
+        let before = path.exists();
+        RealDisk.create_dir(path)?;
+        if !before {
+            self.state.lock().names.push(NameChange::CreatedDir(path.to_path_buf()));
+        }
+        Ok(())
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -242,21 +331,20 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.begin(Op::Rename)?;
-        RealDisk.rename(from, to)?;
         let mut state = self.state.lock();
-        let moved: BTreeSet<PathBuf> = state.files.keys().filter(|p| p.starts_with(from)).cloned().collect();
-        for path in moved {
-            if let (Some(tracked), Ok(rest)) = (state.files.remove(&path), path.strip_prefix(from)) {
-                let target = if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) };
-                state.files.insert(target, tracked);
-            }
-        }
+        let replaced = state.gone(to);
+        RealDisk.rename(from, to)?;
+        state.moved(from, to);
+        state.names.push(NameChange::Renamed { from: from.to_path_buf(), to: to.to_path_buf(), replaced });
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.begin(Op::Remove)?;
-        self.state.lock().files.remove(path);
+        let mut state = self.state.lock();
+        if let Some(gone) = state.gone(path) {
+            state.names.push(NameChange::Removed(path.to_path_buf(), gone));
+        }
         RealDisk.remove_file(path)
     }
 
@@ -266,8 +354,10 @@ impl Disk for FaultyDisk {
         RealDisk.remove_dir_all(path)
     }
 
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.begin(Op::SyncDir).map(drop)
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.begin(Op::SyncDir)?;
+        self.state.lock().names.retain(|change| !change.is_in(path));
+        Ok(())
     }
 }
 

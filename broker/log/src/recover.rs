@@ -37,6 +37,8 @@ pub struct Recovery {
     pub recovery_point: i64,
     /// From the log-start checkpoint. 0 when unknown.
     pub log_start_offset: i64,
+    /// The log-start checkpoint is missing or garbled: the epoch file, which begins where the log does, stands in for it.
+    pub log_start_lost: bool,
     /// The machine has started anew since the log was last written, so unflushed pages may be missing in any order.
     /// After a mere crash of the process they can't be.
     pub machine_restarted: bool,
@@ -140,6 +142,11 @@ impl Log {
         self.log_end = i64::MAX;
         let epochs = if has_epochs { self.read_epochs()? } else { None };
         let epochs_known = epochs.is_some();
+        if recovery.log_start_lost
+            && let Some(first) = epochs.as_ref().and_then(|epochs| epochs.entries().first())
+        {
+            self.log_start = self.log_start.max(first.start_offset);
+        }
         self.epochs = epochs.unwrap_or_default();
         let before = self.epochs.clone();
 

@@ -205,7 +205,7 @@ proptest! {
         for (which, harm) in &harms {
             inflict(&dir, *which, harm);
         }
-        let recovery = Recovery { clean, recovery_point, log_start_offset, machine_restarted, cut_damage };
+        let recovery = Recovery { clean, recovery_point, log_start_offset, machine_restarted, cut_damage, ..Recovery::default() };
         use_it(&dir, &recovery);
         // What the first start made of it opens as well.
         use_it(&dir, &Recovery { clean: !clean, recovery_point: 0, ..recovery });

@@ -16,7 +16,12 @@ pub enum QuorumError {
         source: std::io::Error,
     },
     /// A file holds bytes that were durable once and are no longer what was written.
-    #[error("metadata log, {} is damaged at byte {position}: {reason}", path.display())]
+    #[error(
+        "metadata log, {} is damaged at byte {position}: {reason}. Nothing was changed. With other voters, move the \
+         folder of the metadata log away and start again: the node joins as a new voter and takes the metadata from \
+         them. A node that is alone needs a copy of that folder from before",
+        path.display()
+    )]
     Damaged {
         /// The damaged file.
         path: PathBuf,

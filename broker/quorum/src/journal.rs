@@ -279,6 +279,11 @@ impl Journal {
         Ok(())
     }
 
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The last vote written.
     pub fn vote(&self) -> Option<Vote> {
         self.vote
@@ -646,3 +651,7 @@ impl Journal {
 #[cfg(test)]
 #[path = "journal_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "journal_power_test.rs"]
+mod power;

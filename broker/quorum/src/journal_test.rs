@@ -13,20 +13,20 @@ fn owner() -> Owner {
     Owner { cluster_id: "c".into(), node_id: 7 }
 }
 
-fn entry(term: u64, index: u64, size: usize) -> Entry {
+pub(super) fn entry(term: u64, index: u64, size: usize) -> Entry {
     let records = [Bytes::from(vec![index as u8; size])];
     Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Batch::new(records)) }
 }
 
-fn fresh(dir: &Path, segment_bytes: u64) -> Journal {
+pub(super) fn fresh(dir: &Path, segment_bytes: u64) -> Journal {
     Journal::create(dir, owner(), segment_bytes, None, &[entry(1, 0, 3)]).unwrap()
 }
 
-fn reopen(dir: &Path, segment_bytes: u64) -> Journal {
+pub(super) fn reopen(dir: &Path, segment_bytes: u64) -> Journal {
     Journal::open(dir, owner(), segment_bytes).unwrap().unwrap()
 }
 
-fn done(journal: &mut Journal, sync: Sync) {
+pub(super) fn done(journal: &mut Journal, sync: Sync) {
     sync.run().unwrap();
     journal.synced(&sync);
 }
@@ -36,7 +36,7 @@ fn append(journal: &mut Journal, entries: &[Entry]) {
     done(journal, sync);
 }
 
-fn indexes(journal: &Journal) -> Vec<u64> {
+pub(super) fn indexes(journal: &Journal) -> Vec<u64> {
     journal.read(0..u64::MAX, usize::MAX).unwrap().iter().map(|e| e.log_id.index).collect()
 }
 

@@ -32,6 +32,7 @@ mod receive;
 mod snapshots;
 mod transport;
 mod types;
+mod vote_copy;
 
 pub use config::{Bootstrap, QuorumConfig};
 pub use core::Leadership;

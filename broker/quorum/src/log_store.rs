@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::error::QuorumError;
 use crate::journal::{Journal, Sync};
 use crate::types::{Entry, LogId, StorageError, Types, Vote};
+use crate::vote_copy;
 
 /// Bytes of entries handed out in one read for replication.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -113,7 +114,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
-        self.write(move |journal| journal.set_vote(vote)).await
+        self.write(move |journal| journal.set_vote(vote)).await?;
+        let dir = self.journal.lock().dir().to_path_buf();
+        self.failure.blocking(move || vote_copy::write(&dir, &vote)).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {

@@ -29,6 +29,7 @@ use crate::node::Node;
 use crate::propose::{PROPOSAL_BYTES_MAX, Proposal, QUEUE_MAX, propose_all};
 use crate::snapshots::Snapshots;
 use crate::types::{Entry, LogId, Membership, Raft, Vote, Voter, log_id, term_of};
+use crate::vote_copy;
 use crate::{election, follow, join, membership, message, receive};
 
 /// A running node of the metadata quorum, voter or observer; which one may change while it runs. Cheap to clone.
@@ -342,6 +343,7 @@ fn load(config: &QuorumConfig, machine: Box<dyn StateMachine>, failure: Failure)
     let from_snapshot = contents.as_ref().map(|c| c.meta.last_membership.membership());
     let membership = journal.membership().or(from_snapshot);
     let alone = membership.is_some_and(|m| m.voter_ids().eq([config.node_id]));
+    check_vote(&mut journal, alone)?;
     settle(&mut journal, config.node_id, alone)?;
     let trigger = Arc::new(SnapshotTrigger::new(config.snapshot_bytes, config.snapshot_records));
     let mut machine = Machine::new(machine, snapshots, trigger.clone(), failure);
@@ -349,6 +351,22 @@ fn load(config: &QuorumConfig, machine: Box<dyn StateMachine>, failure: Failure)
         machine.restore(contents)?;
     }
     Ok(Stored { journal, machine, trigger, lock, alone })
+}
+
+/// Refuses a journal that has lost the last vote: this node would vote twice in one term, and two leaders of one term
+/// are worse than a node that is down. Alone, it has nobody to contradict.
+fn check_vote(journal: &mut Journal, alone: bool) -> Result<(), QuorumError> {
+    let Some(copy) = vote_copy::read(journal.dir()).filter(|copy| vote_copy::is_newer(copy, journal.vote())) else {
+        return Ok(());
+    };
+    let (path, term) = (journal.dir().to_path_buf(), copy.leader_id.term);
+    if alone {
+        tracing::warn!(dir = %path.display(), term, "the metadata log has lost its end, with this node's vote in it");
+        let _ = journal.set_vote(copy)?;
+        return journal.sync_all();
+    }
+    let reason = format!("its end is gone: this node has voted in term {term}, and the log doesn't know of it");
+    Err(QuorumError::Damaged { path, position: journal.size(), reason })
 }
 
 /// A received snapshot is written before the log is purged. A crash in between leaves entries beside it, and those

@@ -196,7 +196,12 @@ fn voter_directory(dir: &Path, of_log_dir: Uuid, fresh: Uuid) -> std::io::Result
     let file = dir.join(DIRECTORY_ID);
     match std::fs::read_to_string(&file) {
         Ok(text) => {
-            let damaged = |_| std::io::Error::other(format!("{} holds no directory id: {text:?}", file.display()));
+            let damaged = |_| {
+                let (file, dir) = (file.display(), dir.display());
+                let way =
+                    "Nothing was changed. With other voters, move it away and start again: the node joins as a new one";
+                std::io::Error::other(format!("{file} is damaged, it holds {text:?}: is {dir} this node's? {way}"))
+            };
             return text.trim().parse().map_err(damaged);
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

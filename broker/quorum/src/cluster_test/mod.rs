@@ -5,6 +5,7 @@
 mod changes;
 mod chaos;
 mod cluster;
+mod damage;
 mod elections;
 mod net;
 mod observers;
