@@ -1,5 +1,7 @@
 //! The one place where the broker reads the clock. Everything below it takes the time as an argument.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Wall and monotonic time of this process.
@@ -8,12 +10,22 @@ pub struct Clock {
     started: Instant,
     /// Wall time at `started`.
     started_ms: i64,
+    by_hand: Option<Arc<Hands>>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { started: Instant::now(), started_ms: wall_ms() }
+        Self { started: Instant::now(), started_ms: wall_ms(), by_hand: None }
     }
+}
+
+/// What a clock shows that is set by hand, as in a simulation.
+#[derive(Debug, Default)]
+pub struct Hands {
+    /// See [`Clock::wall_ms`].
+    pub wall_ms: AtomicI64,
+    /// See [`Clock::now_ms`].
+    pub now_ms: AtomicI64,
 }
 
 fn wall_ms() -> i64 {
@@ -21,9 +33,14 @@ fn wall_ms() -> i64 {
 }
 
 impl Clock {
+    /// A clock that is set by hand.
+    pub fn by_hand(hands: Arc<Hands>) -> Self {
+        Self { started_ms: hands.wall_ms.load(Ordering::Relaxed), by_hand: Some(hands), ..Self::default() }
+    }
+
     /// Milliseconds since the Unix epoch; what record timestamps and retention use.
     pub fn wall_ms(&self) -> i64 {
-        wall_ms()
+        self.by_hand.as_ref().map_or_else(wall_ms, |hands| hands.wall_ms.load(Ordering::Relaxed))
     }
 
     /// Wall time that cannot jump: the start's, plus what has passed since. What group timers and the
@@ -34,6 +51,9 @@ impl Clock {
 
     /// Milliseconds since the process started, never going back; what timers and idle times use.
     pub fn now_ms(&self) -> i64 {
-        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+        match &self.by_hand {
+            None => i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
+            Some(hands) => hands.now_ms.load(Ordering::Relaxed),
+        }
     }
 }

@@ -389,20 +389,41 @@ fn read(broker: &Arc<Broker>, shards: Vec<Arc<Shard>>) {
     });
 }
 
-/// Appends records as one or more batches: all of them, or none. `None` when there are none.
+/// Appends a step's records; an error goes to the step's requests.
 fn append(
     broker: &Broker,
     shard: &Shard,
     records: &[CoordinatorRecord],
     now_ms: i64,
 ) -> Result<Option<Append>, ErrorCode> {
+    let partition = &shard.partition;
+    append_records(partition, shard.epoch, records, now_ms).map_err(|e| match e {
+        NotAppended::Refused(code) => code,
+        NotAppended::Log(e) => {
+            tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
+            broker.append_failed(partition, &e);
+            error::of_log(&e)
+        }
+    })
+}
+
+/// Appends records as one or more batches: all of them, or none. `None` when there are none. The coordinator was loaded
+/// under this leader epoch.
+///
+/// # Errors
+/// The partition's.
+pub fn append_records(
+    partition: &Partition,
+    epoch: i32,
+    records: &[CoordinatorRecord],
+    now_ms: i64,
+) -> Result<Option<Append>, NotAppended> {
     if records.is_empty() {
         return Ok(None);
     }
-    let partition = &shard.partition;
     let unwritable = |error| {
         tracing::error!(%error, "a coordinator record cannot be written");
-        ErrorCode::UnknownServerError
+        NotAppended::Refused(ErrorCode::UnknownServerError)
     };
     let mut batches = Vec::new();
     let mut rest = records.iter().peekable();
@@ -417,28 +438,22 @@ fn append(
         Ok([only]) => only,
         Err(many) => many.concat().into(),
     };
-    let appended = partition.append(&bytes, Origin::Coordinator(shard.epoch), Acks::All, now_ms);
-    appended.map(Some).map_err(|e| match e {
-        NotAppended::Refused(code) => code,
-        NotAppended::Log(e) => {
-            tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
-            broker.append_failed(partition, &e);
-            error::of_log(&e)
-        }
-    })
+    partition.append(&bytes, Origin::Coordinator(epoch), Acks::All, now_ms).map(Some)
 }
 
 /// Reads a whole partition into a new coordinator.
-fn load(partition: &Partition, config: Config) -> Result<Coordinator, String> {
+///
+/// # Errors
+/// It cannot be read, and why.
+pub fn load(partition: &Partition, config: Config) -> Result<Coordinator, String> {
     let mut coordinator = Coordinator::new(config);
     let mut offset = partition.offsets().log_start;
     loop {
         let read = partition.read(offset, LOAD_BYTES, Isolation::ReadUncommitted, true).map_err(|e| e.to_string())?;
-        let Some(range) = read.range else { return Ok(coordinator) };
-        let mut bytes = vec![0u8; range.len as usize];
-        std::os::unix::fs::FileExt::read_exact_at(&*range.file, &mut bytes, range.position)
-            .map_err(|e| e.to_string())?;
-        for batch in RecordBatch::all(Bytes::from(bytes)) {
+        if read.is_empty() {
+            return Ok(coordinator);
+        }
+        for batch in RecordBatch::all(read.bytes().map_err(|e| e.to_string())?) {
             let batch = batch.map_err(|e| e.to_string())?;
             if batch.header().is_control() {
                 continue;

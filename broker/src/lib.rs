@@ -16,6 +16,8 @@ pub mod maintenance;
 pub mod memory;
 pub mod metrics;
 pub mod net;
+#[doc(hidden)]
+pub mod planted;
 pub mod random;
 pub mod replica;
 pub mod server;

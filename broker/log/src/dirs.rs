@@ -4,14 +4,13 @@
 //! is taken away as soon as the directory is opened: whatever happens next counts as unclean until [`LogDir::close_clean`].
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use klamm_protocol::Uuid;
 
 use crate::checkpoint::{self, Offsets};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::LogError;
 use crate::recover::Recovery;
 
@@ -79,7 +78,7 @@ pub enum DirError {
 pub struct LogDir {
     path: PathBuf,
     disk: Arc<dyn Disk>,
-    _lock: Arc<File>,
+    _lock: Arc<dyn DiskFile>,
     clean: bool,
     clean_epoch: Option<i64>,
     machine_restarted: bool,
@@ -95,16 +94,11 @@ impl LogDir {
     pub fn open(disk: Arc<dyn Disk>, path: &Path, boot_id: &str) -> Result<LogDir, DirError> {
         disk.create_dir(path).map_err(|e| LogError::io("making", path, e))?;
         let lock_path = path.join(LOCK);
-        let lock = disk
-            .open(&lock_path, crate::disk::Open::Create)
-            .map_err(|e| LogError::io("opening", &lock_path, e))?
-            .file();
-        rustix::fs::flock(&*lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-            if e == rustix::io::Errno::WOULDBLOCK {
-                DirError::Locked(path.to_path_buf())
-            } else {
-                LogError::io("locking", &lock_path, e.into()).into()
-            }
+        let lock =
+            disk.open(&lock_path, crate::disk::Open::Create).map_err(|e| LogError::io("opening", &lock_path, e))?;
+        lock.lock().map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => DirError::Locked(path.to_path_buf()),
+            _ => LogError::io("locking", &lock_path, e).into(),
         })?;
         let read = |name: &str| {
             let file = path.join(name);

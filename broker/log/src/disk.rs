@@ -1,7 +1,8 @@
 //! The storage edge: everything the log does to a file system goes through [`Disk`] and [`DiskFile`].
 //!
-//! [`RealDisk`] is thin over rustix; [`crate::faulty::FaultyDisk`] wraps it in tests. A [`DiskFile`] can always give
-//! the `std::fs::File` below it, since answers to consumers leave by sendfile.
+//! [`RealDisk`] is thin over rustix; [`crate::faulty::FaultyDisk`] wraps it in tests, and the simulator (`tests/sim`)
+//! has a disk that is memory alone. A [`DiskFile`] gives the `std::fs::File` below it, since answers to consumers leave
+//! by sendfile.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -116,7 +117,10 @@ pub trait DiskFile: Send + Sync + Debug {
     }
     /// Tells the kernel that the whole file will be read once, front to back.
     fn advise_sequential(&self) {}
-    /// The file itself, for sendfile.
+    /// Keeps other processes from locking the file until this one lets go of it; `WouldBlock` when another has it.
+    fn lock(&self) -> io::Result<()>;
+    /// The file itself, for sendfile. A disk that is only simulated has none and gives an empty one: what is read there
+    /// is looked at with [`crate::ReadResult::bytes`].
     fn file(&self) -> Arc<File>;
 }
 
@@ -298,6 +302,10 @@ impl DiskFile for RealFile {
         Ok(self.file.metadata()?.len())
     }
 
+    fn lock(&self) -> io::Result<()> {
+        Ok(rustix::fs::flock(&*self.file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
+    }
+
     fn advise_sequential(&self) {
         // Advice only: a file system that doesn't take it just reads ahead less.
         let _ = rustix::fs::fadvise(&*self.file, 0, None, rustix::fs::Advice::Sequential);
@@ -340,6 +348,9 @@ mod tests {
             fn len(&self) -> io::Result<u64> {
                 Ok(0)
             }
+            fn lock(&self) -> io::Result<()> {
+                Ok(())
+            }
             fn file(&self) -> Arc<File> {
                 unreachable!("not read by this test")
             }
@@ -372,6 +383,9 @@ mod tests {
             }
             fn len(&self) -> io::Result<u64> {
                 Ok(0)
+            }
+            fn lock(&self) -> io::Result<()> {
+                Ok(())
             }
             fn file(&self) -> Arc<File> {
                 unreachable!("not read by this test")

@@ -419,6 +419,10 @@ impl DiskFile for FaultyFile {
         self.real.len()
     }
 
+    fn lock(&self) -> io::Result<()> {
+        self.real.lock()
+    }
+
     fn file(&self) -> Arc<File> {
         self.real.file()
     }

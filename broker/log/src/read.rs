@@ -3,13 +3,17 @@
 //! A range starts at the batch that holds the offset, ends at a batch boundary, and never crosses segments. Where it
 //! ended is remembered, so that whoever reads on from there costs no index lookup and no system call.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use klamm_protocol::FileRange;
 
+use crate::disk::{DiskFile, read_full};
 use crate::error::LogError;
 use crate::log::Log;
 
 /// The answer to a read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ReadResult {
     /// Whole batches, or `None` when there is nothing to read (yet) within the limits.
     pub range: Option<FileRange>,
@@ -22,9 +26,23 @@ pub struct ReadResult {
     pub log_start_offset: i64,
     /// Offset after the last record of the log.
     pub log_end_offset: i64,
+    /// The file of the range, as its disk has it.
+    source: Option<Arc<dyn DiskFile>>,
 }
 
 impl ReadResult {
+    /// The range's bytes, for who looks at them instead of sending them. They end early where the file does.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn bytes(&self) -> std::io::Result<Bytes> {
+        let (Some(range), Some(source)) = (&self.range, &self.source) else { return Ok(Bytes::new()) };
+        let mut bytes = vec![0; range.len as usize];
+        let read = read_full(&**source, &mut bytes, range.position)?;
+        bytes.truncate(read);
+        Ok(bytes.into())
+    }
+
     /// Bytes in the range.
     pub fn len(&self) -> usize {
         self.range.as_ref().map_or(0, |r| r.len as usize)
@@ -97,6 +115,7 @@ impl Log {
             next_offset: offset,
             log_start_offset: self.log_start,
             log_end_offset: self.log_end,
+            source: None,
         };
         if offset >= upper_bound || offset == self.log_end {
             return Ok(nothing);
@@ -132,6 +151,7 @@ impl Log {
             range: Some(FileRange { file: file.file(), position: u64::from(start), len: end - start }),
             first_offset,
             next_offset,
+            source: Some(file),
             ..nothing
         })
     }

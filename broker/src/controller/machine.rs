@@ -28,8 +28,15 @@ impl Committed {
 
 /// See the module's head.
 pub struct Machine {
-    pub(super) committed: Arc<Mutex<Committed>>,
-    pub(super) changed: Arc<Notify>,
+    committed: Arc<Mutex<Committed>>,
+    changed: Arc<Notify>,
+}
+
+impl Machine {
+    /// Keeps `committed` up to date and tells of each change.
+    pub fn new(committed: Arc<Mutex<Committed>>, changed: Arc<Notify>) -> Self {
+        Self { committed, changed }
+    }
 }
 
 impl StateMachine for Machine {
@@ -101,7 +108,7 @@ mod tests {
     #[test]
     fn a_snapshot_tells_of_what_is_gone() {
         let committed = Arc::new(Mutex::new(Committed::new("c")));
-        let mut machine = Machine { committed: committed.clone(), changed: Arc::default() };
+        let mut machine = Machine::new(committed.clone(), Arc::default());
         let topic = |name: &str, id: u8| {
             MetadataRecord::from(TopicRecord { name: name.into(), topic_id: Uuid([id; 16]), ..Default::default() })
         };

@@ -9,7 +9,7 @@
 
 pub mod active;
 pub mod elections;
-mod machine;
+pub mod machine;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +71,7 @@ impl Controller {
         let image = committed.image.clone();
         let committed = Arc::new(Mutex::new(committed));
         let changed = Arc::new(Notify::new());
-        let machine = Machine { committed: committed.clone(), changed: changed.clone() };
+        let machine = Machine::new(committed.clone(), changed.clone());
         let quorum = Quorum::open(config, machine).await?;
         Ok(Self {
             node_id,

@@ -16,12 +16,15 @@ use super::partition::Partition;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
+/// What one round is to sync, and who waits for it.
+type Round = Vec<(Arc<Partition>, Done)>;
+
 type Done = oneshot::Sender<Result<(), Arc<LogError>>>;
 
 /// Collects flush requests of one log directory and carries them out in rounds.
 #[derive(Debug, Default)]
 pub struct Flusher {
-    waiting: Mutex<Vec<(Arc<Partition>, Done)>>,
+    waiting: Mutex<Round>,
     wake: Notify,
 }
 
@@ -51,6 +54,17 @@ impl Flusher {
         self.wake.notify_one();
     }
 
+    /// Whether a round is asked for.
+    pub fn is_wanted(&self) -> bool {
+        !self.waiting.lock().is_empty()
+    }
+
+    /// Carries out one round on the calling thread, for who has no tasks; the first error, if any.
+    pub fn flush_now(&self, now_ms: i64) -> Option<Arc<LogError>> {
+        let round = std::mem::take(&mut *self.waiting.lock());
+        sync(round, now_ms)
+    }
+
     /// Carries out rounds for as long as the broker runs. `offline` is told of each failure.
     pub async fn run(self: Arc<Self>, clock: &Clock, metrics: &Metrics, offline: impl Fn(&LogError)) {
         loop {
@@ -70,8 +84,14 @@ impl Flusher {
     }
 }
 
-/// One round; the first error, if any.
-async fn carry_out(round: Vec<(Arc<Partition>, Done)>, now_ms: i64) -> Option<Arc<LogError>> {
+/// One round, on a blocking thread.
+async fn carry_out(round: Round, now_ms: i64) -> Option<Arc<LogError>> {
+    let work = tokio::task::spawn_blocking(move || sync(round, now_ms));
+    work.await.unwrap_or_else(|e| Some(Arc::new(stopped(String::new(), &format!("flush panicked: {e}")))))
+}
+
+/// Syncs what a round asks for and answers it; the first error, if any.
+fn sync(round: Round, now_ms: i64) -> Option<Arc<LogError>> {
     let mut partitions: Vec<(Arc<Partition>, Vec<Done>)> = Vec::new();
     for (partition, done) in round {
         match partitions.iter_mut().find(|(p, _)| Arc::ptr_eq(p, &partition)) {
@@ -79,21 +99,18 @@ async fn carry_out(round: Vec<(Arc<Partition>, Done)>, now_ms: i64) -> Option<Ar
             None => partitions.push((partition, vec![done])),
         }
     }
-    let work = tokio::task::spawn_blocking(move || {
-        let mut first_error = None;
-        for (partition, waiters) in partitions {
-            let result = partition.flush(now_ms).map_err(Arc::new);
-            if let Err(error) = &result {
-                first_error.get_or_insert_with(|| error.clone());
-            }
-            for done in waiters {
-                // The waiter's connection may be gone; its records are on disk all the same.
-                let _ = done.send(result.clone());
-            }
+    let mut first_error = None;
+    for (partition, waiters) in partitions {
+        let result = partition.flush(now_ms).map_err(Arc::new);
+        if let Err(error) = &result {
+            first_error.get_or_insert_with(|| error.clone());
         }
-        first_error
-    });
-    work.await.unwrap_or_else(|e| Some(Arc::new(stopped(String::new(), &format!("flush panicked: {e}")))))
+        for done in waiters {
+            // The waiter's connection may be gone; its records are on disk all the same.
+            let _ = done.send(result.clone());
+        }
+    }
+    first_error
 }
 
 fn stopped(dir: String, reason: &str) -> LogError {

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use klamm_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use klamm_protocol::messages::alter_partition_response::PartitionData as Answer;
 use klamm_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 use klamm_protocol::{ErrorCode, Uuid};
 use tokio::time::Instant;
@@ -111,15 +112,7 @@ async fn ask(broker: &Broker, controller: &dyn ControllerChannel, due: &BTreeSet
         for answer in topic.partitions {
             let key = (topic.topic_id, answer.partition_index);
             let Some((partition, proposal, direction)) = asked.remove(&key) else { continue };
-            let verdict = match ErrorCode::from_code(answer.error_code) {
-                ErrorCode::None => Verdict::Done {
-                    leader_epoch: answer.leader_epoch,
-                    partition_epoch: answer.partition_epoch,
-                    isr: answer.isr,
-                    recovering: answer.leader_recovery_state != 0,
-                },
-                code => Verdict::Refused(code),
-            };
+            let verdict = verdict(answer);
             tell(broker, &partition, &proposal, direction, &verdict);
             // Not now, said the controller; the follower's next fetch proposes the same anew.
             let premature = matches!(verdict, Verdict::Refused(code) if is_premature(code));
@@ -134,7 +127,21 @@ async fn ask(broker: &Broker, controller: &dyn ControllerChannel, due: &BTreeSet
     failed
 }
 
-fn wire(partition_index: i32, proposal: &Proposal) -> PartitionData {
+/// What the controller made of a proposal, out of its answer.
+pub fn verdict(answer: Answer) -> Verdict {
+    match ErrorCode::from_code(answer.error_code) {
+        ErrorCode::None => Verdict::Done {
+            leader_epoch: answer.leader_epoch,
+            partition_epoch: answer.partition_epoch,
+            isr: answer.isr,
+            recovering: answer.leader_recovery_state != 0,
+        },
+        code => Verdict::Refused(code),
+    }
+}
+
+/// A proposal as it is sent.
+pub fn wire(partition_index: i32, proposal: &Proposal) -> PartitionData {
     let state = |(broker_id, broker_epoch): &(i32, i64)| BrokerState {
         broker_id: *broker_id,
         broker_epoch: *broker_epoch,

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use klamm_protocol::ErrorCode;
 
+use crate::planted::{Bug, planted};
+
 /// The brokers that may join an ISR, with the epochs of their registrations.
 pub type LiveBrokers = BTreeMap<i32, i64>;
 
@@ -228,7 +230,7 @@ impl Leader {
 
     /// Whether writes with acks=all can be taken.
     pub fn has_min_isr(&self) -> bool {
-        self.assigned.isr.len() >= self.effective_min_isr()
+        self.assigned.isr.len() >= self.effective_min_isr() || planted(Bug::AckedBelowMinIsr)
     }
 
     /// Whether the other replicas in sync are enough to take writes with acks=all.
@@ -290,6 +292,9 @@ impl Leader {
 
     /// Moves the high watermark as far as it may go. Returns it.
     pub fn advance(&mut self, live: &LiveBrokers) -> i64 {
+        if planted(Bug::HighWatermarkFromLogEnd) {
+            self.high_watermark = self.high_watermark.max(self.log_end);
+        }
         if !self.has_min_isr() {
             return self.high_watermark;
         }
@@ -363,6 +368,10 @@ impl Leader {
             follower.is_some_and(|f| !f.is_caught_up(leader_end, now_ms, self.lag_max_ms))
         };
         let isr: Vec<i32> = self.assigned.isr.iter().copied().filter(|id| !late(*id)).collect();
+        if planted(Bug::IsrShrunkAlone) {
+            self.assigned.isr = isr;
+            return None;
+        }
         (isr.len() < self.assigned.isr.len()).then(|| self.propose(isr))
     }
 

@@ -21,6 +21,7 @@ use super::throttle::Throttles;
 use super::waiting::{FetchWaiters, OffsetWaiters, Reached};
 use crate::config::TopicConfig;
 use crate::metrics::TopicMetrics;
+use crate::planted::{Bug, planted};
 
 /// What all partitions of a topic share.
 #[derive(Debug)]
@@ -540,7 +541,7 @@ impl Partition {
         let mut state = self.state.lock();
         // Neither a writer nor the fetching from a leader gets past this.
         state.role = Role::Idle;
-        state.log.close(true)
+        state.log.close(!planted(Bug::CleanStopNotSynced))
     }
 
     /// Marks the partition as gone and wakes whoever waits for it.

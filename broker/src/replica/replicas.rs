@@ -22,7 +22,6 @@ use super::storage::Storage;
 use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::metrics::Metrics;
-use crate::random::Random;
 
 /// Where a partition is, as far as this broker is concerned.
 type Place = Result<Arc<Partition>, ErrorCode>;
@@ -146,12 +145,14 @@ impl Replicas {
         self.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?.partition(index)
     }
 
-    /// All topics, in no order.
+    /// All topics by their ids: what is done to all is done in the same order every time.
     pub fn topics(&self) -> Vec<Arc<Hosted>> {
-        self.tables.read().by_id.values().cloned().collect()
+        let mut all: Vec<_> = self.tables.read().by_id.values().cloned().collect();
+        all.sort_unstable_by_key(|hosted| hosted.topic.id);
+        all
     }
 
-    /// All partitions, in no order.
+    /// All partitions, in the order of [`topics`](Self::topics).
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.topics().iter().flat_map(|hosted| hosted.partitions()).collect()
     }
@@ -190,8 +191,9 @@ impl Replicas {
         self.progress.get()
     }
 
-    /// Brings the partitions in line with `image`, which differs from the last one by `changes`.
-    pub fn follow(&self, image: &Image, changes: &[Change], random: &Random, clock: &Clock) -> Followed {
+    /// Brings the partitions in line with `image`, which differs from the last one by `changes`. `unique` names what is
+    /// taken away.
+    pub fn follow(&self, image: &Image, changes: &[Change], unique: &dyn Fn() -> Uuid, clock: &Clock) -> Followed {
         let now_ms = clock.wall_ms();
         let mut followed = Followed::default();
         let mut touched = BTreeSet::new();
@@ -203,7 +205,7 @@ impl Replicas {
                     touched.insert(*id);
                 }
                 Change::TopicDeleted(topic) => {
-                    self.delete(topic.id, random, now_ms);
+                    self.delete(topic.id, unique, now_ms);
                     followed.deleted.push((topic.name.to_string(), topic.id));
                 }
                 Change::ConfigChanged { resource, .. } => match resource.kind {
@@ -223,7 +225,7 @@ impl Replicas {
             touched.extend(image.topics().map(|topic| topic.id));
         }
         for topic in touched.into_iter().filter_map(|id| image.topic_by_id(id)) {
-            self.follow_topic(image, topic, random, clock, &mut followed);
+            self.follow_topic(image, topic, unique, clock, &mut followed);
         }
         if brokers_changed {
             for partition in self.partitions() {
@@ -318,7 +320,7 @@ impl Replicas {
         &self,
         image: &Image,
         topic: &klamm_metadata::Topic,
-        random: &Random,
+        unique: &dyn Fn() -> Uuid,
         clock: &Clock,
         followed: &mut Followed,
     ) {
@@ -338,7 +340,7 @@ impl Replicas {
                     partition.mark_deleted();
                     self.fetchers.assign(partition, None);
                     let delay_ms = hosted.topic.config().log.file_delete_delay_ms;
-                    self.storage.delete_partition(partition, random.uuid(), clock.wall_ms(), delay_ms);
+                    self.storage.delete_partition(partition, unique(), clock.wall_ms(), delay_ms);
                     followed.unled.push(partition.clone());
                     Err(ErrorCode::NotLeaderOrFollower)
                 }
@@ -409,7 +411,7 @@ impl Replicas {
     }
 
     /// Takes a deleted topic away and wakes whoever waits for its partitions.
-    fn delete(&self, id: Uuid, random: &Random, now_ms: i64) {
+    fn delete(&self, id: Uuid, unique: &dyn Fn() -> Uuid, now_ms: i64) {
         let removed = {
             let mut tables = self.tables.write();
             let removed = tables.by_id.remove(&id);
@@ -430,7 +432,7 @@ impl Replicas {
         for partition in hosted.partitions() {
             partition.mark_deleted();
             self.fetchers.assign(&partition, None);
-            self.storage.delete_partition(&partition, random.uuid(), now_ms, delay_ms);
+            self.storage.delete_partition(&partition, unique(), now_ms, delay_ms);
         }
     }
 

@@ -14,6 +14,7 @@ use super::leader::{After, Assigned, Leader, Progress, Proposal, Rules, Verdict}
 use super::partition::{MANY, Offsets, Partition, Role, State};
 use super::waiting::Reached;
 use crate::config::TopicConfig;
+use crate::planted::{Bug, planted};
 
 /// What a new state of the partition means here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,10 @@ impl Partition {
                 if turn != Turn::Idle {
                     state.role = Role::Follower;
                     state.log.drop_empty_epochs();
+                    if planted(Bug::TruncatedToHighWatermark) {
+                        let _ = state.log.truncate_to(self.high_watermark.load(Ordering::Acquire), now_ms);
+                        self.publish_log(state);
+                    }
                 } else {
                     state.role = Role::Idle;
                 }

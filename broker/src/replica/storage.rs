@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use klamm_log::dirs::{DirError, MetaProperties, boot_id};
-use klamm_log::{Log, LogDir, LogError, RealDisk, Recovery};
+use klamm_log::{Disk, Log, LogDir, LogError, RealDisk, Recovery};
 use klamm_metadata::Image;
 use klamm_protocol::Uuid;
 use parking_lot::Mutex;
@@ -48,7 +48,22 @@ impl Storage {
             std::fs::create_dir_all(parent)
                 .map_err(|source| DirError::Log(LogError::Io { action: "making", path: parent.into(), source }))?;
         }
-        let dir = LogDir::open(Arc::new(RealDisk), &path, &boot_id())?;
+        Self::open_on(Arc::new(RealDisk), path, &boot_id(), node_id, cluster_id, fresh)
+    }
+
+    /// As [`open`](Self::open), on any disk and under any machine's boot; the parent of `path` is there.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        path: PathBuf,
+        boot_id: &str,
+        node_id: i32,
+        cluster_id: Option<&str>,
+        fresh: impl Fn() -> Uuid,
+    ) -> Result<Self, DirError> {
+        let dir = LogDir::open(disk, &path, boot_id)?;
         let known = dir.meta()?.map(|meta| meta.cluster_id);
         let clean = dir.was_clean();
         let clean_epoch = dir.clean_epoch();
@@ -113,7 +128,7 @@ impl Storage {
         let open = |recovery| Log::open(disk.clone(), &path, topic.id, topic.config().log.clone(), recovery, now_ms);
         let mut log = match open(recovery) {
             Err(LogError::TopicIdMismatch { found, .. }) => {
-                set_aside(&path, &found)?;
+                set_aside(&*disk, &path, &found)?;
                 open(Recovery::default())?
             }
             opened => opened?,
@@ -193,7 +208,7 @@ impl Storage {
         for ((topic, index), path) in dir.partitions()? {
             // Whether it belongs to an earlier topic of that name is seen when it is opened.
             if image.topic(&topic).is_none_or(|t| t.partition(index).is_none()) {
-                set_aside(&path, &unique())?;
+                set_aside(&**dir.disk(), &path, &unique())?;
             }
         }
         Ok(())
@@ -266,9 +281,10 @@ impl Storage {
 
 /// Renames a directory that belongs to no topic of this cluster, so that it is out of the way; `unique` sets it apart
 /// from others of its name.
-fn set_aside(path: &Path, unique: &impl ToString) -> Result<(), LogError> {
+fn set_aside(disk: &dyn Disk, path: &Path, unique: &impl ToString) -> Result<(), LogError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}-stray", unique.to_string()));
     tracing::warn!(from = %path.display(), to = %aside.display(), "directory belongs to no topic of this cluster, set aside");
-    std::fs::rename(path, &aside).map_err(|source| LogError::Io { action: "renaming", path: path.into(), source })
+    let renamed = disk.rename(path, Path::new(&aside));
+    renamed.map_err(|source| LogError::Io { action: "renaming", path: path.into(), source })
 }

@@ -76,7 +76,7 @@ async fn publish(broker: Arc<Broker>) {
         let following = (broker.clone(), image.clone());
         let followed = tokio::task::spawn_blocking(move || {
             let (broker, image) = following;
-            broker.replicas.follow(&image, &changes, &broker.random, &broker.clock)
+            broker.replicas.follow(&image, &changes, &|| broker.random.uuid(), &broker.clock)
         });
         match followed.await {
             Ok(followed) => tell_groups(&broker, &image, followed),

@@ -1,9 +1,9 @@
-//! Mistakes that the property tests make on purpose, to see that each property can fail. Outside of tests there
-//! are none: [`made`] is then a constant false.
+//! Mistakes that the property tests and the simulator (`tests/sim`) make on purpose, to see that each property can
+//! fail. Outside of tests there are none: [`made`] is then a constant false.
 
 /// One rule left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mistake {
+pub enum Mistake {
     /// The ELR stays when min ISR is met again.
     ElrNeverVoid,
     /// A replica that comes back after an unclean shutdown is believed to hold everything.
@@ -26,18 +26,18 @@ pub(crate) enum Mistake {
     MaintenanceIgnored,
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "planted")))]
 pub(crate) const fn made(_: Mistake) -> bool {
     false
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "planted"))]
 thread_local! {
     /// The mistake that this test makes.
-    pub(crate) static MADE: std::cell::Cell<Option<Mistake>> = const { std::cell::Cell::new(None) };
+    pub static MADE: std::cell::Cell<Option<Mistake>> = const { std::cell::Cell::new(None) };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "planted"))]
 pub(crate) fn made(mistake: Mistake) -> bool {
     MADE.get() == Some(mistake)
 }

@@ -16,7 +16,8 @@ pub mod elect_leaders;
 pub mod heartbeats;
 pub mod internal_topics;
 pub mod maintenance;
-mod mistakes;
+#[doc(hidden)]
+pub mod mistakes;
 pub mod partition_change;
 pub mod policy;
 pub mod producer_ids;
