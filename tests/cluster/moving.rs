@@ -1,12 +1,12 @@
 //! R20: three brokers become five and three again under load, by plan and throttled, while brokers are killed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use klamm_client::Client;
 use klamm_client::admin::topics::NewTopic;
-use klamm_tests::{Cluster, Plan, Random};
+use klamm_tests::{Cluster, Plan, Random, eventually, wait_for};
 
-use crate::balance::{counts, klamm, replicas, spread};
+use crate::balance::{counts, klamm, parsed, replicas, spread};
 use crate::judge::{figure, judge, seed};
 use crate::kills::pass;
 use crate::view::View;
@@ -14,6 +14,11 @@ use crate::workload::{Load, Running, options};
 
 const TOPIC: &str = "moving";
 const PARTITIONS: i32 = 12;
+/// A topic that nobody writes to, so that what a new broker has of it has been copied.
+const BALLAST: &str = "ballast";
+const BALLAST_RECORDS: usize = 14_000;
+/// Bytes a second.
+const THROTTLE: u64 = 1_000_000;
 
 /// Has `command` carried out, again and again until `plan` says that nothing is left to move, while brokers are killed.
 /// Gives the number of kills.
@@ -42,30 +47,116 @@ fn carried_out(cluster: &mut Cluster, running: &Running, random: &mut Random, co
     panic!("`{command}` did not come to its end: {}", klamm(cluster, "reassign status").run());
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_while_partitions_move_out_and_back_and_brokers_are_killed() {
-    let rounds = figure(1, 10);
-    let seed = seed();
-    let mut random = Random::new(seed);
-    let mut cluster = Cluster::start(Plan { nodes: 5, ..Plan::default() }.set("log.segment.bytes", "4194304"));
-    let view = View::of(&cluster);
-    for id in [3, 4] {
-        klamm(&cluster, &format!("brokers cordon {id}")).ok();
-    }
+/// Creates a topic whose replicas are on the first three brokers alone.
+#[track_caller]
+fn create(cluster: &mut Cluster, view: &View, name: &str) {
     view.run(async {
         let assignments = (0..PARTITIONS).map(|n| (0..3).map(|r| (n + r) % 3).collect()).collect();
-        let topic = NewTopic { name: TOPIC.into(), assignments, ..Default::default() };
+        let topic = NewTopic { name: name.into(), assignments, ..Default::default() };
         Client::connect(&cluster.bootstrap(), options()).await?.create_topic(&topic).await
     })
     .expect("the topic");
-    view.until_in_sync(&mut cluster, Duration::from_secs(30));
+    view.until_in_sync(cluster, Duration::from_secs(30));
+}
+
+/// Records of about a kilobyte.
+fn fill(cluster: &Cluster) {
+    let lines: String = (0..BALLAST_RECORDS).map(|n| format!("{n:01000}\n")).collect();
+    klamm(cluster, &format!("produce {BALLAST}")).stdin(lines).ok();
+}
+
+/// What a broker has of the ballast on its disk.
+fn ballast(cluster: &Cluster, id: usize) -> u64 {
+    let partitions = (0..PARTITIONS).map(|n| cluster.data(id).join(format!("{BALLAST}-{n}")));
+    let files = partitions.filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+    let logs = files.filter(|file| file.path().extension().is_some_and(|e| e == "log"));
+    logs.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
+/// Moves ballast to the two new brokers and measures how fast: the bytes a second that each takes, as a share of what it
+/// may, in percent.
+#[track_caller]
+fn throttled(cluster: &Cluster) -> Vec<u64> {
+    let line = format!("reassign execute --topics {BALLAST} --brokers 0,1,2,3,4 --yes --throttle {THROTTLE}");
+    let mut tool = klamm(cluster, &line).start();
+    let mut seen: Vec<(Instant, [u64; 2])> = Vec::new();
+    while tool.wait(Duration::from_millis(100)).is_none() {
+        seen.push((Instant::now(), [3, 4].map(|id| ballast(cluster, id))));
+    }
+    let all = [3, 4].map(|id| ballast(cluster, id));
+    let rate = |n: usize| {
+        // Without the first second's worth, which may come at once, and the end, when little is left to copy.
+        let middle = |bytes: u64| bytes >= THROTTLE * 3 / 2 && bytes <= all[n] - THROTTLE;
+        let middle: Vec<_> = seen.iter().filter(|(_, bytes)| middle(bytes[n])).collect();
+        let (Some(first), Some(last)) = (middle.first(), middle.last()) else {
+            panic!("too fast to be seen: {seen:?}")
+        };
+        let seconds = (last.0 - first.0).as_secs_f64();
+        let percent = (last.1[n] - first.1[n]) as f64 / seconds / THROTTLE as f64 * 100.0;
+        assert!(seconds > 3.0 && percent <= 110.0, "{percent:.1} % of the throttle during {seconds:.1} s");
+        percent.round() as u64
+    };
+    vec![rate(0), rate(1)]
+}
+
+/// The ids of those that vote.
+#[track_caller]
+fn voters(cluster: &Cluster) -> Vec<u64> {
+    let quorum = parsed(&klamm(cluster, "quorum describe -o json").ok());
+    let nodes = quorum["nodes"].as_array().cloned().unwrap_or_default();
+    nodes.iter().filter(|n| n["role"] != "observer").filter_map(|n| n["id"].as_u64()).collect()
+}
+
+/// The state of each broker.
+#[track_caller]
+fn states(cluster: &Cluster) -> Vec<(u64, String)> {
+    let brokers = parsed(&klamm(cluster, "brokers list -o json").ok());
+    let brokers = brokers.as_array().cloned().unwrap_or_default();
+    brokers.iter().filter_map(|b| Some((b["id"].as_u64()?, b["state"].as_str()?.to_owned()))).collect()
+}
+
+#[track_caller]
+fn joins(cluster: &mut Cluster) {
+    let id = cluster.join();
+    eventually("it takes part", 30, || states(cluster).contains(&(id as u64, "active".to_owned())).then_some(()));
+    klamm(cluster, &format!("brokers uncordon {id}")).ok();
+}
+
+/// A drained broker is stopped and forgotten.
+#[track_caller]
+fn leaves(cluster: &mut Cluster) {
+    let id = cluster.leave() as u64;
+    eventually("it is fenced", 30, || states(cluster).contains(&(id, "fenced".to_owned())).then_some(()));
+    klamm(cluster, &format!("cluster unregister {id}")).ok();
+    eventually("it is forgotten", 10, || states(cluster).iter().all(|(other, _)| *other != id).then_some(()));
+    eventually("so is its vote", 10, || (!voters(cluster).contains(&id)).then_some(()));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_while_brokers_join_and_leave_and_are_killed() {
+    let rounds = figure(1, 10);
+    let seed = seed();
+    let mut random = Random::new(seed);
+    // Small answers, so that the throttle is even enough to be measured in seconds.
+    let plan = Plan { nodes: 5, founders: Some(3), ..Plan::default() }
+        .set("log.segment.bytes", "4194304")
+        .set("replica.fetch.response.max.bytes", "200000")
+        .set("replica.fetch.max.bytes", "100000")
+        .set("klamm.quorum.seats", "5");
+    let mut cluster = Cluster::start(plan);
+    let view = View::of(&cluster);
+    create(&mut cluster, &view, TOPIC);
+    create(&mut cluster, &view, BALLAST);
+    fill(&cluster);
     let running = Load::new(TOPIC, PARTITIONS, seed).start(&cluster.bootstrap());
     running.more(figure(10_000, 50_000), Duration::from_secs(120));
-    let mut kills = 0;
+    let (mut kills, mut percents) = (0, Vec::new());
     for _ in 0..rounds {
-        for id in [3, 4] {
-            klamm(&cluster, &format!("brokers uncordon {id}")).ok();
-        }
+        assert_eq!(voters(&cluster), [0, 1, 2]);
+        joins(&mut cluster);
+        joins(&mut cluster);
+        eventually("all vote", 30, || (voters(&cluster) == [0, 1, 2, 3, 4]).then_some(()));
+        percents.extend(throttled(&cluster));
         // Slow enough for the kills to meet it.
         let out = "cluster balance --yes --throttle 300000";
         kills += carried_out(&mut cluster, &running, &mut random, out, "cluster balance --dry-run");
@@ -73,16 +164,48 @@ fn nothing_acknowledged_is_lost_while_partitions_move_out_and_back_and_brokers_a
         let held = counts(&cluster, "replicas");
         assert!(held.len() == 5 && spread(&held) <= 1, "{held:?}");
         for id in [4, 3] {
-            let drain = format!("brokers drain {id} --yes --throttle 1000000");
+            let drain = format!("brokers drain {id} --yes --throttle 3000000");
             kills += carried_out(&mut cluster, &running, &mut random, &drain, &format!("reassign plan --drain {id}"));
+            view.until_in_sync(&mut cluster, Duration::from_secs(60));
+            assert_eq!(counts(&cluster, "replicas").get(&id), Some(&0));
+            leaves(&mut cluster);
         }
         view.until_in_sync(&mut cluster, Duration::from_secs(60));
         let held = counts(&cluster, "replicas");
-        assert!(held[&3] == 0 && held[&4] == 0, "{held:?}");
-        let used = held.into_iter().filter(|(id, _)| *id < 3).collect();
-        assert!(spread(&used) <= 1, "{used:?}");
-        assert!(replicas(&cluster, TOPIC).iter().all(|n| *n == 3));
+        assert!(held.len() == 3 && spread(&held) <= 1, "{held:?}");
+        assert!([TOPIC, BALLAST].iter().all(|topic| replicas(&cluster, topic).iter().all(|n| *n == 3)));
     }
+    let read = klamm(&cluster, &format!("consume {BALLAST} --from-beginning --exit-at-end")).ok();
+    assert_eq!(read.out.lines().count(), BALLAST_RECORDS);
     running.writable_since(running.now_ms(), Duration::from_secs(60));
-    judge("R20 moves", cluster, &view, running, &format!("{rounds} times 3 to 5 to 3 brokers, {kills} kills"));
+    let notes =
+        format!("{rounds} times 3 to 5 to 3 brokers, {kills} kills; of the throttle, new brokers took {percents:?} %");
+    judge("R20 moves", cluster, &view, running, &notes);
+}
+
+#[test]
+fn moves_are_watched_to_their_end_though_controllers_die() {
+    let mut cluster = Cluster::start(Plan { nodes: 4, ..Plan::default() }.set("replica.fetch.max.bytes", "100000"));
+    let view = View::of(&cluster);
+    create(&mut cluster, &view, BALLAST);
+    fill(&cluster);
+    let before = counts(&cluster, "replicas");
+    let line = format!("reassign execute --topics {BALLAST} --brokers 1,2,3 --yes --max-moves 3 --throttle {THROTTLE}");
+    let mut tool = klamm(&cluster, &line).start();
+    let moved = |cluster: &Cluster| counts(cluster, "replicas").get(&3).copied().unwrap_or(0);
+    for n in [1, 6] {
+        wait_for(Duration::from_secs(60), || (moved(&cluster) >= n).then_some(())).expect("moves");
+        assert!(tool.wait(Duration::ZERO).is_none(), "still at it");
+        let controller = view.controller(&mut cluster);
+        cluster.kill(controller);
+        pass(Duration::from_millis(300));
+        cluster.launch(controller);
+    }
+    let code = tool.wait(Duration::from_secs(100)).and_then(|status| status.code());
+    assert_eq!(code, Some(0), "{}\n{}", tool.stdout(), tool.stderr());
+    assert!(tool.stdout().contains(&format!("{PARTITIONS} partitions moved")), "{}", tool.stdout());
+    let held = counts(&cluster, "replicas");
+    assert!(before[&3] == 0 && held[&0] == 0 && held[&3] == PARTITIONS as u64, "{held:?}");
+    klamm(&cluster, "reassign status").ok().expect("nothing is being moved");
+    view.until_in_sync(&mut cluster, Duration::from_secs(30));
 }

@@ -23,6 +23,8 @@ const UP: Duration = Duration::from_secs(90);
 pub struct Plan {
     /// How many nodes.
     pub nodes: usize,
+    /// How many of them are there from the beginning; the others [join](Cluster::join) later.
+    pub founders: Option<usize>,
     /// Klamm or Apache.
     pub peer: Peer,
     /// Settings of every node.
@@ -48,6 +50,7 @@ impl Default for Plan {
         ];
         Plan {
             nodes: 3,
+            founders: None,
             peer: Peer::chosen(),
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             network: false,
@@ -121,6 +124,8 @@ impl Drop for Turn {
 pub struct Cluster {
     plan: Plan,
     nodes: Vec<Node>,
+    /// How many of the nodes belong to the cluster now.
+    members: usize,
     network: Option<Network>,
     _turn: Option<Turn>,
 }
@@ -159,7 +164,8 @@ impl Cluster {
             }
         });
         let nodes: Vec<Node> = nodes.collect();
-        Cluster { plan, nodes, network, _turn: turn }
+        let members = plan.founders.unwrap_or(plan.nodes);
+        Cluster { plan, nodes, members, network, _turn: turn }
     }
 
     /// Starts the nodes of a prepared cluster.
@@ -182,7 +188,7 @@ impl Cluster {
             self.launch(id);
         }
         for id in self.ids() {
-            self.until_up(id, self.plan.nodes);
+            self.until_up(id, self.members);
         }
     }
 
@@ -191,14 +197,36 @@ impl Cluster {
         self.plan.peer
     }
 
-    /// The node ids.
+    /// The ids of the nodes that belong to it.
     pub fn ids(&self) -> Vec<usize> {
-        (0..self.nodes.len()).collect()
+        (0..self.members).collect()
+    }
+
+    /// Starts the next node that is no member yet, with nothing on its disk; returns when it knows all members.
+    #[track_caller]
+    pub fn join(&mut self) -> usize {
+        let id = self.members;
+        self.members += 1;
+        self.write_properties(id);
+        self.launch(id);
+        self.until_up(id, self.members);
+        id
+    }
+
+    /// Stops the last node, which is no member from then on. What it had on its disk is gone.
+    #[track_caller]
+    pub fn leave(&mut self) -> usize {
+        let id = self.members - 1;
+        let (_, code) = self.stop(id);
+        assert_eq!(code, 0, "node {id}");
+        self.wipe(id);
+        self.members -= 1;
+        id
     }
 
     /// `host:port` of every node, for clients.
     pub fn bootstrap(&self) -> String {
-        self.nodes.iter().map(Node::address).collect::<Vec<_>>().join(",")
+        self.nodes[..self.members].iter().map(Node::address).collect::<Vec<_>>().join(",")
     }
 
     /// `host:port` of one node.
@@ -401,12 +429,21 @@ impl Cluster {
     fn write_properties(&self, id: usize) {
         let node = &self.nodes[id];
         let voter = |n: &Node| format!("{}@{}:{}", n.id, n.host, n.controller);
-        let voters = self.nodes.iter().map(voter).collect::<Vec<_>>().join(",");
+        let founders = &self.nodes[..self.plan.founders.unwrap_or(self.plan.nodes)];
+        let voters = if id < founders.len() {
+            format!("controller.quorum.voters={}", founders.iter().map(voter).collect::<Vec<_>>().join(","))
+        } else {
+            let address = |n: &Node| format!("{}:{}", n.host, n.controller);
+            format!(
+                "controller.quorum.bootstrap.servers={}",
+                founders.iter().map(address).collect::<Vec<_>>().join(",")
+            )
+        };
         let (host, (client, controller)) = (&node.host, node.binds);
         let listeners = format!("PLAINTEXT://{host}:{client},CONTROLLER://{host}:{controller}");
         let advertised = format!("PLAINTEXT://{},CONTROLLER://{host}:{}", node.address(), node.controller);
         let mut file = format!(
-            "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\nlisteners={listeners}\n\
+            "process.roles=broker,controller\nnode.id={id}\n{voters}\nlisteners={listeners}\n\
              advertised.listeners={advertised}\ninter.broker.listener.name=PLAINTEXT\n\
              controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={}\n",
@@ -466,7 +503,7 @@ impl Drop for Cluster {
                 );
             }
         } else {
-            for id in self.ids() {
+            for id in 0..self.nodes.len() {
                 self.kill(id);
                 remove(&self.nodes[id].dir);
             }

@@ -157,7 +157,9 @@ impl Lifecycle {
                     node_id = broker.config.node_id,
                     "a broker with this node.id is registered and alive; waiting for it to go"
                 ),
-                _ if tries.is_multiple_of(SAY_EVERY) => tracing::info!(code = code.name(), "not registered yet, trying again"),
+                _ if tries.is_multiple_of(SAY_EVERY) => {
+                    tracing::info!(code = code.name(), "not registered yet, trying again")
+                }
                 _ => {}
             }
             tries += 1;

@@ -58,7 +58,7 @@ pub(super) enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
     /// Moves at a time.
-    pub moves_max: Option<usize>,
+    pub moves_max: usize,
     /// Whether to wait until they are complete.
     pub wait: bool,
 }
@@ -113,7 +113,7 @@ impl Carrier<'_> {
     async fn run(&mut self, manner: Manner, progress: &mut Progress) -> Result {
         let mut pause = PAUSE.0;
         while !(self.queue.is_empty() && self.running.is_empty()) {
-            self.start(manner.moves_max.unwrap_or(usize::MAX)).await?;
+            self.start(manner.moves_max).await?;
             if !manner.wait && self.queue.is_empty() {
                 let started = std::mem::take(&mut self.running).into_values();
                 self.ended.extend(started.map(|running| (running.step, Outcome::Started)));

@@ -79,8 +79,8 @@ pub(super) struct Carrying {
     #[arg(long, short)]
     yes: bool,
     /// Move no more partitions than these at a time
-    #[arg(long, value_name = "N", conflicts_with = "no_wait", value_parser = clap::value_parser!(u32).range(1..))]
-    max_moves: Option<u32>,
+    #[arg(long, value_name = "N", conflicts_with = "no_wait", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_moves: u32,
     /// Copy no faster than this, on each broker; taken off at the end
     #[arg(long, value_name = "BYTES/S", conflicts_with = "no_wait", value_parser = clap::value_parser!(u64).range(1..))]
     throttle: Option<u64>,
@@ -234,7 +234,9 @@ async fn finish(
     then: BTreeSet<TopicPartition>,
     carrying: &Carrying,
 ) -> Result {
-    let moves_max = carrying.max_moves.and_then(|n| usize::try_from(n).ok());
+    // Who does not wait can't begin one when another ends.
+    let moves_max =
+        if carrying.no_wait { usize::MAX } else { usize::try_from(carrying.max_moves).unwrap_or(usize::MAX) };
     let manner = Manner { moves_max, wait: !carrying.no_wait };
     let ended = match carrying.throttle {
         None => carry_out(client, steps, manner).await?,
