@@ -72,6 +72,7 @@ pub struct FlushHandle {
     up_to: i64,
     generation: u32,
     epoch_file: Unsynced,
+    cuts: Unsynced,
     names: Unsynced,
     own_name: Unsynced,
     health: Arc<Health>,
@@ -134,7 +135,7 @@ impl Log {
 
     /// Whether anything has changed that isn't known to be safe on disk.
     pub(crate) fn needs_flush(&self) -> bool {
-        let changed = self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
+        let changed = self.cuts.is_some() || self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
         // A directory that was never written to may vanish: opening the log makes it again.
         self.unflushed() > 0 || (changed && !self.is_unused())
     }
@@ -147,7 +148,7 @@ impl Log {
         let mut parts = Vec::new();
         for at in self.segment_of(self.recovery_point)..self.segments.len() {
             let segment = &self.segments[at];
-            if segment.size == 0 {
+            if segment.size == 0 && !self.cuts.is_some() {
                 continue;
             }
             let path = segment.log_path(self.place());
@@ -175,6 +176,7 @@ impl Log {
             up_to: self.log_end,
             generation: self.generation,
             epoch_file: self.epoch_file,
+            cuts: self.cuts,
             names: self.names,
             own_name: self.own_name,
             health: self.health.clone(),
@@ -185,6 +187,7 @@ impl Log {
     pub fn flushed(&mut self, handle: &FlushHandle, now_ms: i64) {
         self.last_flush_ms = now_ms;
         self.epoch_file.settle(handle.epoch_file);
+        self.cuts.settle(handle.cuts);
         self.names.settle(handle.names);
         self.own_name.settle(handle.own_name);
         if handle.generation == self.generation {

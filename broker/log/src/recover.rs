@@ -103,6 +103,7 @@ impl Log {
             cursors: Default::default(),
             trash: VecDeque::new(),
             health: Default::default(),
+            cuts: Unsynced::default(),
             names: Unsynced::new(unsafe_names),
             own_name: Unsynced::new(unsafe_names),
             generation: 0,

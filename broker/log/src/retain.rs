@@ -238,6 +238,7 @@ impl Log {
         })?;
         if let Some((position, header)) = cut {
             let end = offset.min(header.base_offset);
+            self.cuts.mark();
             self.with_segment(keep, |s, place| s.truncate(place, position, end))?;
         }
         // The end of the last batch left, as opening the log again will find it: never in a gap that compaction made.

@@ -282,3 +282,25 @@ fn a_tail_reader_needs_no_system_call() {
         }
     }
 }
+
+#[test]
+fn what_was_truncated_does_not_come_back_after_a_clean_stop_and_a_power_loss() {
+    for (kept, seed) in [0, 2].into_iter().flat_map(|kept| (0..20).map(move |seed| (kept, seed))) {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("t-0");
+        let disk = FaultyDisk::new();
+        let mut log = open_on(&disk, &dir, Recovery::default()).unwrap();
+        for epoch in 0..4 {
+            log.append_as_leader(&batch(1, 10, i64::from(epoch)), epoch, 0).unwrap();
+        }
+        log.flush(0).unwrap();
+        log.truncate_to(kept, 0).unwrap();
+        log.close(true).unwrap();
+        drop(log);
+        disk.power_loss(seed, false).unwrap();
+        let recovery = Recovery { clean: true, machine_restarted: true, ..Recovery::default() };
+        let log = open_on(&disk, &dir, recovery).unwrap();
+        assert_eq!(log.log_end_offset(), kept, "seed {seed}");
+        assert_eq!(log.latest_epoch(), (kept > 0).then_some(1), "seed {seed}");
+    }
+}
