@@ -1,0 +1,450 @@
+//! Clients: idempotent producers that retry with several batches in flight, others that fire and forget, a reader of
+//! each partition, and a group that commits what it has read.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use klamm::coordinator::OFFSETS_TOPIC;
+use klamm::replica::intake;
+use klamm::replica::partition::{Acks, Flush, NotAppended, Origin};
+use klamm_log::LogError;
+use klamm_metadata::Image;
+use klamm_protocol::batch::BatchBuilder;
+use klamm_protocol::{ErrorCode, Uuid};
+
+use crate::message::{Answer, Ask, Key, Who};
+use crate::plan::Plan;
+use crate::waiting::{Then, Waiting, What};
+use crate::world::{Event, World};
+
+/// The topic that clients write to.
+pub const TOPIC: &str = "t";
+/// The group.
+pub const GROUP: &str = "g";
+
+/// How long a client waits for an answer.
+const PATIENCE_US: i64 = 120_000;
+/// How long a leader lets a producer wait for the replicas.
+const PRODUCE_TIMEOUT_US: i64 = 80_000;
+/// `max.in.flight.requests.per.connection`.
+const IN_FLIGHT_MAX: usize = 5;
+
+/// All clients; a client's number is its place here.
+pub struct Clients {
+    pub all: Vec<Client>,
+    pub topic: Uuid,
+    pub offsets_topic: Uuid,
+    produced: u64,
+}
+
+pub struct Client {
+    pub role: Role,
+    /// Whom it takes for the leader, and in which epoch.
+    leader: i32,
+    epoch: i32,
+    /// The question for metadata that is under way.
+    asking: Option<u64>,
+}
+
+pub enum Role {
+    Producer(Producer),
+    Reader {
+        key: i32,
+        position: i64,
+        asked: Option<u64>,
+    },
+    /// It may yet come to what it was not answered: those are in doubt.
+    Group {
+        committing: Option<(u64, i64)>,
+        looking: Option<(u64, i64)>,
+        next: i64,
+        doubtful: Vec<i64>,
+    },
+}
+
+pub struct Producer {
+    partition: i32,
+    /// `None` for one that sends with acks=1, once.
+    id: Option<i64>,
+    sequence: i32,
+    in_flight: VecDeque<Sent>,
+}
+
+struct Sent {
+    batch: Bytes,
+    asked: Option<u64>,
+    /// Brokers answer a connection in order: an answer counts once those before it have come.
+    acknowledged: bool,
+}
+
+impl Clients {
+    pub fn new(plan: &Plan) -> Self {
+        let client = |role| Client { role, leader: -1, epoch: -1, asking: None };
+        let mut all = Vec::new();
+        for n in 0..plan.producers {
+            let partition = n as i32 % plan.partitions;
+            let id = Some(1_000 + n as i64);
+            all.push(client(Role::Producer(Producer { partition, id, sequence: 0, in_flight: VecDeque::new() })));
+        }
+        all.push(client(Role::Producer(Producer { partition: 0, id: None, sequence: 0, in_flight: VecDeque::new() })));
+        for key in 0..plan.partitions {
+            all.push(client(Role::Reader { key, position: 0, asked: None }));
+        }
+        all.push(client(Role::Group { committing: None, looking: None, next: 1, doubtful: Vec::new() }));
+        Self { all, topic: Uuid([7; 16]), offsets_topic: Uuid([8; 16]), produced: 0 }
+    }
+
+    fn key(&self, client: usize) -> Key {
+        match &self.all[client].role {
+            Role::Producer(producer) => (self.topic, producer.partition),
+            Role::Reader { key, .. } => (self.topic, *key),
+            Role::Group { .. } => (self.offsets_topic, 0),
+        }
+    }
+
+    /// Whether every producer's batches are acknowledged.
+    pub fn drained(&self) -> bool {
+        self.all.iter().all(|client| match &client.role {
+            Role::Producer(producer) => producer.in_flight.is_empty(),
+            _ => true,
+        })
+    }
+}
+
+impl World {
+    /// Sets the clients going.
+    pub fn begin_clients(&mut self) {
+        for client in 0..self.clients.all.len() {
+            let event = self.turn(client);
+            let delay = self.random.between(1_000, 30_000);
+            self.after(delay, event);
+        }
+    }
+
+    fn turn(&self, client: usize) -> Event {
+        match self.clients.all[client].role {
+            Role::Producer(_) => Event::Write(client),
+            Role::Reader { .. } => Event::Read(client),
+            Role::Group { .. } => Event::Commit(client),
+        }
+    }
+
+    /// Whom to ask, or nobody yet: then it asks for metadata.
+    fn leader(&mut self, client: usize) -> Option<i32> {
+        let known = self.clients.all[client].leader;
+        if known >= 0 {
+            return Some(known);
+        }
+        if self.clients.all[client].asking.is_none() {
+            let node = self.random.below(self.nodes.len() as u64) as i32;
+            let asked = self.ask_as(client, node, Ask::Metadata);
+            self.clients.all[client].asking = Some(asked);
+        }
+        None
+    }
+
+    fn ask_as(&mut self, client: usize, node: i32, ask: Ask) -> u64 {
+        let asked = self.ask(Who::Client(client), node, ask);
+        self.after(PATIENCE_US, Event::GiveUp(client, asked));
+        asked
+    }
+
+    fn forget_leader(&mut self, client: usize) {
+        self.reconnect(client);
+        self.clients.all[client].leader = -1;
+    }
+
+    fn take_metadata(&mut self, client: usize, image: &Image) {
+        let key = self.clients.key(client);
+        let Some(partition) = image.topic_by_id(key.0).and_then(|t| t.partition(key.1)) else { return };
+        let client = &mut self.clients.all[client];
+        // What is older than what it has seen already tells it nothing.
+        if partition.leader_epoch >= client.epoch {
+            (client.leader, client.epoch) = (partition.leader, partition.leader_epoch);
+        }
+    }
+
+    /// A producer's turn: a new batch perhaps, and all that is not under way.
+    pub fn write(&mut self, client: usize) {
+        let delay = if self.healing { 10_000 } else { self.random.between(1_000, 25_000) };
+        self.after(delay, Event::Write(client));
+        let (fresh, records) = (!self.healing && !self.random.one_in(3), 1 + self.random.below(3));
+        let wall_ms = self.now_ms() + crate::node::EPOCH_MS;
+        let Role::Producer(producer) = &mut self.clients.all[client].role else { return };
+        if fresh && producer.in_flight.len() < IN_FLIGHT_MAX {
+            let mut builder = BatchBuilder::new(0);
+            if let Some(id) = producer.id {
+                builder = builder.producer(id, 0, producer.sequence);
+            }
+            for _ in 0..records {
+                self.clients.produced += 1;
+                let value = format!("{client}-{}", self.clients.produced);
+                builder.push(wall_ms, None, Some(value.as_bytes()), &[]).expect("a record");
+            }
+            let batch = builder.build().expect("a batch");
+            producer.sequence += records as i32;
+            producer.in_flight.push_back(Sent { batch, asked: None, acknowledged: false });
+        }
+        let Some(leader) = self.leader(client) else { return };
+        let key = self.clients.key(client);
+        let Role::Producer(producer) = &mut self.clients.all[client].role else { return };
+        let acks = if producer.id.is_some() { Acks::All } else { Acks::Leader };
+        let due = producer.in_flight.iter().enumerate().filter(|(_, sent)| sent.asked.is_none());
+        for (at, batch) in due.map(|(at, sent)| (at, sent.batch.clone())).collect::<Vec<_>>() {
+            let asked = self.ask_as(client, leader, Ask::Produce(key, batch, acks));
+            if let Role::Producer(producer) = &mut self.clients.all[client].role {
+                producer.in_flight[at].asked = Some(asked);
+            }
+        }
+    }
+
+    /// A reader's turn.
+    pub fn read(&mut self, client: usize) {
+        let delay = if self.healing { 5_000 } else { self.random.between(2_000, 30_000) };
+        self.after(delay, Event::Read(client));
+        let Some(leader) = self.leader(client) else { return };
+        let (key, epoch) = (self.clients.key(client), self.clients.all[client].epoch);
+        let Role::Reader { position, asked: None, .. } = self.clients.all[client].role else { return };
+        let id = self.ask_as(client, leader, Ask::Read(key, epoch, position));
+        if let Role::Reader { asked, .. } = &mut self.clients.all[client].role {
+            *asked = Some(id);
+        }
+    }
+
+    /// The group's turn: it commits, or looks at what is committed.
+    pub fn commit(&mut self, client: usize) {
+        let delay = if self.healing { 10_000 } else { self.random.between(5_000, 50_000) };
+        self.after(delay, Event::Commit(client));
+        let Some(leader) = self.leader(client) else { return };
+        let Role::Group { committing: None, looking: None, next, .. } = self.clients.all[client].role else { return };
+        if self.random.one_in(2) {
+            let id = self.ask_as(client, leader, Ask::Commit(next));
+            if let Role::Group { committing, next, .. } = &mut self.clients.all[client].role {
+                *committing = Some((id, *next));
+                *next += 1;
+            }
+        } else {
+            let id = self.ask_as(client, leader, Ask::Committed);
+            let least = self.oracle.group_offset;
+            if let Role::Group { looking, .. } = &mut self.clients.all[client].role {
+                *looking = Some((id, least));
+            }
+        }
+    }
+
+    /// An answer reaches a client.
+    pub fn client_hears(&mut self, client: usize, id: u64, answer: Answer) {
+        if self.clients.all[client].asking == Some(id) {
+            self.clients.all[client].asking = None;
+            if let Answer::Metadata(Some(image)) = answer {
+                self.take_metadata(client, &image);
+            }
+            return;
+        }
+        let key = self.clients.key(client);
+        match (&mut self.clients.all[client].role, answer) {
+            (Role::Producer(producer), Answer::Produced(outcome)) => {
+                let Some(at) = producer.in_flight.iter().position(|sent| sent.asked == Some(id)) else { return };
+                match outcome {
+                    Ok(_) | Err(ErrorCode::DuplicateSequenceNumber) => {
+                        producer.in_flight[at].acknowledged = true;
+                        while producer.in_flight.pop_front_if(|sent| sent.acknowledged).is_some() {}
+                    }
+                    Err(_) if producer.id.is_none() => {
+                        producer.in_flight.remove(at);
+                        self.forget_leader(client);
+                    }
+                    Err(_) => self.send_again(client),
+                }
+            }
+            (Role::Reader { asked, position, .. }, Answer::Read(outcome)) if *asked == Some(id) => {
+                *asked = None;
+                let at = *position;
+                match outcome {
+                    Ok(bytes) => {
+                        let next = self.check_read(key, at, &bytes);
+                        if let Role::Reader { position, .. } = &mut self.clients.all[client].role {
+                            *position = next;
+                        }
+                    }
+                    Err(ErrorCode::OffsetOutOfRange) => panic!("a reader of {} cannot go on at {at}", key.1),
+                    Err(_) => self.forget_leader(client),
+                }
+            }
+            (Role::Group { committing, looking, doubtful, .. }, Answer::Group(outcome)) => {
+                if let Some((_, offset)) = committing.take_if(|(asked, _)| *asked == id) {
+                    match outcome {
+                        Ok(_) => {
+                            self.oracle.group_offset = self.oracle.group_offset.max(offset);
+                            self.count("offsets committed");
+                        }
+                        Err(_) => self.forget_leader(client),
+                    }
+                } else if let Some((_, least)) = looking.take_if(|(asked, _)| *asked == id) {
+                    match outcome {
+                        Ok(found) => {
+                            let doubted = doubtful.contains(&found);
+                            assert!(
+                                found >= least || least == 0 || doubted,
+                                "{least} was committed for the group, now it is {found}"
+                            );
+                            self.count("offsets looked up");
+                        }
+                        Err(_) => self.forget_leader(client),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A producer begins a new connection, to whoever leads by then, and sends all that is not answered again: in order,
+    /// as a broker answers one connection in order too.
+    fn send_again(&mut self, client: usize) {
+        if let Role::Producer(producer) = &mut self.clients.all[client].role {
+            producer.in_flight.iter_mut().for_each(|sent| {
+                sent.asked = None;
+                sent.acknowledged = false;
+            });
+        }
+        self.forget_leader(client);
+    }
+
+    /// No answer came in time.
+    pub fn give_up(&mut self, client: usize, id: u64) {
+        if self.clients.all[client].asking == Some(id) {
+            self.clients.all[client].asking = None;
+            self.reconnect(client);
+        }
+        match &mut self.clients.all[client].role {
+            Role::Producer(producer) => {
+                let Some(at) = producer.in_flight.iter().position(|sent| sent.asked == Some(id)) else { return };
+                if producer.id.is_none() {
+                    producer.in_flight.remove(at);
+                    self.forget_leader(client);
+                } else {
+                    self.send_again(client);
+                }
+            }
+            Role::Reader { asked, .. } if *asked == Some(id) => {
+                *asked = None;
+                self.forget_leader(client);
+            }
+            Role::Group { committing, looking, doubtful, .. } => {
+                let gone = committing.take_if(|(asked, _)| *asked == id);
+                doubtful.extend(gone.map(|(_, offset)| offset));
+                if gone.is_some() | looking.take_if(|(asked, _)| *asked == id).is_some() {
+                    self.forget_leader(client);
+                }
+            }
+            Role::Reader { .. } => {}
+        }
+    }
+
+    /// A batch arrives at a broker.
+    pub fn produced_to(&mut self, id: i32, from: Who, asked: u64, key: Key, batch: Bytes, acks: Acks) {
+        let now_us = self.now_us;
+        let Some(up) = self.nodes[id as usize].up.as_mut() else { return };
+        let wall_ms = up.clock.wall_ms();
+        let appended = up.replicas.by_id(key.0, key.1).and_then(|partition| {
+            if !partition.is_led_here() {
+                return Err(ErrorCode::NotLeaderOrFollower);
+            }
+            let taken =
+                intake::check(batch.clone(), &partition.topic.config(), 12, wall_ms).map_err(|refused| refused.code)?;
+            match partition.append(&taken.records, Origin::Client, acks, wall_ms) {
+                Ok(append) => Ok((partition, append)),
+                Err(NotAppended::Refused(code)) => Err(code),
+                Err(NotAppended::Log(error @ LogError::Io { .. } | error @ LogError::Offline { .. })) => {
+                    panic!("node {id} cannot append: {error}")
+                }
+                Err(NotAppended::Log(error)) => Err(klamm::api::error::of_log(&error)),
+            }
+        });
+        let (partition, append) = match appended {
+            Ok(appended) => appended,
+            Err(code) => return self.answer(id, from, asked, Answer::Produced(Err(code))),
+        };
+        if append.flush != Flush::No {
+            up.replicas.flusher.flush_later(&partition);
+        }
+        let what = match (append.flush, append.commit) {
+            (_, Some(commit)) => What::Commit(commit),
+            (Flush::BeforeAnswer, None) => What::Flush,
+            (_, None) => {
+                if acks == Acks::All {
+                    self.check_node(id);
+                    self.check_acknowledged(id, key, append.appended.base_offset, &batch);
+                }
+                return self.answer(id, from, asked, Answer::Produced(Ok(append.appended.base_offset)));
+            }
+        };
+        if acks == Acks::Leader {
+            // Nobody checks what is not meant to last.
+            return self.answer(id, from, asked, Answer::Produced(Ok(append.appended.base_offset)));
+        }
+        let then = Then::Produced(append.appended.base_offset, batch);
+        up.waiting.push(Waiting { from, id: asked, key, what, then, deadline_us: now_us + PRODUCE_TIMEOUT_US });
+    }
+
+    /// A consumer's fetch arrives at a broker.
+    pub fn read_from(&mut self, id: i32, from: Who, asked: u64, key: Key, epoch: i32, offset: i64) {
+        let Some(up) = self.node(id).up.as_ref() else { return };
+        let read = up.replicas.by_id(key.0, key.1).and_then(|partition| {
+            partition.check_leads(epoch)?;
+            let read = partition.read(offset, 3_000, klamm::replica::partition::Isolation::ReadUncommitted, true);
+            let read = read.map_err(|error| klamm::api::error::of_log(&error))?;
+            Ok(read.bytes().expect("a file can be read"))
+        });
+        self.answer(id, from, asked, Answer::Read(read));
+    }
+
+    /// The reader has read all that is committed.
+    pub fn readers_done(&self) -> bool {
+        self.clients.all.iter().all(|client| match &client.role {
+            Role::Reader { key, position, .. } => {
+                self.oracle.partitions.get(&(self.clients.topic, *key)).is_none_or(|known| *position >= known.end)
+            }
+            _ => true,
+        })
+    }
+
+    /// Records that make the topics: an offsets topic of one partition, and the one that clients write to.
+    pub fn topics(&self) -> Vec<klamm_metadata::MetadataRecord> {
+        use klamm_protocol::messages::{ConfigRecord, PartitionRecord, TopicRecord};
+        let mut records = Vec::new();
+        let all: Vec<i32> = (0..3).collect();
+        let topics =
+            [(TOPIC, self.clients.topic, self.plan.partitions), (OFFSETS_TOPIC, self.clients.offsets_topic, 1)];
+        for (name, topic_id, partitions) in topics {
+            records.push(TopicRecord { name: name.into(), topic_id, ..Default::default() }.into());
+            for partition_id in 0..partitions {
+                let mut replicas = all.clone();
+                replicas.rotate_left(partition_id as usize % 3);
+                let directories =
+                    replicas.iter().map(|id| self.meta.image.broker(*id).map_or(Uuid::ZERO, |b| b.default_directory()));
+                let record = PartitionRecord {
+                    partition_id,
+                    topic_id,
+                    directories: directories.collect(),
+                    isr: replicas.clone(),
+                    leader: replicas[0],
+                    leader_epoch: 0,
+                    partition_epoch: 0,
+                    replicas,
+                    ..Default::default()
+                };
+                records.push(record.into());
+            }
+            let config = ConfigRecord {
+                resource_type: 2,
+                resource_name: name.into(),
+                name: "internal.segment.bytes".into(),
+                value: Some(self.plan.segment_bytes.to_string()),
+                ..Default::default()
+            };
+            records.push(config.into());
+        }
+        records
+    }
+}

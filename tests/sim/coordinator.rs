@@ -1,0 +1,255 @@
+//! The group coordinator on its partition of the offsets topic: taken over when the partition is led, read when all
+//! that earlier leaders acknowledged is committed, given up with the leadership. As `broker/src/coordinator.rs` does it
+//! with tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use klamm::coordinator::{Known, OFFSETS_TOPIC, append_records, load};
+use klamm::replica::partition::{Flush, NotAppended, Partition};
+use klamm::replica::replicas::Followed;
+use klamm::replica::waiting::Reached;
+use klamm_group::{Answer as GroupAnswer, Config, Coordinator, Step, Ticket};
+use klamm_protocol::ErrorCode;
+use klamm_protocol::messages::OffsetCommitRequest;
+use klamm_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use klamm_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+
+use crate::clients::{GROUP, TOPIC};
+use crate::message::{Answer, Who};
+use crate::waiting::{Then, Waiting, What};
+use crate::world::{Event, World};
+
+/// How long answers wait for the replicas.
+const COMMIT_TIMEOUT_US: i64 = 150_000;
+
+/// The coordinators of a broker: there is one partition of the offsets topic.
+#[derive(Default)]
+pub struct Groups {
+    shard: Option<Shard>,
+    /// Who waits for the answer to a ticket.
+    asked: BTreeMap<Ticket, (Who, u64)>,
+    /// Who asks for what is committed, once all that the coordinator knows is.
+    settling: Vec<(Who, u64, Reached)>,
+}
+
+struct Shard {
+    partition: Arc<Partition>,
+    epoch: i32,
+    /// Read once this has come to be.
+    due: Option<Reached>,
+    coordinator: Option<Coordinator>,
+}
+
+fn group_config() -> Config {
+    Config { session_timeout_ms_min: 10, initial_rebalance_delay_ms: 20, ..Config::default() }
+}
+
+impl World {
+    /// A new image may have given partitions of the offsets topic, or taken them.
+    pub fn groups_followed(&mut self, id: i32, followed: &Followed) {
+        let offsets = |p: &&Arc<Partition>| &*p.topic.name == OFFSETS_TOPIC;
+        if followed.unled.iter().any(|p| offsets(&p)) {
+            self.unload(id);
+        }
+        let Some(partition) = followed.led.iter().find(offsets).cloned() else { return };
+        let Some((epoch, start)) = partition.leads_since() else { return };
+        self.unload(id);
+        let Ok(due) = partition.when_committed(start) else { return };
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let waits = due.is_some();
+        up.groups.shard = Some(Shard { partition, epoch, due, coordinator: None });
+        if !waits {
+            self.read_shard(id);
+        }
+    }
+
+    fn unload(&mut self, id: i32) {
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let Some(shard) = up.groups.shard.take() else { return };
+        let answers = shard.coordinator.map(|mut coordinator| coordinator.unload()).unwrap_or_default();
+        self.hand_out(id, answers);
+    }
+
+    fn read_shard(&mut self, id: i32) {
+        let now_ms = self.now_ms();
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let Some(shard) = up.groups.shard.as_mut() else { return };
+        match load(&shard.partition, group_config()) {
+            Ok(mut coordinator) => {
+                let step = coordinator.loaded(now_ms);
+                shard.coordinator = Some(coordinator);
+                self.note(|| format!("node {id} coordinates"));
+                self.carry_out(id, step);
+            }
+            Err(why) if shard.partition.is_led_here() => panic!("node {id} cannot read the offsets topic: {why}"),
+            Err(_) => up.groups.shard = None,
+        }
+    }
+
+    /// Timers, and what waits for the high watermark.
+    pub fn group_timers(&mut self, id: i32) {
+        let (boot, now_ms) = (self.node(id).boot, self.now_ms());
+        self.after(15_000, Event::Group(id, boot));
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let mut reads = false;
+        let mut step = None;
+        if let Some(shard) = up.groups.shard.as_mut() {
+            if let Some(due) = &mut shard.due {
+                match due.try_recv() {
+                    Ok(Ok(())) => {
+                        shard.due = None;
+                        reads = true;
+                    }
+                    Err(tokio::sync::oneshot::error::TryRecvError::Empty) => {}
+                    // The leadership is lost, and this shard with it.
+                    _ => up.groups.shard = None,
+                }
+            } else if let Some(coordinator) = &mut shard.coordinator
+                && coordinator.next_deadline().is_some_and(|at| at <= now_ms)
+            {
+                step = Some(coordinator.tick(now_ms));
+            }
+        }
+        if reads {
+            self.read_shard(id);
+        }
+        if let Some(step) = step {
+            self.carry_out(id, step);
+        }
+        self.answer_settled(id);
+    }
+
+    /// Appends the step's records, commits or fails it, and sees to its answers.
+    fn carry_out(&mut self, id: i32, step: Step) {
+        let now_ms = self.now_ms();
+        let now_us = self.now_us;
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let wall_ms = up.clock.wall_ms();
+        let Some(shard) = up.groups.shard.as_mut() else { return };
+        let Some(coordinator) = shard.coordinator.as_mut() else { return };
+        let key = (shard.partition.topic.id, shard.partition.index);
+        let (answers, what) = match append_records(&shard.partition, shard.epoch, &step.records, wall_ms) {
+            Ok(None) => (coordinator.commit(step, now_ms), None),
+            Ok(Some(append)) => {
+                let answers = coordinator.commit(step, now_ms);
+                if append.flush != Flush::No {
+                    up.replicas.flusher.flush_later(&shard.partition);
+                }
+                let what = match (append.commit, append.flush) {
+                    (Some(commit), _) => Some(What::Commit(commit)),
+                    (None, Flush::BeforeAnswer) => Some(What::Flush),
+                    (None, _) => None,
+                };
+                (answers, what)
+            }
+            Err(NotAppended::Refused(code)) => (coordinator.fail(step, code, now_ms), None),
+            Err(NotAppended::Log(error)) => panic!("node {id} cannot append group records: {error}"),
+        };
+        match what {
+            Some(_) if answers.is_empty() => {}
+            Some(what) => {
+                let (from, deadline_us) = (Who::Node(id), now_us + COMMIT_TIMEOUT_US);
+                up.waiting.push(Waiting { from, id: 0, key, what, then: Then::Group(answers), deadline_us });
+            }
+            None => self.hand_out(id, answers),
+        }
+    }
+
+    /// A group commits an offset of the topic.
+    pub fn group_commit(&mut self, id: i32, from: Who, asked: u64, offset: i64) {
+        let ticket = self.fresh_id();
+        let now_ms = self.now_ms();
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let topics = Known(up.published.0.clone());
+        let coordinator = up.groups.shard.as_mut().and_then(|shard| shard.coordinator.as_mut());
+        let Some(coordinator) = coordinator else {
+            return self.answer(id, from, asked, Answer::Group(Err(ErrorCode::NotCoordinator)));
+        };
+        let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };
+        let request = OffsetCommitRequest {
+            group_id: GROUP.into(),
+            topics: vec![OffsetCommitRequestTopic {
+                name: TOPIC.into(),
+                partitions: vec![partition],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        up.groups.asked.insert(ticket, (from, asked));
+        let step = coordinator.offset_commit(ticket, &request, 8, &topics, now_ms);
+        self.carry_out(id, step);
+    }
+
+    /// Somebody asks what the group has committed: answered once what the coordinator knows is committed itself.
+    pub fn group_committed(&mut self, id: i32, from: Who, asked: u64) {
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let shard = up.groups.shard.as_ref().filter(|shard| shard.coordinator.is_some());
+        let settled = shard.map(|shard| shard.partition.when_committed(shard.partition.offsets().log_end));
+        match settled {
+            Some(Ok(None)) => {
+                let offset = self.committed_offset(id);
+                self.answer(id, from, asked, Answer::Group(offset));
+            }
+            Some(Ok(Some(reached))) => up.groups.settling.push((from, asked, reached)),
+            _ => self.answer(id, from, asked, Answer::Group(Err(ErrorCode::NotCoordinator))),
+        }
+    }
+
+    fn answer_settled(&mut self, id: i32) {
+        let Some(up) = self.node_mut(id).up.as_mut() else { return };
+        let mut done = Vec::new();
+        up.groups.settling.retain_mut(|(from, asked, reached)| match reached.try_recv() {
+            Err(tokio::sync::oneshot::error::TryRecvError::Empty) => true,
+            outcome => {
+                done.push((*from, *asked, matches!(outcome, Ok(Ok(())))));
+                false
+            }
+        });
+        for (from, asked, reached) in done {
+            let offset = if reached { self.committed_offset(id) } else { Err(ErrorCode::NotCoordinator) };
+            self.answer(id, from, asked, Answer::Group(offset));
+        }
+    }
+
+    fn committed_offset(&self, id: i32) -> Result<i64, ErrorCode> {
+        let up = self.node(id).up.as_ref().ok_or(ErrorCode::NotCoordinator)?;
+        let coordinator = up.groups.shard.as_ref().and_then(|shard| shard.coordinator.as_ref());
+        let coordinator = coordinator.ok_or(ErrorCode::NotCoordinator)?;
+        let asked = OffsetFetchRequestGroup {
+            group_id: GROUP.into(),
+            topics: Some(vec![OffsetFetchRequestTopics {
+                name: TOPIC.into(),
+                partition_indexes: vec![0],
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        let answer = coordinator.offset_fetch(&asked, true, 8, &Known(up.published.0.clone()));
+        let partition = answer.topics.first().and_then(|t| t.partitions.first());
+        partition.map(|p| p.committed_offset).ok_or(ErrorCode::NotCoordinator)
+    }
+
+    /// Gives answers to those who wait for them.
+    pub fn hand_out(&mut self, id: i32, answers: Vec<(Ticket, GroupAnswer)>) {
+        for (ticket, answer) in answers {
+            let asked = self.node_mut(id).up.as_mut().and_then(|up| up.groups.asked.remove(&ticket));
+            let Some((to, asked)) = asked else { continue };
+            if let GroupAnswer::OffsetCommit(response) = answer {
+                let code = response.topics.first().and_then(|t| t.partitions.first()).map_or(-1, |p| p.error_code);
+                let outcome = if code == 0 { Ok(0) } else { Err(ErrorCode::from_code(code)) };
+                self.answer(id, to, asked, Answer::Group(outcome));
+            }
+        }
+    }
+
+    /// These answers are not given.
+    pub fn withhold(&mut self, id: i32, answers: Vec<(Ticket, GroupAnswer)>) {
+        for (ticket, _) in answers {
+            let asked = self.node_mut(id).up.as_mut().and_then(|up| up.groups.asked.remove(&ticket));
+            if let Some((to, asked)) = asked {
+                self.answer(id, to, asked, Answer::Group(Err(ErrorCode::CoordinatorNotAvailable)));
+            }
+        }
+    }
+}
