@@ -1,0 +1,80 @@
+//! What the API server refuses of a Cluster, by the same rules run here.
+
+use serde_json::{Value, json};
+
+use super::Cluster;
+
+fn named(name: &str, spec: Value) -> Cluster {
+    let text =
+        json!({ "apiVersion": "klamm.dev/v1alpha1", "kind": "Cluster", "metadata": { "name": name }, "spec": spec });
+    serde_json::from_value(text).expect("a cluster")
+}
+
+fn cluster(spec: Value) -> Cluster {
+    named("prod", spec)
+}
+
+#[track_caller]
+fn refused(result: Result<(), impl std::fmt::Display>, why: &str) {
+    let error = result.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(error.contains(why), "{why:?} expected, found {error:?}");
+}
+
+#[test]
+fn an_empty_description_is_a_cluster_of_three() {
+    let cluster = cluster(json!({}));
+    assert!(cluster.validate_cel().is_ok());
+    assert_eq!(cluster.spec.replicas, 3);
+    assert_eq!(cluster.spec.storage.size, "10Gi");
+    assert_eq!(cluster.spec.listeners.len(), 1);
+    assert_eq!((cluster.spec.listeners[0].name.as_str(), cluster.spec.listeners[0].port), ("plain", 9092));
+}
+
+#[test]
+fn names_fit_into_those_that_are_made_of_them() {
+    assert!(named(&"a".repeat(40), json!({})).validate_cel().is_ok());
+    refused(named(&"a".repeat(41), json!({})).validate_cel(), "at most 40 characters");
+    refused(named("1st", json!({})).validate_cel(), "begins with a letter");
+    refused(named("a.b", json!({})).validate_cel(), "begins with a letter");
+}
+
+#[test]
+fn listeners_do_not_clash() {
+    let listeners = |ports: &[i32]| {
+        let all: Vec<_> =
+            ports.iter().enumerate().map(|(i, port)| json!({ "name": format!("l{i}"), "port": port })).collect();
+        cluster(json!({ "listeners": all }))
+    };
+    assert!(listeners(&[9092, 9094]).validate_cel().is_ok());
+    refused(listeners(&[9092, 9092]).validate_cel(), "two listeners with one port");
+    refused(listeners(&[9093]).validate_cel(), "9093 (among brokers)");
+    refused(listeners(&[9644]).validate_cel(), "9644 (health and metrics)");
+    let own = json!({ "listeners": [{ "name": "replication", "port": 9092 }] });
+    refused(cluster(own).validate_cel(), "the operator's own");
+    let inside = json!({ "listeners": [{ "name": "plain", "port": 9092, "advertisedHost": "b-{id}.example.com" }] });
+    refused(cluster(inside).validate_cel(), "advertisedHost belongs to");
+}
+
+#[test]
+fn volumes_grow_and_stay_what_they_are() {
+    let storage = |storage: Value| cluster(json!({ "storage": storage }));
+    let old = storage(json!({ "size": "100Gi", "storageClassName": "fast" }));
+    assert!(storage(json!({ "size": "0.2Ti", "storageClassName": "fast" })).validate_cel_update(&old).is_ok());
+    let smaller = storage(json!({ "size": "100G", "storageClassName": "fast" }));
+    refused(smaller.validate_cel_update(&old), "cannot become smaller");
+    refused(storage(json!({ "size": "100Gi" })).validate_cel_update(&old), "storageClassName cannot change");
+    let other = storage(json!({ "size": "100Gi", "storageClassName": "slow" }));
+    refused(other.validate_cel_update(&old), "storageClassName cannot change");
+    let gone = storage(json!({ "type": "Ephemeral", "size": "100Gi", "storageClassName": "fast" }));
+    refused(gone.validate_cel_update(&old), "storage.type cannot change");
+    refused(storage(json!({ "size": "0Gi" })).validate_cel(), "more than nothing");
+}
+
+#[test]
+fn namespaces_are_selected_by_a_selector() {
+    let from = |namespaces: Value| cluster(json!({ "allowedNamespaces": namespaces }));
+    assert!(from(json!({ "from": "All" })).validate_cel().is_ok());
+    assert!(from(json!({ "from": "Selector", "selector": { "matchLabels": { "a": "b" } } })).validate_cel().is_ok());
+    refused(from(json!({ "from": "Selector" })).validate_cel(), "selector belongs to");
+    refused(from(json!({ "selector": {} })).validate_cel(), "selector belongs to");
+}
