@@ -63,7 +63,7 @@ pub struct Broker {
     /// Memory for requests that are being received.
     pub requests: Budget,
     /// Fetch sessions.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// Partitions on this broker.
     pub replicas: Replicas,
     /// Cluster metadata, and the way to change it.
@@ -110,7 +110,7 @@ impl Broker {
             metrics,
             connections: Connections::default(),
             requests,
-            sessions: Sessions::new(places),
+            sessions: Arc::new(Sessions::new(places)),
             replicas,
             controller,
             forwarder,

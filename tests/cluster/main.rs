@@ -14,6 +14,7 @@ mod idempotence;
 mod judge;
 mod kills;
 mod maintenance;
+mod many;
 mod member;
 mod moving;
 mod partitions;

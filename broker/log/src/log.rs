@@ -63,7 +63,8 @@ pub struct Log {
     pub(crate) cleaned_to: i64,
     /// Differs from partition to partition.
     pub(crate) salt: u64,
-    pub(crate) report: RecoveryReport,
+    /// None as long as there is nothing to report.
+    pub(crate) report: Option<Box<RecoveryReport>>,
 }
 
 /// What opening a log had to do; all zero after a clean stop.
@@ -84,7 +85,21 @@ pub struct RecoveryReport {
     pub rebuilt: Vec<&'static str>,
 }
 
+static NOTHING_DONE: RecoveryReport = RecoveryReport {
+    scanned_bytes: 0,
+    cut_bytes: 0,
+    set_aside: Vec::new(),
+    holes: Vec::new(),
+    lost_from: None,
+    rebuilt: Vec::new(),
+};
+
 impl Log {
+    /// What opening the log has to do, to be added to.
+    pub(crate) fn reported(&mut self) -> &mut RecoveryReport {
+        self.report.get_or_insert_default()
+    }
+
     /// Where the files are.
     pub(crate) fn place(&self) -> Place<'_> {
         Place { disk: &*self.disk, dir: &self.dir, interval: self.config.index_interval_bytes }
@@ -173,7 +188,7 @@ impl Log {
 
     /// What opening the log had to do.
     pub fn recovery_report(&self) -> &RecoveryReport {
-        &self.report
+        self.report.as_deref().unwrap_or(&NOTHING_DONE)
     }
 
     /// The settings in force.

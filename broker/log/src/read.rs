@@ -56,7 +56,11 @@ impl ReadResult {
 
 /// Places where reads ended, so that the next one starts there directly.
 #[derive(Debug, Default)]
-pub(crate) struct Cursors {
+pub(crate) struct Cursors(Option<Box<Slots>>);
+
+/// There are none for a log that nobody reads.
+#[derive(Debug, Default)]
+struct Slots {
     slots: [Cursor; 4],
     oldest: u8,
 }
@@ -71,20 +75,22 @@ struct Cursor {
 
 impl Cursors {
     fn get(&self, segment: i64, offset: i64) -> Option<u32> {
-        self.slots.iter().find(|c| c.offset == offset && c.segment == segment && c.position > 0).map(|c| c.position)
+        let mut slots = self.0.as_ref()?.slots.iter();
+        slots.find(|c| c.offset == offset && c.segment == segment && c.position > 0).map(|c| c.position)
     }
 
     fn put(&mut self, before: i64, segment: i64, offset: i64, position: u32) {
         if self.get(segment, offset).is_some() {
             return;
         }
+        let Slots { slots, oldest } = &mut **self.0.get_or_insert_default();
         // A reader that moved on takes its own slot along.
-        let own = self.slots.iter().position(|c| c.position > 0 && c.offset == before);
+        let own = slots.iter().position(|c| c.position > 0 && c.offset == before);
         let slot = own.unwrap_or_else(|| {
-            self.oldest = (self.oldest + 1) % self.slots.len() as u8;
-            usize::from(self.oldest)
+            *oldest = (*oldest + 1) % slots.len() as u8;
+            usize::from(*oldest)
         });
-        self.slots[slot] = Cursor { offset, segment, position };
+        slots[slot] = Cursor { offset, segment, position };
     }
 
     /// Forgets everything, for when positions may have changed.

@@ -19,7 +19,7 @@ use crate::epochs::{EPOCH_FILE, Epochs};
 use crate::error::{Damage, LogError};
 use crate::flush::Unsynced;
 use crate::listing::{Found, list};
-use crate::log::{Log, RecoveryReport};
+use crate::log::Log;
 use crate::metadata;
 use crate::producers::{Producers, marker_of};
 use crate::retain::SIDE_FILES;
@@ -109,7 +109,7 @@ impl Log {
             generation: 0,
             last_flush_ms: now_ms,
             cleaned_to: 0,
-            report: RecoveryReport::default(),
+            report: None,
         };
         log.load_segments(&found, &recovery, now_ms)?;
         log.load_data(found.epochs, &recovery)?;
@@ -121,6 +121,8 @@ impl Log {
     }
 
     fn load_segments(&mut self, found: &Found, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
+        // Most logs have one: not room for four from the beginning.
+        self.segments.reserve_exact(found.logs.len().max(1));
         for &base in &found.logs {
             let path = self.place().path(base, "log");
             let meta = self.disk.metadata(&path).map_err(|e| LogError::io("looking at", &path, e))?;
@@ -172,7 +174,8 @@ impl Log {
             }
         }
         if self.log_end < recovery.recovery_point {
-            self.report.lost_from = Some(self.log_end);
+            let end = self.log_end;
+            self.reported().lost_from = Some(end);
             tracing::error!(
                 dir = %self.dir.display(), log_end = self.log_end, recovery_point = recovery.recovery_point,
                 "the log ends below its recovery point: flushed records are gone"
@@ -240,7 +243,7 @@ impl Log {
 
     /// Collects the epochs of the segments before index `to` from their batch headers.
     fn rebuild_epochs(&mut self, to: usize) -> Result<(), LogError> {
-        self.report.rebuilt.push(EPOCH_FILE);
+        self.reported().rebuilt.push(EPOCH_FILE);
         for at in 0..to {
             if self.segments[at].size == 0 {
                 continue;
@@ -290,7 +293,8 @@ impl Log {
             return self.drop_later(at);
         }
         tracing::warn!(file = %file.display(), from = self.log_end, to = next, "offsets are missing");
-        self.report.holes.push((self.log_end, next));
+        let hole = (self.log_end, next);
+        self.reported().holes.push(hole);
         Ok(())
     }
 
@@ -337,7 +341,10 @@ impl Log {
             self.log_end = header.next_offset();
         };
         *buf = scan.into_buffer();
-        self.report.scanned_bytes += u64::from(bad.as_ref().map_or(size, |(p, _)| *p));
+        let scanned = u64::from(bad.as_ref().map_or(size, |(p, _)| *p));
+        if scanned > 0 {
+            self.reported().scanned_bytes += scanned;
+        }
         if !aborts.is_empty() || self.segments[at].has_aborts {
             self.replace_aborted(at, &aborts)?;
         }
@@ -377,7 +384,7 @@ impl Log {
             file = %path.display(), position, log_end = self.log_end, bytes = size - position, %what,
             "cutting off the end of the log"
         );
-        self.report.cut_bytes += u64::from(size - position);
+        self.reported().cut_bytes += u64::from(size - position);
         self.drop_later(at)?;
         file.set_len(u64::from(position))
             .and_then(|()| file.sync_data())
@@ -408,7 +415,7 @@ impl Log {
         let path = self.dir.join(format!("{base:020}.log.{position}.cut"));
         copy_tail(&*self.disk, &*file, position, self.segments[at].size, &path)
             .map_err(|e| LogError::io("setting aside", &path, e))?;
-        self.report.set_aside.push(path);
+        self.reported().set_aside.push(path);
         self.rename_to_cut(at + 1)
     }
 
@@ -422,7 +429,7 @@ impl Log {
             let log = self.segments[at].log_path(self.place());
             let to = log.with_extension("log.cut");
             self.disk.rename(&log, &to).map_err(|e| LogError::io("setting aside", &to, e))?;
-            self.report.set_aside.push(to);
+            self.reported().set_aside.push(to);
         }
         self.disk.sync_dir(&self.dir).map_err(|e| LogError::io("syncing", &self.dir, e))
     }
@@ -444,7 +451,7 @@ impl Log {
             unusable.push(at);
         }
         if !unusable.is_empty() {
-            self.report.rebuilt.push("snapshot");
+            self.reported().rebuilt.push("snapshot");
             self.drop_snapshots(|o| unusable.contains(&o))?;
         }
         self.replay(&mut producers, from, offset)?;

@@ -25,7 +25,7 @@ use super::{Context, Refusal, error};
 use crate::replica::leader::Progress;
 use crate::replica::partition::{Isolation, Offsets, Partition};
 use crate::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
-use crate::replica::session::{Opened, Session, Told, TopicKey, Wanted};
+use crate::replica::session::{Lease, Opened, Session, Told, TopicKey, Wanted};
 use crate::replica::waiting::FetchWaiter;
 
 /// One answer under construction.
@@ -100,7 +100,12 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
     let (session_id, session) = match opened {
         Err(code) => return Ok(FetchResponse { error_code: code.code(), ..Default::default() }),
         Ok(Opened::Sessionless(session)) => (0, Arc::new(Mutex::new(session))),
-        Ok(Opened::Full(id, session)) => (id, session),
+        Ok(Opened::Full(id, session)) => {
+            if let Reader::Follower { .. } = reader {
+                *cx.connection.follows.lock() = Some(Lease::new(&cx.broker.sessions, id));
+            }
+            (id, session)
+        }
         Ok(Opened::Incremental(id, session)) => {
             limits.incremental = true;
             (id, session)

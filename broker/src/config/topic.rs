@@ -1,5 +1,7 @@
 //! A topic's configuration, typed: its own entries over the broker's layers.
 
+use std::sync::Arc;
+
 use klamm_log::LogConfig;
 
 use super::key::Value;
@@ -29,7 +31,7 @@ pub enum TopicCompression {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
     /// Segments, retention, compaction, flushing.
-    pub log: LogConfig,
+    pub log: Arc<LogConfig>,
     /// `compression.type` with the level of that codec.
     pub compression: TopicCompression,
     /// `max.message.bytes`: largest batch, as sent.
@@ -69,7 +71,7 @@ impl TopicConfig {
         let policy = |name: &str| policies.split(',').any(|p| p == name);
         let internal_size = get("internal.segment.bytes").map(|_| size("internal.segment.bytes")).filter(|n| *n > 0);
         TopicConfig {
-            log: LogConfig {
+            log: Arc::new(LogConfig {
                 segment_bytes: internal_size.unwrap_or_else(|| size("segment.bytes")),
                 segment_ms: long("segment.ms"),
                 segment_jitter_ms: long("segment.jitter.ms"),
@@ -91,7 +93,7 @@ impl TopicConfig {
                     _ => 0.5,
                 },
                 producer_id_expiration_ms: layers.number("producer.id.expiration.ms"),
-            },
+            }),
             compression: match text("compression.type").as_str() {
                 "uncompressed" => TopicCompression::Uncompressed,
                 "gzip" => TopicCompression::Gzip(int("compression.gzip.level")),
@@ -133,7 +135,7 @@ mod tests {
     fn a_topic_without_entries_has_kafkas_defaults() {
         let topic = TopicConfig::resolve(&Layers::default(), &Entries::new());
         let expected = TopicConfig {
-            log: LogConfig::default(),
+            log: Arc::default(),
             compression: TopicCompression::Producer,
             max_message_bytes: 1_048_588,
             max_decompressed_message_bytes: 2_147_483_639,

@@ -28,6 +28,7 @@ use crate::broker::Broker;
 use crate::net::budget::Share;
 use crate::net::send::SendQueue;
 use crate::net::stream::Stream;
+use crate::replica::session::Lease;
 
 /// Reads ask the kernel for this much when nothing says that more is coming.
 const READ_BYTES: usize = 64 * 1024;
@@ -171,6 +172,8 @@ pub struct Connection {
     pub subject: Option<Arc<str>>,
     /// What ApiVersions said of the client: name and version, empty until then.
     pub software: parking_lot::Mutex<(String, String)>,
+    /// The fetch session of a follower, which ends with the connection.
+    pub follows: parking_lot::Mutex<Option<Lease>>,
 }
 
 impl Connection {
@@ -185,6 +188,7 @@ impl Connection {
             broker_id: AtomicI32::new(-1),
             subject: None,
             software: Default::default(),
+            follows: Default::default(),
         }
     }
 }

@@ -241,6 +241,7 @@ impl Listener {
             broker_id: AtomicI32::new(-1),
             subject: None,
             software: Mutex::default(),
+            follows: Mutex::default(),
         };
         let broker = broker.clone();
         // Also released when the task panics: a panic closes one connection and is counted.

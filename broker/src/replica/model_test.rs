@@ -75,7 +75,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let all: Vec<i32> = (0..NODES).collect();
         let mut config = TopicConfig::resolve(&Layers::default(), &Entries::new());
-        config.log.segment_bytes = 2_000;
+        Arc::make_mut(&mut config.log).segment_bytes = 2_000;
         config.min_insync_replicas = 1 + (seed % 2) as i32;
         let mut cluster = Self {
             nodes: Vec::new(),

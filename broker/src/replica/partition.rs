@@ -154,8 +154,8 @@ pub(super) struct State {
 pub(super) enum Role {
     /// Nothing yet, or the partition has no leader.
     Idle,
-    /// It takes writes.
-    Leader(Leader),
+    /// It takes writes. Boxed, since most replicas are followers.
+    Leader(Box<Leader>),
     /// It fetches from the leader.
     Follower,
 }

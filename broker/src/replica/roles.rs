@@ -136,7 +136,7 @@ impl Partition {
         state.uncommitted.clear();
         let mut leader = Leader::new(self.around.node_id, assigned, rules, end, high_watermark, now_ms);
         let recovered = leader.recovered();
-        state.role = Role::Leader(leader);
+        state.role = Role::Leader(Box::new(leader));
         if recovered.is_some() {
             self.propose();
         }

@@ -3,6 +3,8 @@
 //!
 //! A session belongs to the client that opened it; requests of one session come one at a time. When
 //! no place is free and nothing may be evicted, a fetch is simply answered without a session.
+//! A follower's ends with its connection ([`Lease`]): it opens another one for each, with all its partitions in it, and
+//! may do so many times within a second when leaders change.
 //!
 //! Invariant: a session's epoch rises by one with every incremental request that it accepts.
 
@@ -222,6 +224,28 @@ impl Sessions {
     }
 }
 
+/// Ends a session when it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    sessions: Arc<Sessions>,
+    id: i32,
+}
+
+impl Lease {
+    /// Of the session `id`.
+    pub fn new(sessions: &Arc<Sessions>, id: i32) -> Self {
+        Self { sessions: sessions.clone(), id }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let ended = self.sessions.cache.lock().by_id.remove(&self.id);
+        // What it holds is given back without the lock.
+        drop(ended);
+    }
+}
+
 impl Cache {
     /// Frees a place if need be: the least recently used session goes, if it has been idle for long
     /// or is smaller than the new one and has idled at all.
@@ -283,6 +307,17 @@ mod tests {
         assert!(matches!(sessions.open(request(0, 0, "t", &[0]), 12, 2, 1), Ok(Opened::Sessionless(_))));
         let later = EVICTABLE_AFTER_MS + 1;
         assert!(matches!(sessions.open(request(0, 0, "t", &[0]), 12, 2, later), Ok(Opened::Full(2, _))));
+    }
+
+    #[test]
+    fn a_lease_ends_its_session_and_no_other() {
+        let sessions = Arc::new(Sessions::new(10));
+        for id in [7, 8] {
+            assert!(matches!(sessions.open(request(0, 0, "t", &[0]), 12, id, 0), Ok(Opened::Full(..))));
+        }
+        drop(Lease::new(&sessions, 7));
+        assert_eq!(sessions.open(request(7, 1, "t", &[]), 12, 9, 0).unwrap_err(), ErrorCode::FetchSessionIdNotFound);
+        assert!(matches!(sessions.open(request(8, 1, "t", &[]), 12, 9, 0), Ok(Opened::Incremental(8, _))));
     }
 
     #[test]
