@@ -209,10 +209,13 @@ impl Broker {
         self.stop(Stop::Storage(error.to_string()));
     }
 
-    /// A partition cannot be appended to here. When that is for want of space, and other replicas can take the writes,
+    /// A partition cannot be appended to here. When the disk has failed, all that lies on it goes offline. When that is for want of space, and other replicas can take the writes,
     /// the broker makes way for them. Where they can't, and for a single replica, it stays: what it holds can be read,
     /// and writing goes on as soon as there is room.
     pub fn append_failed(&self, partition: &Partition, error: &LogError) {
+        if error.is_disk_failure() {
+            self.log_dir_failed(error);
+        }
         if matches!(error, LogError::DiskFull { .. }) && partition.is_better_led_elsewhere() {
             let partition = partition.dir_name();
             tracing::error!(partition, %error, "the disk is full; stopping, so that other replicas lead");

@@ -42,6 +42,7 @@ fn round(broker: &Broker) {
         for partition in hosted.partitions() {
             match compact(broker, &partition) {
                 Ok(compacted) => cleaned |= compacted,
+                Err(error) if error.is_disk_failure() => broker.log_dir_failed(&error),
                 Err(error) => tracing::error!(partition = %partition.dir_name(), %error, "not compacted"),
             }
         }

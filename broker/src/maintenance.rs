@@ -45,6 +45,7 @@ pub async fn run(broker: Arc<Broker>) {
         let working = broker.clone();
         match tokio::task::spawn_blocking(move || round(&working)).await {
             Ok(Ok(())) => {}
+            Ok(Err(DirError::Log(error))) if error.is_disk_failure() => broker.log_dir_failed(&error),
             Ok(Err(error)) => tracing::error!(%error, "housekeeping failed; it is tried again"),
             Err(panic) => broker.stop(Stop::Broken(format!("housekeeping: {panic}"))),
         }

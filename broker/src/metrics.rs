@@ -117,6 +117,7 @@ pub struct Metrics {
     connections_created: Counter,
     connections_refused: Counter,
     connections_expired: Counter,
+    damages: Counter,
     panics: Counter,
     /// What rendering remembers from one time to the next; also keeps renderings from running side by side.
     rendering: Mutex<Rendering>,
@@ -185,6 +186,11 @@ impl Metrics {
         self.connections_expired.inc();
     }
 
+    /// Damaged records were found.
+    pub fn damage_found(&self) {
+        self.damages.inc();
+    }
+
     /// A panic was caught.
     pub fn panic(&self) {
         self.panics.inc();
@@ -203,6 +209,7 @@ impl Metrics {
             (&table::CONNECTIONS_CREATED, &self.connections_created),
             (&table::CONNECTIONS_REFUSED, &self.connections_refused),
             (&table::CONNECTIONS_EXPIRED, &self.connections_expired),
+            (&table::DAMAGES, &self.damages),
             (&table::PANICS, &self.panics),
         ] {
             text.value(def, &[], counter.get());

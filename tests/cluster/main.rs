@@ -23,6 +23,7 @@ mod posing;
 mod quorum;
 mod racks;
 mod rolling;
+mod rot;
 mod strangers;
 mod unclean;
 mod view;

@@ -157,6 +157,11 @@ impl LogDir {
         self.clean_epoch
     }
 
+    /// Whether the checkpoint of the log starts was missing or garbled.
+    pub fn log_starts_lost(&self) -> bool {
+        self.log_starts_lost
+    }
+
     /// What [`crate::Log::open`] needs to know about a partition here.
     pub fn recovery(&self, topic: &str, partition: i32) -> Recovery {
         let key = (topic.to_owned(), partition);

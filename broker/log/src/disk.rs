@@ -276,6 +276,13 @@ pub struct RealFile {
     file: Arc<File>,
 }
 
+impl RealFile {
+    /// A file that is open already.
+    pub fn of(file: Arc<File>) -> RealFile {
+        RealFile { file }
+    }
+}
+
 impl DiskFile for RealFile {
     fn write_at(&self, bufs: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
         // One buffer is the common case for follower appends and index files; pwrite is a little cheaper then.

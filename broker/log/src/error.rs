@@ -170,6 +170,21 @@ impl LogError {
         }
     }
 
+    /// Whether the disk itself has failed: an error of the device, a file system that has gone read-only, or a log
+    /// that was given up because of one. Nothing on that disk can be relied on any more.
+    pub fn is_disk_failure(&self) -> bool {
+        use rustix::io::Errno;
+        let failed = |e: &io::Error| {
+            let code = e.raw_os_error().map(Errno::from_raw_os_error);
+            matches!(code, Some(Errno::IO | Errno::ROFS | Errno::NODEV | Errno::NXIO | Errno::UCLEAN))
+        };
+        match self {
+            LogError::Offline { .. } => true,
+            LogError::Io { source, .. } => failed(source),
+            _ => false,
+        }
+    }
+
     /// Whether the log can go on after this error without any repair.
     pub fn is_retriable(&self) -> bool {
         !matches!(self, LogError::Corrupt(_) | LogError::Offline { .. })

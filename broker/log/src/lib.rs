@@ -28,6 +28,7 @@ mod retain;
 mod scan;
 mod segment;
 mod snapshot;
+mod trust;
 mod verify;
 mod walk;
 
@@ -44,4 +45,5 @@ pub use log::{Log, RecoveryReport};
 pub use lookup::FoundRecord;
 pub use read::ReadResult;
 pub use recover::Recovery;
-pub use verify::{BatchAt, SegmentReport, verify, verify_segment};
+pub use trust::{Checked, Unchecked};
+pub use verify::{BatchAt, SegmentReport, verify, verify_range, verify_segment};

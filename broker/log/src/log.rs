@@ -19,6 +19,7 @@ use crate::flush::{Health, Unsynced};
 use crate::producers::Producers;
 use crate::read::Cursors;
 use crate::segment::{Place, Segment};
+use crate::trust::Known;
 
 /// One partition's log in Kafka's on-disk format.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ pub struct Log {
     pub(crate) salt: u64,
     /// None as long as there is nothing to report.
     pub(crate) report: Option<Box<RecoveryReport>>,
+    /// Damaged places, by segment and position.
+    pub(crate) damages: Vec<Known>,
 }
 
 /// What opening a log had to do; all zero after a clean stop.

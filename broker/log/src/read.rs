@@ -11,6 +11,7 @@ use klamm_protocol::FileRange;
 use crate::disk::{DiskFile, read_full};
 use crate::error::LogError;
 use crate::log::Log;
+use crate::trust::Unchecked;
 
 /// The answer to a read.
 #[derive(Debug, Clone)]
@@ -28,6 +29,9 @@ pub struct ReadResult {
     pub log_end_offset: i64,
     /// The file of the range, as its disk has it.
     source: Option<Arc<dyn DiskFile>>,
+    /// The range was found on disk and has to be checked before anybody sees it; then
+    /// [`Log::checked`](crate::Log::checked) takes note.
+    pub unchecked: Option<Unchecked>,
 }
 
 impl ReadResult {
@@ -122,6 +126,7 @@ impl Log {
             log_start_offset: self.log_start,
             log_end_offset: self.log_end,
             source: None,
+            unchecked: None,
         };
         if offset >= upper_bound || offset == self.log_end {
             return Ok(nothing);
@@ -138,7 +143,7 @@ impl Log {
         }
         let max = u32::try_from(max_bytes).unwrap_or(u32::MAX);
         let limit = start.saturating_add(max);
-        let (end, next_offset) = if limit >= bound {
+        let (mut end, mut next_offset) = if limit >= bound {
             (bound, bound_offset)
         } else {
             match self.with_segment(at, |s, place| s.cut(place, start, limit))? {
@@ -149,15 +154,33 @@ impl Log {
             }
         };
         let segment = self.segments[at].base;
+        if first_offset > offset
+            && let Some(known) = self.damaged_between(segment, start, offset)
+        {
+            return Err(LogError::Corrupt(Box::new(known.damage.clone())));
+        }
+        if let Some(known) = self.damaged_in(segment, start, end) {
+            if known.position == start {
+                return Err(LogError::Corrupt(Box::new(known.damage.clone())));
+            }
+            (end, next_offset) = (known.position, known.damage.offset);
+        }
+        let unchecked = self.unchecked(at, (start, end), (first_offset, next_offset), offset)?;
         if end < self.segments[at].size || at == self.active() {
             self.cursors.put(offset, segment, next_offset, end);
         }
         let file = self.with_segment(at, |s, place| s.log_file(place))?;
         Ok(ReadResult {
-            range: Some(FileRange { file: file.file(), position: u64::from(start), len: end - start }),
+            range: Some(FileRange {
+                file: file.file(),
+                position: u64::from(start),
+                len: end - start,
+                cold: Some(self.segments[at].trust.cold()),
+            }),
             first_offset,
             next_offset,
             source: Some(file),
+            unchecked,
             ..nothing
         })
     }

@@ -26,7 +26,7 @@ use crate::retain::SIDE_FILES;
 use crate::scan::{Scan, ScanError, find_sound};
 use crate::segment::Segment;
 use crate::snapshot;
-use crate::walk::Walk;
+use crate::walk::{Walk, WalkError};
 
 /// What is known from outside about the last stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,6 +110,7 @@ impl Log {
             last_flush_ms: now_ms,
             cleaned_to: 0,
             report: None,
+            damages: Vec::new(),
         };
         log.load_segments(&found, &recovery, now_ms)?;
         log.load_data(found.epochs, &recovery)?;
@@ -341,6 +342,7 @@ impl Log {
             self.log_end = header.next_offset();
         };
         *buf = scan.into_buffer();
+        self.segments[at].trust.add(0, bad.as_ref().map_or(size, |(p, _)| *p));
         let scanned = u64::from(bad.as_ref().map_or(size, |(p, _)| *p));
         if scanned > 0 {
             self.reported().scanned_bytes += scanned;
@@ -390,6 +392,7 @@ impl Log {
             .and_then(|()| file.sync_data())
             .map_err(|e| LogError::io("truncating", &path, e))?;
         self.segments[at].size = position;
+        self.segments[at].trust.truncate(position);
         if position == 0 {
             self.with_segment(at, |s, place| s.reset_indexes(place))?;
         }
@@ -522,8 +525,18 @@ impl Log {
             }
             let file = self.with_segment(at, |s, place| s.log_file(place))?;
             let mut walk = Walk::new(&*file, self.segments[at].base, start, self.segments[at].size);
-            while let Some((_, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
-                recent.note(&header);
+            loop {
+                match walk.next() {
+                    Ok(None) => break,
+                    Ok(Some((_, header))) => recent.note(&header),
+                    Err(WalkError::Bad { position, what }) => {
+                        // Readers will find it, too. That some producers are remembered less well is no reason to open nothing.
+                        let file = self.segments[at].log_path(self.place());
+                        tracing::warn!(file = %file.display(), position, %what, "a damaged batch, met while looking for producers");
+                        break;
+                    }
+                    Err(e) => return Err(self.segments[at].damage(self.place(), e)),
+                }
             }
         }
         self.producers.recall(&recent);

@@ -157,6 +157,8 @@ impl Log {
     /// Renames a segment's files for removal; the caller then takes it out of the list.
     pub(crate) fn discard(&mut self, at: usize, now_ms: i64) -> Result<(), LogError> {
         self.segments[at].abandon();
+        let gone = self.segments[at].base;
+        self.damages.retain(|known| known.segment != gone);
         let due = now_ms.saturating_add(self.config.file_delete_delay_ms.max(0));
         let base = self.segments[at].base;
         // The log last: without it, the others are leftovers that opening removes.
@@ -219,6 +221,7 @@ impl Log {
         self.generation = self.generation.wrapping_add(1);
         self.recent.clear();
         self.cursors.clear();
+        self.damages.clear();
         truncate(self).map_err(|e| match e {
             LogError::Offline { .. } | LogError::Corrupt(_) => e,
             e => self.give_up(format!("truncation failed: {e}")),
@@ -236,11 +239,37 @@ impl Log {
             0 => Ok(None),
             _ => s.find(place, offset),
         })?;
-        if let Some((position, header)) = cut {
-            let end = offset.min(header.base_offset);
-            self.cuts.mark();
-            self.with_segment(keep, |s, place| s.truncate(place, position, end))?;
+        match cut {
+            Some((position, header)) => self.cut_segment(keep, position, offset.min(header.base_offset)),
+            None => self.ends_with(keep),
         }
+    }
+
+    /// Removes everything from a batch boundary on.
+    pub(crate) fn cut_at_position(
+        &mut self,
+        at: usize,
+        position: u32,
+        offset: i64,
+        now_ms: i64,
+    ) -> Result<(), LogError> {
+        self.truncating(|log| {
+            for gone in (at + 1..log.segments.len()).rev() {
+                log.discard(gone, now_ms)?;
+                log.segments.pop();
+            }
+            log.cut_segment(at, position, offset)
+        })
+    }
+
+    fn cut_segment(&mut self, at: usize, position: u32, end: i64) -> Result<(), LogError> {
+        self.cuts.mark();
+        self.with_segment(at, |s, place| s.truncate(place, position, end))?;
+        self.ends_with(at)
+    }
+
+    /// Puts everything in line with a log that ends with the segment `keep`.
+    fn ends_with(&mut self, keep: usize) -> Result<(), LogError> {
         // The end of the last batch left, as opening the log again will find it: never in a gap that compaction made.
         let end = self.with_segment(keep, |s, place| if s.size == 0 { Ok(s.base) } else { s.end_offset(place) })?;
         self.log_end = end;

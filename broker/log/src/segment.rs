@@ -11,6 +11,7 @@ use klamm_protocol::batch::BatchHeader;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::error::{Damage, LogError};
 use crate::index::{At, OffsetEntry, SparseIndex, TimeEntry};
+use crate::trust::Trust;
 use crate::walk::{Walk, WalkError};
 
 /// Where a partition's files are.
@@ -66,6 +67,8 @@ pub(crate) struct Segment {
     pub aborts_lost: bool,
     /// Used since idle files were closed last.
     used: bool,
+    /// Which bytes are known to be sound.
+    pub trust: Trust,
 }
 
 impl Segment {
@@ -85,6 +88,7 @@ impl Segment {
             has_aborts: false,
             aborts_lost: false,
             used: false,
+            trust: Trust::default(),
         }
     }
 
@@ -96,6 +100,7 @@ impl Segment {
             index: SparseIndex::unopened(),
             times: SparseIndex::unopened(),
             rebuilt: false,
+            trust: Trust::found(size),
             ..Segment::new(base, modified_ms)
         }
     }
@@ -206,8 +211,17 @@ impl Segment {
         self.reset_indexes(place)?;
         let file = self.log_file(place)?;
         let mut walk = Walk::new(&*file, self.base, 0, self.size);
-        while let Some((position, header)) = walk.next().map_err(|e| self.damage(place, e))? {
-            self.note(place, &header, position)?;
+        loop {
+            match walk.next() {
+                Ok(None) => break,
+                Ok(Some((position, header))) => self.note(place, &header, position)?,
+                Err(WalkError::Bad { position, what }) => {
+                    // What is before it can be found and read; who looks for more meets the damage itself.
+                    tracing::warn!(segment = %self.log_path(place).display(), position, %what, "indexes end at a damaged batch");
+                    break;
+                }
+                Err(e) => return Err(self.damage(place, e)),
+            }
         }
         // Kept in memory until the next write if the disk is full: lookups work either way.
         if let Err(e) = self.write_indexes(place) {
@@ -334,22 +348,48 @@ impl Segment {
     /// `start` is a batch boundary. `None` when everything up to the segment's end fits.
     pub fn cut(&mut self, place: Place<'_>, start: u32, limit: u32) -> Result<Option<Cut>, LogError> {
         let from = self.index_floor(place, |e| e.position <= limit)?.max(start);
+        match self.cut_from(place, from, limit)? {
+            Ok(cut) => Ok(cut),
+            // What is sound before a damaged place can be read: its end is known to who comes there batch by batch.
+            Err(_) if from > start => self.cut_from(place, start, limit)?.map_err(|e| self.damage(place, e)),
+            Err(e) => Err(self.damage(place, e)),
+        }
+    }
+
+    fn cut_from(
+        &mut self,
+        place: Place<'_>,
+        from: u32,
+        limit: u32,
+    ) -> Result<Result<Option<Cut>, WalkError>, LogError> {
         let file = self.log_file(place)?;
         let mut walk = Walk::new(&*file, self.base, from, self.size);
         let mut end = from;
-        while let Some((position, header)) = walk.next().map_err(|e| self.damage(place, e))? {
-            let next = position + header.total_len() as u32;
-            if next > limit {
-                return Ok(Some(Cut {
-                    end,
-                    next_offset: header.base_offset,
-                    next_end: next,
-                    next_next_offset: header.next_offset(),
-                }));
+        let mut last: Option<BatchHeader> = None;
+        loop {
+            match walk.next() {
+                Ok(None) => return Ok(Ok(None)),
+                Ok(Some((position, header))) => {
+                    let next = position + header.total_len() as u32;
+                    if next > limit {
+                        return Ok(Ok(Some(Cut {
+                            end,
+                            next_offset: header.base_offset,
+                            next_end: next,
+                            next_next_offset: header.next_offset(),
+                        })));
+                    }
+                    end = next;
+                    last = Some(header);
+                }
+                Err(WalkError::Bad { position, what }) => {
+                    let Some(last) = last else { return Ok(Err(WalkError::Bad { position, what })) };
+                    let next_offset = last.next_offset();
+                    return Ok(Ok(Some(Cut { end, next_offset, next_end: end, next_next_offset: next_offset })));
+                }
+                Err(e) => return Ok(Err(e)),
             }
-            end = next;
         }
-        Ok(None)
     }
 
     /// The largest timestamp, with the last offset of the batch that has it.
@@ -460,6 +500,7 @@ impl Segment {
         let file = self.log_file(place)?;
         file.set_len(u64::from(position)).map_err(|e| LogError::io("truncating", &self.log_path(place), e))?;
         self.size = position;
+        self.trust.truncate(position);
         self.max_time = None;
         if position == 0 {
             return self.reset_indexes(place);

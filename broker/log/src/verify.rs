@@ -2,8 +2,10 @@
 //!
 //! Reads only, and goes on behind damage, so that the report is complete.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use klamm_protocol::FileRange;
 use klamm_protocol::batch::BatchHeader;
 
 use crate::disk::{Disk, Open, read_full};
@@ -11,6 +13,32 @@ use crate::error::{Damage, LogError};
 use crate::index::{At, OffsetEntry, TimeEntry};
 use crate::inspect::entries;
 use crate::scan::{Scan, ScanError, Scanned, find_sound};
+
+/// Checks the batches of a range that is about to be sent, when it had to come from the disk. Blocks.
+///
+/// # Errors
+/// The file's, or `InvalidData` with the place of a batch that is not what was written.
+pub fn verify_range(range: &FileRange) -> io::Result<()> {
+    let file = crate::disk::RealFile::of(range.file.clone());
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let start = u32::try_from(range.position).map_err(|_| invalid("beyond what a segment can hold".into()))?;
+    let mut head = [0; 8];
+    read_full(&file, &mut head, range.position)?;
+    let first = i64::from_be_bytes(head);
+    let mut scan = Scan::new(&file, first, start, start.saturating_add(range.len), Vec::new());
+    loop {
+        match scan.next() {
+            Ok(None) => return Ok(()),
+            Ok(Some(_)) => {}
+            Err(ScanError::Io(e)) => return Err(e),
+            Err(ScanError::Bad { position, what }) => {
+                return Err(invalid(format!(
+                    "the batch of offset {first} or later at byte {position} is damaged: {what}"
+                )));
+            }
+        }
+    }
+}
 
 /// What one segment file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

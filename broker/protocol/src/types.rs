@@ -1,6 +1,11 @@
 //! The field types Kafka has and Rust has not: record batches in memory or in a file, and Kafka's UUIDs.
 
-use std::{fmt, fs::File, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    str::FromStr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 
@@ -13,6 +18,8 @@ pub struct FileRange {
     pub position: u64,
     /// Number of bytes.
     pub len: u32,
+    /// To be set by a sender that does not find it in the page cache: what comes from the disk has to be checked anew.
+    pub cold: Option<Arc<AtomicBool>>,
 }
 
 impl PartialEq for FileRange {
@@ -82,6 +89,9 @@ impl Uuid {
     pub const ZERO: Self = Self([0; 16]);
     /// The topic id of the cluster metadata log.
     pub const METADATA_TOPIC: Self = Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
+    /// Stands for a log directory whose replica is lost: damaged, or on a disk that failed.
+    pub const LOST_DIRECTORY: Self = Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
     /// True for [`Uuid::ZERO`].
     pub fn is_zero(&self) -> bool {

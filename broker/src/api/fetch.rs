@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use klamm_log::LogError;
+use klamm_log::{Damage, LogError, Unchecked};
 use klamm_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use super::{Context, Refusal, error};
 use crate::replica::leader::Progress;
 use crate::replica::partition::{Isolation, Offsets, Partition};
+use crate::replica::repair;
 use crate::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
 use crate::replica::session::{Lease, Opened, Session, Told, TopicKey, Wanted};
 use crate::replica::waiting::FetchWaiter;
@@ -34,6 +35,10 @@ struct Read {
     bytes: i64,
     /// Something other than records makes the answer due at once: an error, a diverging epoch.
     due: bool,
+    /// What was found on disk and nobody has checked yet.
+    unchecked: Vec<(Arc<Partition>, Unchecked)>,
+    /// Damage that was met.
+    damaged: Vec<(Arc<Partition>, Box<Damage>)>,
 }
 
 /// What does not change from one try to the next.
@@ -167,7 +172,7 @@ fn endpoints(cx: &Context<'_>, leaders: Vec<i32>) -> Vec<NodeEndpoint> {
 
 /// Reads until the answer is due.
 async fn long_poll(cx: &Context<'_>, session: &Mutex<Session>, limits: &Limits, max_wait: Duration) -> Read {
-    let mut read = read_all(cx, &mut session.lock(), limits, true);
+    let mut read = read_checked(cx, session, limits, true).await;
     count(&session.lock());
     if is_due(&read, limits) || max_wait.is_zero() {
         return read;
@@ -178,16 +183,16 @@ async fn long_poll(cx: &Context<'_>, session: &Mutex<Session>, limits: &Limits, 
         let waiter = FetchWaiter::new((limits.min_bytes - read.bytes).max(1));
         park(&session.lock(), &waiter, limits.reader);
         // What was appended between the read and the registration woke nobody: look once more.
-        read = read_all(cx, &mut session.lock(), limits, false);
+        read = read_checked(cx, session, limits, false).await;
         if is_due(&read, limits) {
             return read;
         }
         tokio::select! {
             () = waiter.woken() => {}
-            () = &mut deadline => return read_all(cx, &mut session.lock(), limits, false),
+            () = &mut deadline => return read_checked(cx, session, limits, false).await,
             _ = cx.broker.stopping() => return read,
         }
-        read = read_all(cx, &mut session.lock(), limits, false);
+        read = read_checked(cx, session, limits, false).await;
         if is_due(&read, limits) {
             return read;
         }
@@ -218,9 +223,34 @@ fn park(session: &Session, waiter: &Arc<FetchWaiter>, reader: Reader) {
     }
 }
 
+/// How often one answer is begun again because more of it had to be checked.
+const CHECKS_MAX: usize = 8;
+
+/// One pass over the session's partitions, of which nothing is given away that was found on disk unchecked. That is rare:
+/// each range is checked once after the broker's start, and again when it was out of the page cache.
+async fn read_checked(cx: &Context<'_>, session: &Mutex<Session>, limits: &Limits, fresh: bool) -> Read {
+    let mut read = read_all(cx, &mut session.lock(), limits, fresh);
+    for _ in 0..CHECKS_MAX {
+        for (partition, damage) in read.damaged.drain(..) {
+            repair::met(cx.broker, &partition, &damage);
+        }
+        if read.unchecked.is_empty() {
+            return read;
+        }
+        repair::check(cx.broker, std::mem::take(&mut read.unchecked)).await;
+        read = read_all(cx, &mut session.lock(), limits, false);
+    }
+    for (_, data) in &mut read.data {
+        // Something keeps pushing them out of the cache. The next fetch may have more luck.
+        data.records = Some(Records::default());
+    }
+    read.bytes = 0;
+    read
+}
+
 /// One pass over the session's partitions, within the answer's byte limit.
 fn read_all(cx: &Context<'_>, session: &mut Session, limits: &Limits, fresh: bool) -> Read {
-    let mut read = Read { data: Vec::new(), bytes: 0, due: false };
+    let mut read = Read { data: Vec::new(), bytes: 0, due: false, unchecked: Vec::new(), damaged: Vec::new() };
     let mut any = false;
     for slot in session.rotation() {
         any = true;
@@ -230,10 +260,12 @@ fn read_all(cx: &Context<'_>, session: &mut Session, limits: &Limits, fresh: boo
             Ok(partition) => {
                 let budget = Budget { left, min_one: read.bytes == 0 };
                 match limits.reader {
-                    Reader::Consumer { any_replica } => read_one(cx, &partition, wanted, limits, budget, any_replica),
+                    Reader::Consumer { any_replica } => {
+                        read_one(cx, &partition, wanted, limits, budget, any_replica, &mut read)
+                    }
                     Reader::Follower { id, epoch } => {
                         let now_ms = cx.broker.clock.now_ms();
-                        read_for_follower(&partition, wanted, (id, epoch), budget, fresh, now_ms)
+                        read_for_follower(&partition, wanted, (id, epoch), budget, fresh, now_ms, &mut read)
                     }
                 }
             }
@@ -316,13 +348,15 @@ fn answer(partition_index: i32, offsets: Offsets) -> PartitionData {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "each is one thing that the read depends on")]
 fn read_for_follower(
-    partition: &Partition,
+    partition: &Arc<Partition>,
     wanted: &Wanted,
     (follower, broker_epoch): (i32, i64),
     budget: Budget,
     fresh: bool,
     now_ms: i64,
+    found: &mut Read,
 ) -> PartitionData {
     let wants = &wanted.wants;
     let fetch = FollowerFetch {
@@ -341,6 +375,7 @@ fn read_for_follower(
     match partition.read_for_follower(&fetch, now_ms) {
         Ok((FollowerRead::Records(read), offsets)) => {
             let mut data = answer(wants.partition, offsets);
+            found.unchecked.extend(read.unchecked.map(|unchecked| (partition.clone(), unchecked)));
             if let Some(range) = read.range {
                 data.records = Some(Records::File(range));
             }
@@ -351,26 +386,35 @@ fn read_for_follower(
             ..answer(wants.partition, offsets)
         },
         Err(FollowerRefused::Code(code)) => failed(wants.partition, code),
-        Err(FollowerRefused::Log(e)) => refused(partition, wants.partition, &e),
+        Err(FollowerRefused::Log(e)) => refused(partition, wants.partition, e, found),
     }
 }
 
 /// The answer to a read that the log refuses.
-fn refused(partition: &Partition, index: i32, e: &LogError) -> PartitionData {
+fn refused(partition: &Arc<Partition>, index: i32, e: LogError, found: &mut Read) -> PartitionData {
     partition.topic.metrics.failed_fetch_requests.inc();
-    if !matches!(e, LogError::OffsetOutOfRange { .. }) {
-        tracing::error!(partition = %partition.dir_name(), error = %e, "read failed");
+    let code = match &e {
+        // Nobody else has it: the consumer is told that these records are damaged, rather than to try again for ever.
+        LogError::Corrupt(_) if partition.is_alone() => ErrorCode::CorruptMessage,
+        e => error::of_log(e),
+    };
+    match e {
+        LogError::OffsetOutOfRange { .. } => {}
+        LogError::Corrupt(damage) => found.damaged.push((partition.clone(), damage)),
+        e => tracing::error!(partition = %partition.dir_name(), error = %e, "read failed"),
     }
-    PartitionData { error_code: error::of_log(e).code(), ..answer(index, partition.offsets()) }
+    PartitionData { error_code: code.code(), ..answer(index, partition.offsets()) }
 }
 
+#[allow(clippy::too_many_arguments, reason = "each is one thing that the read depends on")]
 fn read_one(
     cx: &Context<'_>,
-    partition: &Partition,
+    partition: &Arc<Partition>,
     wanted: &Wanted,
     limits: &Limits,
     budget: Budget,
     any_replica: bool,
+    found: &mut Read,
 ) -> PartitionData {
     let wants = &wanted.wants;
     let allowed = if any_replica {
@@ -398,12 +442,13 @@ fn read_one(
                     Err(e) => return PartitionData { error_code: error::of_log(&e).code(), records: Some(Records::default()), ..data },
                 });
             }
+            found.unchecked.extend(read.unchecked.map(|unchecked| (partition.clone(), unchecked)));
             if let Some(range) = read.range {
                 data.records = Some(Records::File(range));
             }
             data
         }
-        Err(e) => refused(partition, wants.partition, &e),
+        Err(e) => refused(partition, wants.partition, e, found),
     }
 }
 

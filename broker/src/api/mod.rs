@@ -219,6 +219,7 @@ table! {
     BrokerRegistration 0..=4 by controller for Forwarded => broker_registration, BrokerRegistrationRequest;
     BrokerHeartbeat 0..=2 by controller for Forwarded => broker_heartbeat, BrokerHeartbeatRequest;
     AllocateProducerIds 0..=0 by controller for Forwarded => allocate_producer_ids, AllocateProducerIdsRequest;
+    AssignReplicasToDirs 0..=0 by controller for Forwarded => assign_replicas_to_dirs, AssignReplicasToDirsRequest;
     KlammQuorum 0..=0 for Nodes => klamm_quorum, KlammQuorumRequest;
     KlammForward 0..=0 for Nodes => klamm_forward, KlammForwardRequest;
 }

@@ -143,6 +143,10 @@ pub struct BrokerConfig {
     pub recovery_threads_per_dir: usize,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
+    /// `klamm.log.scrub.interval.ms`; 0 for never.
+    pub scrub_interval_ms: i64,
+    /// `klamm.log.scrub.bytes.per.second`.
+    pub scrub_rate: i64,
     /// `log.flush.offset.checkpoint.interval.ms`.
     pub recovery_checkpoint_interval_ms: i64,
 
@@ -299,6 +303,8 @@ impl BrokerConfig {
             log_dirs,
             recovery_threads_per_dir: layers.number("num.recovery.threads.per.data.dir"),
             retention_check_interval_ms: layers.number("log.retention.check.interval.ms"),
+            scrub_interval_ms: layers.number("klamm.log.scrub.interval.ms"),
+            scrub_rate: layers.number("klamm.log.scrub.bytes.per.second"),
             recovery_checkpoint_interval_ms: layers.number("log.flush.offset.checkpoint.interval.ms"),
             num_partitions: layers.number("num.partitions"),
             default_replication_factor: layers.number("default.replication.factor"),

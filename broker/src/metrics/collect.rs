@@ -109,6 +109,7 @@ fn replication(broker: &Broker) -> ReplicationFacts {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     ReplicationFacts {
         offline: broker.replicas.offline_count(),
+        damaged: broker.replicas.damaged.count(),
         shrinks: count(&around.isr_shrinks),
         expands: count(&around.isr_expands),
         failed_updates: count(&around.isr_failed_updates),

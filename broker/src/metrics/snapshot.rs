@@ -57,6 +57,8 @@ pub struct Snapshot {
 pub struct ReplicationFacts {
     /// Replicas that could not be opened.
     pub offline: usize,
+    /// Replicas that are known to be damaged.
+    pub damaged: usize,
     /// ISRs that became smaller.
     pub shrinks: u64,
     /// ISRs that became larger.
@@ -264,6 +266,7 @@ impl Snapshot {
         text.value(&table::REASSIGNING, &[], count(|p| p.reassigning));
         let replication = &self.replication;
         text.value(&table::OFFLINE_REPLICAS, &[], replication.offline);
+        text.value(&table::DAMAGED_REPLICAS, &[], replication.damaged);
         text.value(&table::ISR_SHRINKS, &[], replication.shrinks);
         text.value(&table::ISR_EXPANDS, &[], replication.expands);
         text.value(&table::ISR_FAILED, &[], replication.failed_updates);

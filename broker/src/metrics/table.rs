@@ -85,6 +85,8 @@ metrics! {
     AT_MIN_ISR = Gauge "kafka_server_replicamanager_atminisrpartitioncount" [] "Led partitions with exactly min.insync.replicas in sync.";
     REASSIGNING = Gauge "kafka_server_replicamanager_reassigningpartitions" [] "Led partitions that are being reassigned.";
     OFFLINE_REPLICAS = Gauge "kafka_server_replicamanager_offlinereplicacount" [] "Replicas here that could not be opened.";
+    DAMAGED_REPLICAS = Gauge "klamm_log_damaged_partitions" [] "Replicas here with records that are known to be damaged and were not taken from another replica yet.";
+    DAMAGES = Counter "klamm_log_damage_found_total" [] "Damaged places found in segments: bits that are not what was written.";
     ISR_SHRINKS = Counter "kafka_server_replicamanager_isrshrinks_total" [] "Times a replica left the in-sync replicas of a partition led here.";
     ISR_EXPANDS = Counter "kafka_server_replicamanager_isrexpands_total" [] "Times a replica joined the in-sync replicas of a partition led here.";
     ISR_FAILED = Counter "kafka_server_replicamanager_failedisrupdates_total" [] "Changes of in-sync replicas that the controller refused.";

@@ -537,7 +537,7 @@ impl<'f> Task<'f> {
 
     fn log_failed(&self, partition: &Partition, error: &LogError) -> bool {
         tracing::error!(partition = %partition.dir_name(), %error, "replication failed");
-        if matches!(error, LogError::Offline { .. }) {
+        if error.is_disk_failure() {
             (self.around.offline)(error);
         }
         false

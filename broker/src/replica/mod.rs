@@ -9,9 +9,11 @@ pub mod isr;
 pub mod leader;
 pub mod partition;
 pub mod peers;
+pub mod repair;
 pub mod replicas;
 pub mod retries;
 pub mod roles;
+pub mod scrub;
 pub mod session;
 pub mod spread;
 pub mod storage;
@@ -45,4 +47,6 @@ pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, con
     });
     tokio::spawn(isr::run(broker.clone(), controller));
     tokio::spawn(isr::watch_lag(broker.clone()));
+    tokio::spawn(repair::run(broker.clone()));
+    tokio::spawn(scrub::run(broker.clone()));
 }

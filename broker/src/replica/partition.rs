@@ -147,6 +147,25 @@ pub(super) struct State {
     pub(super) counted: i64,
     /// As leader with followers: ends and bytes of what was appended and is not committed yet.
     pub(super) uncommitted: VecDeque<(i64, i64)>,
+    /// As leader: from where followers were sent records last.
+    pub(super) told: Told,
+}
+
+/// From which offset each follower was sent records last.
+#[derive(Debug, Default)]
+pub(super) struct Told(Vec<(i32, i64)>);
+
+impl Told {
+    /// Whether this follower asks for records from this offset for the first time in a row.
+    pub(super) fn is_news(&mut self, follower: i32, offset: i64) -> bool {
+        match self.0.iter_mut().find(|(id, _)| *id == follower) {
+            Some((_, last)) => std::mem::replace(last, offset) != offset,
+            None => {
+                self.0.push((follower, offset));
+                true
+            }
+        }
+    }
 }
 
 /// What this replica is.
@@ -257,7 +276,13 @@ impl Partition {
             behind: AtomicI64::new(0),
             in_sync: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
-            state: Mutex::new(State { log, role: Role::Idle, counted: end, uncommitted: VecDeque::new() }),
+            state: Mutex::new(State {
+                log,
+                role: Role::Idle,
+                counted: end,
+                uncommitted: VecDeque::new(),
+                told: Told::default(),
+            }),
             waiters: FetchWaiters::default(),
             follower_waiters: FetchWaiters::default(),
             commits: OffsetWaiters::default(),

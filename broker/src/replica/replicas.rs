@@ -12,10 +12,12 @@ use klamm_log::dirs::DirError;
 use klamm_metadata::{Change, Image, Resource, ResourceType};
 use klamm_protocol::{ErrorCode, Uuid};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use super::fetcher::Fetchers;
 use super::flush::Flusher;
 use super::partition::{Around, Partition, Topic};
+use super::repair::Damaged;
 use super::roles::Turn;
 use super::spread::Progress;
 use super::storage::Storage;
@@ -78,6 +80,10 @@ pub struct Replicas {
     pub fetchers: Arc<Fetchers>,
     /// Group commit for the log directory.
     pub flusher: Arc<Flusher>,
+    /// Partitions that are known to be damaged.
+    pub damaged: Damaged,
+    /// Told when what could not be opened may open now.
+    pub reopen_soon: Notify,
 }
 
 /// What a new image meant for this broker.
@@ -106,6 +112,8 @@ impl Replicas {
             trash: Mutex::default(),
             progress: Progress::default(),
             flusher: Arc::default(),
+            damaged: Damaged::default(),
+            reopen_soon: Notify::new(),
         }
     }
 
@@ -249,7 +257,14 @@ impl Replicas {
         clock: &Clock,
         followed: &mut Followed,
     ) {
-        match partition.follow(wanted, clock.now_ms()) {
+        let turn = match self.is_to_be_rebuilt(wanted) {
+            true => partition.follow_anew(wanted, clock.now_ms(), clock.wall_ms()),
+            false => partition.follow(wanted, clock.now_ms()),
+        };
+        if partition.with_log(|log| log.damage().is_none()) {
+            self.damaged.mended(partition.topic.id, partition.index);
+        }
+        match turn {
             Turn::Same => {}
             Turn::Leads => {
                 self.fetchers.assign(partition, None);
@@ -368,14 +383,26 @@ impl Replicas {
         if !wanted.replicas.contains(&self.around.node_id) {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
-        match self.storage.open_partition(topic, index, &self.around, now_ms) {
+        let rebuild = self.is_to_be_rebuilt(wanted);
+        match self.storage.open_partition(topic, index, &self.around, now_ms, rebuild) {
             Ok(partition) => Ok(Arc::new(partition)),
             Err(error) => {
                 self.offline.fetch_add(1, Ordering::AcqRel);
+                if matches!(error, LogError::Corrupt(_)) {
+                    self.metrics.damage_found();
+                    self.damaged.add(topic.id, index);
+                }
                 tracing::error!(topic = %topic.name, partition = index, %error, "partition is offline");
                 Err(ErrorCode::KafkaStorageError)
             }
         }
+    }
+
+    /// Whether the controller has written off what this broker has of a partition: others have all of it, and what is
+    /// damaged here may go.
+    fn is_to_be_rebuilt(&self, wanted: &klamm_metadata::Partition) -> bool {
+        let me = self.around.node_id;
+        wanted.directory(me) == Uuid::LOST_DIRECTORY && !wanted.isr.contains(&me) && wanted.leader != me
     }
 
     /// Number of partitions that belong here and could not be opened.
@@ -397,8 +424,12 @@ impl Replicas {
                 if !self.is_offline(topic.id, index) {
                     continue;
                 }
-                let again = self.storage.open_partition(&hosted.topic, index, &self.around, clock.wall_ms());
+                let rebuild = self.is_to_be_rebuilt(wanted);
+                let again = self.storage.open_partition(&hosted.topic, index, &self.around, clock.wall_ms(), rebuild);
                 let Ok(partition) = again.map(Arc::new) else { continue };
+                if rebuild {
+                    self.damaged.mended(topic.id, index);
+                }
                 let mut places = hosted.partitions.write();
                 let Some(place) = places.get_mut(usize::try_from(index).unwrap_or(usize::MAX)) else { continue };
                 self.turn(&partition, wanted, clock, &mut followed);

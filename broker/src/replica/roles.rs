@@ -124,6 +124,29 @@ impl Partition {
         turn
     }
 
+    /// As [`follow`](Self::follow), for a replica that the controller has written off: what is damaged is cut off before
+    /// anything is fetched in the new epoch.
+    pub fn follow_anew(&self, wanted: &Registered, now_ms: i64, wall_ms: i64) -> Turn {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if wanted.leader_epoch > self.leader_epoch() && state.log.damage().is_some() {
+            // Neither this role nor any fetch under way may touch the log between the cut and the new epoch.
+            state.role = Role::Idle;
+            match state.log.cut_damage(wall_ms) {
+                Ok(end) => tracing::warn!(
+                    partition = %self.dir_name(), ?end, leader = wanted.leader,
+                    "a damaged replica is filled again from its leader"
+                ),
+                Err(error) => tracing::error!(partition = %self.dir_name(), %error, "a damaged log was not cut"),
+            }
+            let end = state.log.log_end_offset();
+            self.high_watermark.fetch_min(end, Ordering::AcqRel);
+            self.publish_log(state);
+        }
+        drop(guard);
+        self.follow(wanted, now_ms)
+    }
+
     fn lead(&self, state: &mut State, assigned: Assigned, now_ms: i64) {
         let end = state.log.log_end_offset();
         if let Err(error) = state.log.assign_epoch(assigned.leader_epoch) {
@@ -310,6 +333,10 @@ impl Partition {
             && !leader.assigned().isr.contains(&progress.follower)
             && self.around.throttles.leader.is_exceeded(now_ms);
         let (max_bytes, min_one) = if held_back { (0, false) } else { (fetch.max_bytes, fetch.min_one) };
+        if fetch.fresh && end > offset && !state.told.is_news(progress.follower, offset) {
+            // It was sent this before and did not take it. What it got may not be what was written.
+            state.log.distrust(offset);
+        }
         let read = state.log.read(offset, max_bytes, end, min_one);
         let visible = self.publish_high_watermark(state, reached, MANY);
         let offsets = self.offsets();

@@ -107,7 +107,8 @@ impl Storage {
         }
     }
 
-    /// Opens one partition's log; a new one is made.
+    /// Opens one partition's log; a new one is made. With `rebuild` every byte is checked, and what is damaged is cut off
+    /// together with all that follows it: the replica is to be filled again from its leader.
     ///
     /// # Errors
     /// The log's: it is damaged, or the disk is full.
@@ -117,6 +118,7 @@ impl Storage {
         index: i32,
         around: &Arc<Around>,
         now_ms: i64,
+        rebuild: bool,
     ) -> Result<Partition, LogError> {
         let (disk, path, recovery) = {
             let dir = self.dir.lock();
@@ -124,6 +126,10 @@ impl Storage {
                 return Err(LogError::Offline { dir: self.path.clone(), reason: "the directory is closed".into() });
             };
             (dir.disk().clone(), dir.partition_path(&topic.name, index), dir.recovery(&topic.name, index))
+        };
+        let recovery = match rebuild {
+            true => Recovery { clean: false, recovery_point: 0, cut_damage: true, ..recovery },
+            false => recovery,
         };
         let open = |recovery| Log::open(disk.clone(), &path, topic.id, topic.config().log.clone(), recovery, now_ms);
         let mut log = match open(recovery) {
@@ -134,6 +140,16 @@ impl Storage {
             opened => opened?,
         };
         let report = log.recovery_report();
+        if rebuild {
+            // The leader has what is sound of it; nobody would look here again.
+            for file in &report.set_aside {
+                disk.remove_file(file).map_err(|source| LogError::Io {
+                    action: "removing",
+                    path: file.clone(),
+                    source,
+                })?;
+            }
+        }
         if report.cut_bytes > 0
             || report.lost_from.is_some()
             || !report.set_aside.is_empty()
@@ -212,6 +228,18 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    /// Writes the log starts again when their checkpoint was lost, so that they are known from two files as before.
+    ///
+    /// # Errors
+    /// A file could not be written.
+    pub fn restore_log_starts(&self, partitions: &[Arc<Partition>]) -> Result<(), DirError> {
+        let lost = self.dir.lock().as_ref().is_some_and(LogDir::log_starts_lost);
+        match lost && partitions.iter().any(|partition| partition.offsets().log_start > 0) {
+            true => self.write_checkpoints(partitions),
+            false => Ok(()),
+        }
     }
 
     /// Writes recovery points, log starts and high watermarks.

@@ -29,7 +29,9 @@ pub async fn begin(broker: &Arc<Broker>) -> Result<(), NoStart> {
     let opened = tokio::task::spawn_blocking(move || {
         let (broker, image) = opening;
         broker.replicas.storage().set_strays_aside(&image, || broker.random.uuid())?;
-        Ok::<_, klamm_log::dirs::DirError>(broker.replicas.open_all(&image, &broker.clock))
+        let followed = broker.replicas.open_all(&image, &broker.clock);
+        broker.replicas.storage().restore_log_starts(&broker.replicas.partitions())?;
+        Ok::<_, klamm_log::dirs::DirError>(followed)
     });
     let began = Instant::now();
     let opened = telling_progress(broker, "opening partitions", opened).await;
@@ -112,6 +114,7 @@ async fn reopen(broker: Arc<Broker>) {
     loop {
         tokio::select! {
             _ = tick.tick() => {}
+            () = broker.replicas.reopen_soon.notified() => {}
             _ = broker.stopping() => return,
         }
         if broker.replicas.offline_count() == 0 {

@@ -1,7 +1,9 @@
 //! AssignReplicasToDirs: a broker says in which log directory it keeps which replica.
 //!
 //! A replica that turns up in another directory while the one it was in is gone is a new, empty one: whatever the
-//! cluster believed of the old one ends here.
+//! cluster believed of the old one ends here. The reserved directory LOST says that a replica is damaged: it leaves the
+//! ISR, is not eligible for anything, and its partition gets a new leader epoch, so that no fetch from before counts for
+//! it. The broker may then throw away what it has. That is granted only where another replica in sync can lead.
 
 use klamm_protocol::Uuid;
 use klamm_protocol::error::ErrorCode;
@@ -11,7 +13,7 @@ use klamm_protocol::messages::assign_replicas_to_dirs_response::{
 };
 
 use super::heartbeats::check_epoch;
-use super::partition_change::{PartitionChange, can_lead};
+use super::partition_change::{Election, PartitionChange, can_lead};
 use super::policy::Policy;
 use super::{ApiError, Decision, RECORDS_MAX};
 use crate::image::{Broker, Image};
@@ -50,6 +52,24 @@ pub fn assign_replicas_to_dirs(
     Ok(Decision { records, response })
 }
 
+/// Takes a damaged replica out of everything.
+fn lose(image: &Image, broker: &Broker, mut change: PartitionChange<'_>) -> Result<Option<MetadataRecord>, ErrorCode> {
+    let partition = change.before();
+    let leads = |id: &i32| *id != broker.id && can_lead(image, partition, *id);
+    if !partition.isr.iter().any(leads) {
+        // It may be the last that has something, damaged or not.
+        return Err(ErrorCode::EligibleLeadersNotAvailable);
+    }
+    if partition.directory(broker.id) == Uuid::LOST_DIRECTORY && !partition.isr.contains(&broker.id) {
+        return Ok(None);
+    }
+    change.directories.push((broker.id, Uuid::LOST_DIRECTORY));
+    change.election = Election::Online;
+    change.new_epoch = true;
+    let record = change.distrust(broker.id).build(&|id| leads(&id));
+    Ok(record.map(Into::into))
+}
+
 fn assign(
     image: &Image,
     broker: &Broker,
@@ -64,6 +84,9 @@ fn assign(
         return Err(ErrorCode::NotLeaderOrFollower);
     }
     let mut change = PartitionChange::new(image, partition, topic.id, number, policy.of(image, &topic.name));
+    if directory == Uuid::LOST_DIRECTORY {
+        return lose(image, broker, change);
+    }
     change.directories.push((broker.id, directory));
     let (online, old) = (broker.has_directory(directory), partition.directory(broker.id));
     let in_lost_directory = old != directory && !broker.has_directory(old);
@@ -76,3 +99,7 @@ fn assign(
     let record = change.build(&|id| !(out && id == broker.id) && can_lead(image, partition, id));
     Ok(record.map(Into::into))
 }
+
+#[cfg(test)]
+#[path = "assign_dirs_test.rs"]
+mod tests;

@@ -3,8 +3,6 @@
 //! Small values go into one growing buffer. Large record batches and file ranges are kept beside it with the place
 //! where they belong, so a batch is never copied and a file range goes from the page cache to the socket.
 
-use std::sync::Arc;
-
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::error::EncodeError;
@@ -228,7 +226,7 @@ impl Writer {
             Some(Records::File(range)) => {
                 self.long_length(Some(range.len as usize), flexible, field)?;
                 if range.len > 0 {
-                    self.insert(Piece::File(FileRange { file: Arc::clone(&range.file), ..*range }));
+                    self.insert(Piece::File(range.clone()));
                 }
                 Ok(())
             }

@@ -1,0 +1,190 @@
+//! Bits that flip on one node's disk, while it is down and while it runs: nobody is ever served them, they are reported,
+//! and the replica takes from another what they garbled.
+//!
+//! Beside the usual load a spy reads every replica on every broker again and again and checks each batch it is given. What
+//! is flipped under a running broker is also dropped from the page cache: rot happens on the disk.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use klamm_protocol::messages::FetchRequest;
+use klamm_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use klamm_tests::{Cluster, Peer, Plan, Random, Tool, wait_for};
+
+use crate::judge::{figure, http_get, judge, seed};
+use crate::view::View;
+use crate::workload::Load;
+
+const TOPIC: &str = "rot";
+const PARTITIONS: i32 = 6;
+
+/// Reads a replica from its start to its end; the records seen. Fails on any batch that is not what was written.
+fn spy(view: &View, cluster: &Cluster, node: usize, partition: i32) -> Result<i64, String> {
+    let metadata = view.metadata(cluster, node, Some(&[TOPIC])).ok_or("no metadata")?;
+    let topic_id = metadata.topics.first().ok_or("no topic")?.topic_id;
+    let (mut offset, mut seen) = (0, 0);
+    loop {
+        let wants = FetchPartition {
+            partition,
+            current_leader_epoch: -1,
+            fetch_offset: offset,
+            last_fetched_epoch: -1,
+            log_start_offset: -1,
+            partition_max_bytes: 200_000,
+            ..Default::default()
+        };
+        let topic = FetchTopic { topic_id, partitions: vec![wants], ..Default::default() };
+        let request = FetchRequest { max_bytes: 1 << 20, topics: vec![topic], session_epoch: -1, ..Default::default() };
+        let answer = view.ask(&cluster.address(node), &request).map_err(|e| e.to_string())?;
+        let data = answer.responses.first().and_then(|t| t.partitions.first()).ok_or("no partition")?;
+        if data.error_code != 0 {
+            return Err(format!("error {} at {offset}", data.error_code));
+        }
+        let bytes = data.records.as_ref().and_then(|r| r.bytes()).cloned().unwrap_or_default();
+        let before = offset;
+        for batch in klamm_protocol::batch::batches(&bytes) {
+            // The last may be cut off.
+            let Ok((header, bytes)) = batch else { break };
+            let place = format!("node {node} serves {TOPIC}-{partition} at {offset}");
+            klamm_protocol::batch::verify_crc(bytes).unwrap_or_else(|e| panic!("{place}: {e}"));
+            assert_eq!(header.base_offset, offset, "{place}");
+            offset = header.next_offset();
+            seen += i64::from(header.records_count);
+        }
+        if offset == before {
+            return Ok(seen);
+        }
+    }
+}
+
+/// All replicas of all nodes; how many could be read to their end.
+fn spy_on_all(view: &View, cluster: &Cluster) -> usize {
+    let all = cluster.ids().into_iter().flat_map(|node| (0..PARTITIONS).map(move |partition| (node, partition)));
+    all.filter(|(node, partition)| spy(view, cluster, *node, *partition).is_ok()).count()
+}
+
+/// The files in which bits flip: segments mostly, and what lies beside them.
+fn files(data: &Path) -> Vec<PathBuf> {
+    let dirs = (0..PARTITIONS).map(|p| data.join(format!("{TOPIC}-{p}")));
+    let inside = dirs.flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()));
+    let rots = |path: &PathBuf| {
+        let ends = |suffix| path.extension().is_some_and(|e| e == suffix);
+        ends("log") || ends("index") || ends("timeindex") || ends("snapshot")
+    };
+    let mut files: Vec<_> = inside.filter(rots).collect();
+    files.sort();
+    files
+}
+
+/// Flips bits, on the disk and not in the page cache. Returns how many.
+fn flip(random: &mut Random, data: &Path, bits: u64) -> u64 {
+    let files = files(data);
+    let logs: Vec<_> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).cloned().collect();
+    let mut flipped = 0;
+    while flipped < bits {
+        let among = if random.chance(900) { &logs } else { &files };
+        let path = &among[random.below(among.len() as u64) as usize];
+        let Ok(file) = std::fs::File::options().read(true).write(true).open(path) else { continue };
+        let len = file.metadata().map_or(0, |m| m.len());
+        if len == 0 {
+            continue;
+        }
+        let (at, bit) = (random.below(len), random.below(8));
+        let mut byte = [0];
+        if file.read_exact_at(&mut byte, at).is_ok() {
+            byte[0] ^= 1 << bit;
+            file.write_all_at(&byte, at).and_then(|()| file.sync_data()).expect("a bit flips");
+            flipped += 1;
+        }
+    }
+    for path in &files {
+        let path = path.display();
+        Tool::new("dd")
+            .args([format!("if={path}"), "iflag=nocache".into(), "count=0".into(), "status=none".into()])
+            .run();
+    }
+    flipped
+}
+
+fn metric(cluster: &Cluster, node: usize, name: &str) -> u64 {
+    let text = http_get(&cluster.admin(node), "/metrics").unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with(name));
+    line.and_then(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0) as u64
+}
+
+/// Waits until a node has checked all its segments so many times more.
+#[track_caller]
+fn looked_at(cluster: &Cluster, node: usize, times: usize) {
+    let rounds = || cluster.log(node).matches("all segments checked").count();
+    let before = rounds();
+    klamm_tests::eventually("all segments checked", 120, || (rounds() >= before + times).then_some(()));
+}
+
+#[test]
+fn flipped_bits_on_one_node_are_never_served_and_are_repaired() {
+    if Peer::chosen() != Peer::Klamm {
+        return;
+    }
+    let seed = seed();
+    let mut random = Random::new(seed);
+    let plan = Plan::default()
+        .set("log.segment.bytes", "1048576")
+        .set("log.index.interval.bytes", "1000")
+        .set("klamm.log.scrub.interval.ms", "1000")
+        .set("klamm.log.scrub.bytes.per.second", "200000000");
+    let mut cluster = Cluster::start(plan);
+    let view = View::of(&cluster);
+    view.create(&mut cluster, TOPIC, PARTITIONS, &[]);
+    let load = Load { value_bytes: 700, rate: 300, ..Load::new(TOPIC, PARTITIONS, seed) };
+    let running = load.start(&cluster.bootstrap());
+    running.more(figure(4_000, 20_000), Duration::from_secs(120));
+    let victim = 1;
+    let (mut flipped, mut read, mut found, mut rounds) = (0, 0, 0, 0);
+    let (count, bits) = (figure(4, 40), figure(40, 25));
+    while rounds < count {
+        let data = cluster.data(victim);
+        match rounds % 4 {
+            0 | 2 => {
+                let _ = if rounds % 4 == 0 {
+                    cluster.stop(victim).1
+                } else {
+                    cluster.kill(victim);
+                    0
+                };
+                flipped += flip(&mut random, &data, bits);
+                cluster.launch(victim);
+                cluster.until_up(victim, 1);
+            }
+            _ => flipped += flip(&mut random, &data, bits),
+        }
+        read += spy_on_all(&view, &cluster);
+        // Every damaged place is found in the end: a repair begins at the first of a log and takes all behind it along, so that
+        // two rounds which begin after the flips have seen everything.
+        let begun = metric(&cluster, victim, "klamm_log_damage_found_total");
+        looked_at(&cluster, victim, 3);
+        let mended = wait_for(Duration::from_secs(60), || {
+            let here = metric(&cluster, victim, "klamm_log_damaged_partitions");
+            (here == 0 && view.ailing(&mut cluster).is_empty()).then_some(())
+        });
+        assert!(
+            mended.is_some(),
+            "still damaged or out of sync: {:?}\n{}",
+            view.ailing(&mut cluster),
+            cluster.log(victim)
+        );
+        read += spy_on_all(&view, &cluster);
+        found += metric(&cluster, victim, "klamm_log_damage_found_total").max(begun);
+        rounds += 1;
+    }
+    looked_at(&cluster, victim, 2);
+    let left = metric(&cluster, victim, "klamm_log_damaged_partitions");
+    view.until_in_sync(&mut cluster, Duration::from_secs(60));
+    let notes = format!(
+        "{flipped} bits flipped in {rounds} rounds, {read} replicas read whole by the spy and no damaged batch among them, \
+         {found} damaged places reported"
+    );
+    judge("R8 bit rot", cluster, &view, running, &notes);
+    assert_eq!(left, 0);
+    assert!(found > 0, "nothing was reported");
+}
