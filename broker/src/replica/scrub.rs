@@ -147,6 +147,10 @@ impl DiskFile for Gentle {
         self.file.len()
     }
 
+    fn lock(&self) -> io::Result<()> {
+        refuse()
+    }
+
     fn file(&self) -> Arc<File> {
         self.file.file()
     }
