@@ -135,7 +135,8 @@ impl Log {
 
     /// Whether anything has changed that isn't known to be safe on disk.
     pub(crate) fn needs_flush(&self) -> bool {
-        let changed = self.cuts.is_some() || self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
+        let changed =
+            self.cuts.is_some() || self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
         // A directory that was never written to may vanish: opening the log makes it again.
         self.unflushed() > 0 || (changed && !self.is_unused())
     }

@@ -24,12 +24,14 @@ pub struct Broker {
     pub cordoned: bool,
     /// Gives everything away.
     pub draining: bool,
+    /// In maintenance: it leads nothing for a while, so that no leader is elected there. What comes first there stays first.
+    pub maintained: bool,
 }
 
 impl Broker {
     /// A broker that is alive, takes replicas, and has no rack.
     pub fn new(id: i32) -> Self {
-        Self { id, rack: None, alive: true, cordoned: false, draining: false }
+        Self { id, rack: None, alive: true, cordoned: false, draining: false, maintained: false }
     }
 }
 

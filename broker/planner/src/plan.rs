@@ -152,7 +152,7 @@ fn elections(state: &State<'_>, wish: &Wish) -> Vec<Election> {
     let elected = wanted.filter_map(|part| {
         let first = &state.nodes[*part.replicas.first()?];
         let had = part.facts.replicas.contains(&first.id);
-        let may = first.leads && (!had || part.facts.isr.contains(&first.id));
+        let may = first.leads && !first.maintained && (!had || part.facts.isr.contains(&first.id));
         let differs = part.facts.leader != Some(first.id);
         (may && differs).then(|| Election {
             topic: part.facts.topic.clone(),

@@ -16,6 +16,7 @@ fn cluster(racks: usize, odd: bool) -> impl Strategy<Value = Facts> {
             alive: state != 1,
             cordoned: state == 2,
             draining: state == 3,
+            maintained: n % 4 == 3,
             ..Broker::new(n as i32 * 3)
         };
         let brokers: Vec<Broker> = nodes.into_iter().enumerate().map(broker).collect();
@@ -130,6 +131,10 @@ proptest! {
             return Ok(());
         };
         prop_assert!(plan.left.is_empty());
+        for one in &plan.elections {
+            let to = facts.brokers.iter().find(|b| b.id == one.leader).expect("a broker");
+            prop_assert!(to.alive && !to.maintained && !to.draining, "{:?} is to lead {:?}", to, one);
+        }
         let after = carried_out(&facts, &plan);
         let broker = |id: &i32| facts.brokers.iter().find(|b| b.id == *id).expect("a broker");
         let open = facts.brokers.iter().filter(|b| b.alive && !b.cordoned && !b.draining);

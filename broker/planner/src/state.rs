@@ -21,6 +21,7 @@ pub(crate) struct Node {
     pub receives: bool,
     pub alive: bool,
     pub draining: bool,
+    pub maintained: bool,
     /// Partitions of which it is to hold a replica, in no order.
     pub holds: Vec<usize>,
     /// Partitions of which it is the preferred leader.
@@ -238,6 +239,7 @@ fn nodes(facts: &Facts) -> Result<Vec<Node>, Error> {
     let node = |(n, (id, broker)): (usize, (i32, Option<&crate::Broker>))| {
         let rack = broker.and_then(|broker| racks.get(broker.rack.as_deref()?)).copied();
         let (alive, cordoned, draining) = broker.map_or((false, false, false), |b| (b.alive, b.cordoned, b.draining));
+        let maintained = broker.is_some_and(|b| b.maintained);
         Node {
             id,
             rack: rack.unwrap_or(named + n),
@@ -245,6 +247,7 @@ fn nodes(facts: &Facts) -> Result<Vec<Node>, Error> {
             receives: alive && !draining && !cordoned,
             alive,
             draining,
+            maintained,
             holds: Vec::new(),
             leaders: 0,
             bytes: 0,

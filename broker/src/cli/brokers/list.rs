@@ -89,10 +89,10 @@ impl BrokerRow {
 
 /// `maintenance for 12 min`. What is over is ended by the controller at once, unless the clocks differ.
 fn maintenance(left_ms: i64) -> String {
-    match left_ms.max(0) / 1000 {
-        seconds @ 0..=119 => format!("maintenance for {seconds} s"),
-        seconds @ 120..=7199 => format!("maintenance for {} min", seconds / 60),
-        seconds => format!("maintenance for {} h", seconds / 3600),
+    match left_ms.max(0).unsigned_abs().div_ceil(1000) {
+        seconds @ 0..=120 => format!("maintenance for {seconds} s"),
+        seconds @ 121..=7200 => format!("maintenance for {} min", seconds.div_ceil(60)),
+        seconds => format!("maintenance for {} h", seconds.div_ceil(3600)),
     }
 }
 
@@ -134,7 +134,7 @@ BROKER   ADDRESS   RACK   STATE                                  REPLICAS   LEAD
         assert_eq!(squeezed(&String::from_utf8_lossy(&out)), squeezed(expected));
         assert_eq!(
             (maintenance(-5), maintenance(7_200_000)),
-            ("maintenance for 0 s".into(), "maintenance for 2 h".into())
+            ("maintenance for 0 s".into(), "maintenance for 120 min".into())
         );
         Ok(())
     }

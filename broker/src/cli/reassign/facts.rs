@@ -29,6 +29,7 @@ pub(super) async fn collect(client: &Client) -> Result<Facts> {
         alive: !b.fenced,
         cordoned: cordoned(b.broker.id),
         draining: false,
+        maintained: b.maintenance_until.is_some(),
     });
     let sizes = by_partition(&dirs);
     let mut facts = Facts { brokers: brokers.collect(), partitions: Vec::new() };
