@@ -56,7 +56,7 @@ fn compact(broker: &Broker, partition: &Arc<Partition>) -> Result<bool, LogError
     if partition.is_deleted() {
         return Ok(false);
     }
-    let now_ms = broker.clock.wall_ms();
+    let now_ms = broker.clock.settled_ms();
     let high_watermark = partition.offsets().high_watermark;
     let Some(begun) = partition.with_log(|log| log.begin_compaction(high_watermark, now_ms))? else { return Ok(false) };
     let (from, to) = begun.range();
@@ -64,7 +64,7 @@ fn compact(broker: &Broker, partition: &Arc<Partition>) -> Result<bool, LogError
     let max_decompressed = intake::unpacked_bytes_max(&partition.topic.config());
     let done = begun.run(CompactionLimits { keys: KEYS_MAX, max_decompressed })?;
     let (read, written) = done.bytes;
-    let segments = partition.with_log(|log| log.finish_compaction(done, broker.clock.wall_ms()))?;
+    let segments = partition.with_log(|log| log.finish_compaction(done, broker.clock.settled_ms()))?;
     broker.replicas.trashed(partition);
     tracing::info!(partition = %partition.dir_name(), from, to, read, written, segments, "compacted");
     Ok(true)

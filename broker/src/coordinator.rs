@@ -276,7 +276,7 @@ impl Groups {
     /// Appends the step's records, commits or fails it, and hands the answers out.
     fn carry_out(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, coordinator: &mut Coordinator, step: Step) {
         let now_ms = broker.clock.steady_wall_ms();
-        let appended = append(broker, shard, &step.records, broker.clock.wall_ms());
+        let appended = append(broker, shard, &step.records, broker.clock.settled_ms());
         let (answers, flush, commit) = match appended {
             Ok(None) => (coordinator.commit(step, now_ms), Flush::No, None),
             Ok(Some(append)) => (coordinator.commit(step, now_ms), append.flush, append.commit),

@@ -42,6 +42,7 @@ pub async fn run(broker: Arc<Broker>) {
             _ = idle.tick() => close_idle,
             _ = broker.stopping() => return,
         };
+        broker.clock.observe();
         let working = broker.clone();
         match tokio::task::spawn_blocking(move || round(&working)).await {
             Ok(Ok(())) => {}
@@ -64,7 +65,7 @@ fn each(broker: &Broker, mut visit: impl FnMut(&Arc<Partition>) -> Result<(), Lo
 }
 
 fn flush_by_time(broker: &Broker) {
-    let now_ms = broker.clock.wall_ms();
+    let now_ms = broker.clock.settled_ms();
     for hosted in broker.replicas.topics() {
         if hosted.topic.config().log.flush_ms == i64::MAX {
             continue;
@@ -78,7 +79,7 @@ fn flush_by_time(broker: &Broker) {
 }
 
 fn remove_files(broker: &Broker) -> Result<(), DirError> {
-    let now_ms = broker.clock.wall_ms();
+    let now_ms = broker.clock.settled_ms();
     let due: Vec<_> = broker.replicas.take_trashed();
     let mut result = Ok(());
     for partition in due {
@@ -92,7 +93,7 @@ fn remove_files(broker: &Broker) -> Result<(), DirError> {
 }
 
 fn apply_retention(broker: &Broker) -> Result<(), DirError> {
-    let now_ms = broker.clock.wall_ms();
+    let now_ms = broker.clock.settled_ms();
     each(broker, |partition| {
         let high_watermark = partition.offsets().high_watermark;
         let removed = partition.with_log(|log| {

@@ -138,10 +138,10 @@ fn flipped_bits_on_one_node_are_never_served_and_are_repaired() {
     view.create(&mut cluster, TOPIC, PARTITIONS, &[]);
     let load = Load { value_bytes: 700, rate: 300, ..Load::new(TOPIC, PARTITIONS, seed) };
     let running = load.start(&cluster.bootstrap());
-    running.more(figure(4_000, 20_000), Duration::from_secs(120));
+    running.more(figure(2_500, 20_000), Duration::from_secs(120));
     let victim = 1;
     let (mut flipped, mut read, mut found, mut rounds) = (0, 0, 0, 0);
-    let (count, bits) = (figure(4, 40), figure(40, 25));
+    let (count, bits) = (figure(3, 40), figure(40, 25));
     while rounds < count {
         let data = cluster.data(victim);
         match rounds % 4 {
@@ -162,7 +162,7 @@ fn flipped_bits_on_one_node_are_never_served_and_are_repaired() {
         // Every damaged place is found in the end: a repair begins at the first of a log and takes all behind it along, so that
         // two rounds which begin after the flips have seen everything.
         let begun = metric(&cluster, victim, "klamm_log_damage_found_total");
-        looked_at(&cluster, victim, 3);
+        looked_at(&cluster, victim, 2);
         let mended = wait_for(Duration::from_secs(60), || {
             let here = metric(&cluster, victim, "klamm_log_damaged_partitions");
             (here == 0 && view.ailing(&mut cluster).is_empty()).then_some(())

@@ -57,7 +57,7 @@ async fn delete(
     if to < 0 || to > high_watermark {
         return Err(ErrorCode::OffsetOutOfRange);
     }
-    match partition.delete_records(to, cx.broker.clock.wall_ms()) {
+    match partition.delete_records(to, cx.broker.clock.settled_ms()) {
         Ok((low_watermark, None)) => Ok(low_watermark),
         Ok((_, Some(reached))) => tokio::select! {
             outcome = reached => outcome.unwrap_or(Err(ErrorCode::NotLeaderOrFollower)).map(|()| partition.low_watermark()),

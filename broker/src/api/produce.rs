@@ -164,7 +164,7 @@ fn append(
     }
     let acks = if acks == -1 { Acks::All } else { Acks::Leader };
     let result = intake::check(records, &topic.config(), cx.version, now_ms).and_then(|taken| {
-        let appended = partition.append(&taken.records, Origin::Client, acks, now_ms);
+        let appended = partition.append(&taken.records, Origin::Client, acks, cx.broker.clock.settled_ms());
         appended.map_err(|e| not_appended(cx.broker, &partition, &e, now_ms)).map(|append| (append, taken.count))
     });
     match result {

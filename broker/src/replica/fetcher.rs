@@ -473,7 +473,7 @@ impl<'f> Task<'f> {
 
     /// Takes over one partition's part. Whether it can go on at once.
     fn take_one(&self, partition: &Arc<Partition>, sent: &Sent, data: PartitionData) -> bool {
-        let wall_ms = self.around.clock.wall_ms();
+        let wall_ms = self.around.clock.settled_ms();
         let name = || partition.dir_name();
         match ErrorCode::from_code(data.error_code) {
             ErrorCode::None => {

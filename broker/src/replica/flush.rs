@@ -75,7 +75,7 @@ impl Flusher {
                     break;
                 }
                 let began_ms = clock.now_ms();
-                if let Some(error) = carry_out(round, clock.wall_ms()).await {
+                if let Some(error) = carry_out(round, clock.settled_ms()).await {
                     offline(&error);
                 }
                 metrics.flush(Duration::from_millis(u64::try_from(clock.now_ms() - began_ms).unwrap_or(0)));

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::broker::Broker;
-use crate::clock::Clock;
 use fetcher::{Peers, Surroundings};
 use isr::ControllerChannel;
 
@@ -35,7 +34,7 @@ pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, con
     let failed = Arc::downgrade(broker);
     broker.replicas.fetchers.start(Surroundings {
         peers,
-        clock: Clock::default(),
+        clock: broker.clock.clone(),
         flusher: broker.replicas.flusher.clone(),
         offline: Box::new(move |error| {
             if let Some(broker) = failed.upgrade() {

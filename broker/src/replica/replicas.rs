@@ -169,7 +169,7 @@ impl Replicas {
     pub fn open_all(&self, image: &Image, clock: &Clock) -> Followed {
         self.follow_configs(image);
         self.follow_brokers(image);
-        let now_ms = clock.wall_ms();
+        let now_ms = clock.settled_ms();
         let topics: Vec<_> = image.topics().map(|topic| (topic.clone(), self.host(image, topic))).collect();
         let mut wanted = Vec::new();
         for (topic, hosted) in &topics {
@@ -202,7 +202,7 @@ impl Replicas {
     /// Brings the partitions in line with `image`, which differs from the last one by `changes`. `unique` names what is
     /// taken away.
     pub fn follow(&self, image: &Image, changes: &[Change], unique: &dyn Fn() -> Uuid, clock: &Clock) -> Followed {
-        let now_ms = clock.wall_ms();
+        let now_ms = clock.settled_ms();
         let mut followed = Followed::default();
         let mut touched = BTreeSet::new();
         let mut configs_changed = false;
@@ -258,7 +258,7 @@ impl Replicas {
         followed: &mut Followed,
     ) {
         let turn = match self.is_to_be_rebuilt(wanted) {
-            true => partition.follow_anew(wanted, clock.now_ms(), clock.wall_ms()),
+            true => partition.follow_anew(wanted, clock.now_ms(), clock.settled_ms()),
             false => partition.follow(wanted, clock.now_ms()),
         };
         if partition.with_log(|log| log.damage().is_none()) {
@@ -355,7 +355,7 @@ impl Replicas {
                     partition.mark_deleted();
                     self.fetchers.assign(partition, None);
                     let delay_ms = hosted.topic.config().log.file_delete_delay_ms;
-                    self.storage.delete_partition(partition, unique(), clock.wall_ms(), delay_ms);
+                    self.storage.delete_partition(partition, unique(), clock.settled_ms(), delay_ms);
                     followed.unled.push(partition.clone());
                     Err(ErrorCode::NotLeaderOrFollower)
                 }
@@ -363,7 +363,7 @@ impl Replicas {
                     self.offline.fetch_sub(1, Ordering::AcqRel);
                     Err(ErrorCode::NotLeaderOrFollower)
                 }
-                Some(Err(_)) | None => self.place(&hosted.topic, index, wanted, clock.wall_ms()),
+                Some(Err(_)) | None => self.place(&hosted.topic, index, wanted, clock.settled_ms()),
             };
             if let Ok(partition) = &place
                 && here
@@ -425,7 +425,8 @@ impl Replicas {
                     continue;
                 }
                 let rebuild = self.is_to_be_rebuilt(wanted);
-                let again = self.storage.open_partition(&hosted.topic, index, &self.around, clock.wall_ms(), rebuild);
+                let again =
+                    self.storage.open_partition(&hosted.topic, index, &self.around, clock.settled_ms(), rebuild);
                 let Ok(partition) = again.map(Arc::new) else { continue };
                 if rebuild {
                     self.damaged.mended(topic.id, index);
