@@ -156,15 +156,15 @@ pub(super) struct State {
 pub(super) struct Told(Vec<(i32, i64)>);
 
 impl Told {
-    /// Whether this follower asks for records from this offset for the first time in a row.
-    pub(super) fn is_news(&mut self, follower: i32, offset: i64) -> bool {
-        match self.0.iter_mut().find(|(id, _)| *id == follower) {
-            Some((_, last)) => std::mem::replace(last, offset) != offset,
-            None => {
-                self.0.push((follower, offset));
-                true
-            }
-        }
+    /// Whether records from this offset were the last that this follower was sent.
+    pub(super) fn was_sent(&self, follower: i32, offset: i64) -> bool {
+        self.0.contains(&(follower, offset))
+    }
+
+    /// A follower is sent records from this offset.
+    pub(super) fn sent(&mut self, follower: i32, offset: i64) {
+        self.0.retain(|(id, _)| *id != follower);
+        self.0.push((follower, offset));
     }
 }
 

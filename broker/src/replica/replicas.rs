@@ -398,11 +398,12 @@ impl Replicas {
         }
     }
 
-    /// Whether the controller has written off what this broker has of a partition: others have all of it, and what is
-    /// damaged here may go.
+    /// Whether the controller has written off what this broker has of a partition: others have all of it, one of them
+    /// leads, and what is damaged here may go.
     fn is_to_be_rebuilt(&self, wanted: &klamm_metadata::Partition) -> bool {
         let me = self.around.node_id;
-        wanted.directory(me) == Uuid::LOST_DIRECTORY && !wanted.isr.contains(&me) && wanted.leader != me
+        let others_lead = wanted.leader >= 0 && wanted.leader != me;
+        others_lead && wanted.directory(me) == Uuid::LOST_DIRECTORY && !wanted.isr.contains(&me)
     }
 
     /// Number of partitions that belong here and could not be opened.

@@ -333,11 +333,14 @@ impl Partition {
             && !leader.assigned().isr.contains(&progress.follower)
             && self.around.throttles.leader.is_exceeded(now_ms);
         let (max_bytes, min_one) = if held_back { (0, false) } else { (fetch.max_bytes, fetch.min_one) };
-        if fetch.fresh && end > offset && !state.told.is_news(progress.follower, offset) {
+        if fetch.fresh && state.told.was_sent(progress.follower, offset) {
             // It was sent this before and did not take it. What it got may not be what was written.
             state.log.distrust(offset);
         }
         let read = state.log.read(offset, max_bytes, end, min_one);
+        if matches!(&read, Ok(read) if !read.is_empty()) {
+            state.told.sent(progress.follower, offset);
+        }
         let visible = self.publish_high_watermark(state, reached, MANY);
         let offsets = self.offsets();
         drop(guard);
