@@ -1,5 +1,18 @@
 //! Runs Klamm on Kubernetes: the operator and its resource types.
 //!
-//! `crd` holds the types that users apply; everything else brings clusters, topics and groups in line with them.
+//! `crd` holds the types that users apply, `controllers` bring clusters, topics and groups in line with them, one
+//! object at a time and from scratch each time: what an object needs follows from what is there now, never from which
+//! event led there. `run` starts everything in order.
 
+pub mod controllers;
 pub mod crd;
+mod http;
+mod lease;
+pub mod metrics;
+pub mod run;
+pub mod settings;
+pub mod status;
+
+/// The name under which fields are owned in objects that the operator applies. Never changed: fields owned by another
+/// name would stay behind.
+pub const FIELD_MANAGER: &str = "klamm-operator";

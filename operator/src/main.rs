@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use klamm_operator::crd;
+use klamm_operator::settings::Settings;
+use klamm_operator::{crd, run};
 
 /// Runs Klamm on Kubernetes.
 #[derive(Parser)]
@@ -16,22 +17,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look after the resources of a Kubernetes cluster
+    Run(Settings),
     /// Print the resource types, for `kubectl apply -f -`
     Crds,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Run(settings) => tokio::runtime::Runtime::new()?.block_on(run::run(settings)),
         Command::Crds => print_crds(),
     }
 }
 
 fn print_crds() -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut text = String::new();
     for (_, definition) in crd::definitions() {
-        writeln!(out, "---")
-            .and_then(|()| write!(out, "{}", crd::manifest(&definition).map_err(std::io::Error::other)?))
-            .context("standard output")?;
+        text.push_str("---\n");
+        text.push_str(&crd::manifest(&definition)?);
     }
-    Ok(())
+    std::io::stdout().lock().write_all(text.as_bytes()).context("standard output")
 }

@@ -1,0 +1,180 @@
+//! What brings the world in line with the resources: one controller a kind.
+//!
+//! Here is what they share: how objects come in, how many are worked on at once, when a failed one is tried again.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+use crate::metrics::{Metrics, Outcome};
+use crate::settings::Settings;
+
+/// First and longest pause before an object that failed is tried again.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+/// Several changes of an object within this time are one.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// What every controller has.
+#[derive(Clone)]
+pub struct Context {
+    /// The way to the API server.
+    pub client: Client,
+    /// How the operator was started.
+    pub settings: Arc<Settings>,
+    /// Its metrics.
+    pub metrics: Metrics,
+    failures: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl Context {
+    /// Puts it together.
+    pub fn new(client: Client, settings: Arc<Settings>, metrics: Metrics) -> Self {
+        Self { client, settings, metrics, failures: Arc::default() }
+    }
+
+    /// How long to wait before the next try of an object that failed once more.
+    fn failed(&self, object: &str) -> Duration {
+        let mut failures = self.failures.lock();
+        let times = failures.entry(object.to_owned()).or_default();
+        *times = times.saturating_add(1);
+        PAUSES[0].saturating_mul(1 << (*times - 1).min(16)).min(PAUSES[1])
+    }
+
+    fn succeeded(&self, object: &str) {
+        self.failures.lock().remove(object);
+    }
+}
+
+/// Why an object is not as described yet. All of these are tried again, later and later.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused, or cannot be reached.
+    #[error("Kubernetes: {0}")]
+    Kube(#[from] kube::Error),
+    /// The brokers refused, or cannot be reached.
+    #[error("brokers: {0}")]
+    Client(#[from] klamm_client::ClientError),
+    /// A reading task ended.
+    #[error("this object cannot be read: {0}")]
+    Malformed(String),
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A kind of resources and what is done for each.
+pub trait Reconcile:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+    /// Names the controller in logs and metrics.
+    const CONTROLLER: &'static str;
+
+    /// Brings the world one step nearer to what `object` says, and its status up to date. Called again after every
+    /// change of it, and after the time that the answer says.
+    fn reconcile(object: &Self, context: &Context) -> impl Future<Output = Result<Action, Error>> + Send;
+
+    /// Adds what else makes an object of this kind due: objects that it owns, or refers to.
+    fn watch_more(
+        controller: Controller<DeserializeGuard<Self>>,
+        _context: &Context,
+        _namespace: Option<&str>,
+    ) -> Controller<DeserializeGuard<Self>> {
+        controller
+    }
+}
+
+/// Runs a kind's controller until `stop` resolves; work under way is finished first.
+pub async fn run<K: Reconcile>(
+    context: Context,
+    namespace: Option<String>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) where
+    K::DynamicType: Eq + Hash + Clone + Debug + Unpin,
+{
+    let api: Api<DeserializeGuard<K>> = match &namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    };
+    let config = Config::default().debounce(DEBOUNCE).concurrency(context.settings.concurrency);
+    let controller = Controller::new(api, watcher::Config::default()).with_config(config);
+    let controller = K::watch_more(controller, &context, namespace.as_deref());
+    tracing::info!(controller = K::CONTROLLER, namespace, "controller starts");
+    controller
+        .graceful_shutdown_on(stop)
+        .run(one::<K>, again::<K>, Arc::new(context))
+        .for_each(|ended| async move {
+            // What an object's turn came to is logged there; this is about queues and watches.
+            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = ended {
+                tracing::warn!(controller = K::CONTROLLER, %error, "watching is interrupted");
+            }
+        })
+        .await;
+    tracing::info!(controller = K::CONTROLLER, "controller has ended");
+}
+
+async fn one<K: Reconcile>(object: Arc<DeserializeGuard<K>>, context: Arc<Context>) -> Result<Action, Error> {
+    let name = named(&*object);
+    let object = match &object.0 {
+        Ok(object) => object,
+        Err(malformed) => {
+            // The next change of it comes by itself.
+            context.metrics.malformed(K::CONTROLLER);
+            tracing::warn!(
+                controller = K::CONTROLLER,
+                object = name,
+                error = malformed.error,
+                "an object cannot be read"
+            );
+            return Ok(Action::await_change());
+        }
+    };
+    context.metrics.begun(K::CONTROLLER);
+    let since = Instant::now();
+    let done = K::reconcile(object, &context).await;
+    let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Error };
+    context.metrics.ended(K::CONTROLLER, outcome, since.elapsed());
+    if done.is_ok() {
+        context.succeeded(&key::<K>(&name));
+    }
+    done
+}
+
+fn again<K: Reconcile>(object: Arc<DeserializeGuard<K>>, error: &Error, context: Arc<Context>) -> Action {
+    let name = named(&*object);
+    let pause = context.failed(&key::<K>(&name));
+    tracing::warn!(controller = K::CONTROLLER, object = name, %error, again_in_s = pause.as_secs(), "not reconciled");
+    Action::requeue(pause)
+}
+
+fn key<K: Reconcile>(name: &str) -> String {
+    format!("{}/{name}", K::CONTROLLER)
+}
+
+fn named<K: Reconcile>(object: &DeserializeGuard<K>) -> String {
+    let meta = object.meta();
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    format!("{namespace}/{name}")
+}
+
+/// A reference to an object of a kind that is watched.
+pub fn reference<K: Reconcile>(namespace: &str, name: &str) -> ObjectRef<DeserializeGuard<K>> {
+    ObjectRef::new(name).within(namespace)
+}
+
+/// An object's name with its namespace, for messages.
+pub fn full_name(object: &impl ResourceExt) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}

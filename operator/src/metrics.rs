@@ -1,0 +1,113 @@
+//! The operator's metrics: how reconciling goes, by controller.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// See the module's head. Names are part of what users build dashboards on.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reconciled: IntCounterVec,
+    duration: HistogramVec,
+    under_way: IntGaugeVec,
+    last_success: GaugeVec,
+    malformed: IntCounterVec,
+    leader: IntGauge,
+}
+
+/// How a reconciliation ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// As wanted, or on its way there.
+    Ok,
+    /// Tried again later.
+    Error,
+}
+
+impl Metrics {
+    /// The metrics, all at zero.
+    ///
+    /// # Errors
+    /// A name used twice: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let named = |name: &str, help: &str| Opts::new(format!("klamm_operator_{name}"), help);
+        let buckets = vec![0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+        let seconds =
+            HistogramOpts::new("klamm_operator_reconcile_duration_seconds", "How long reconciling an object takes");
+        let metrics = Self {
+            reconciled: IntCounterVec::new(
+                named("reconcile_total", "Reconciliations by controller and result (ok, error)"),
+                &["controller", "result"],
+            )?,
+            duration: HistogramVec::new(seconds.buckets(buckets), &["controller"])?,
+            under_way: IntGaugeVec::new(
+                named("reconcile_in_progress", "Objects being reconciled now"),
+                &["controller"],
+            )?,
+            last_success: GaugeVec::new(
+                named("last_success_timestamp_seconds", "When a controller last reconciled an object without an error"),
+                &["controller"],
+            )?,
+            malformed: IntCounterVec::new(
+                named("malformed_objects_total", "Events of objects that could not be read"),
+                &["controller"],
+            )?,
+            leader: IntGauge::with_opts(named("leader", "1 while this process holds the lease"))?,
+            registry,
+        };
+        metrics.registry.register(Box::new(metrics.reconciled.clone()))?;
+        metrics.registry.register(Box::new(metrics.duration.clone()))?;
+        metrics.registry.register(Box::new(metrics.under_way.clone()))?;
+        metrics.registry.register(Box::new(metrics.last_success.clone()))?;
+        metrics.registry.register(Box::new(metrics.malformed.clone()))?;
+        metrics.registry.register(Box::new(metrics.leader.clone()))?;
+        Ok(metrics)
+    }
+
+    /// An object is being reconciled.
+    pub fn begun(&self, controller: &str) {
+        self.under_way.with_label_values(&[controller]).inc();
+    }
+
+    /// It is done.
+    pub fn ended(&self, controller: &str, outcome: Outcome, took: Duration) {
+        let result = match outcome {
+            Outcome::Ok => "ok",
+            Outcome::Error => "error",
+        };
+        self.under_way.with_label_values(&[controller]).dec();
+        self.reconciled.with_label_values(&[controller, result]).inc();
+        self.duration.with_label_values(&[controller]).observe(took.as_secs_f64());
+        if outcome == Outcome::Ok {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_success.with_label_values(&[controller]).set(now.as_secs_f64());
+        }
+    }
+
+    /// An object could not be read.
+    pub fn malformed(&self, controller: &str) {
+        self.malformed.with_label_values(&[controller]).inc();
+    }
+
+    /// Whether this process acts.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Where other parts register metrics of their own.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The text of `/metrics`.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        // Writing into memory does not fail.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+}

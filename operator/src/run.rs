@@ -1,0 +1,139 @@
+//! `klamm-operator run`: starts everything in order and ends it in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Api, Client};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::controllers::Context;
+use crate::crd;
+use crate::http::{self, Health};
+use crate::lease::Lease;
+use crate::metrics::Metrics;
+use crate::settings::{LogFormat, Settings};
+
+/// How long work under way may take once the operator is to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// Runs until a signal, or until the lease is lost, which is an error.
+///
+/// # Errors
+/// What keeps it from starting, or ended it.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    logging(&settings)?;
+    // One provider of cryptography in all of Klamm: ring. Set already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut asked = asked_to_stop()?;
+    let metrics = Metrics::new()?;
+    let health = Health::new(metrics.clone());
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("{}", settings.listen))?;
+    tokio::spawn(http::serve(listener, health.clone()));
+    let client = Client::try_default().await.context("the way to the Kubernetes API")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = settings.identity, "operator starts");
+
+    let settings = Arc::new(settings);
+    let work = work(client, settings, metrics, health, asked.clone());
+    tokio::select! {
+        ended = work => ended,
+        _ = async { let _ = asked.wait_for(|asked| *asked).await; tokio::time::sleep(STOP_WITHIN).await } => {
+            tracing::warn!("stopped with work under way");
+            Ok(())
+        }
+    }
+}
+
+async fn work(
+    client: Client,
+    settings: Arc<Settings>,
+    metrics: Metrics,
+    health: Health,
+    mut asked: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        known = types_known(&client) => known?,
+        _ = asked.wait_for(|asked| *asked) => return Ok(()),
+    }
+    health.set_ready();
+    let mut lease = None;
+    if settings.leader_election {
+        let mut held = Lease::watch(client.clone(), &settings).await.context("the lease")?;
+        tokio::select! {
+            () = held.acquired() => {}
+            _ = asked.wait_for(|asked| *asked) => {
+                held.release().await;
+                return Ok(());
+            }
+        }
+        tracing::info!("this operator leads");
+        lease = Some(held);
+    }
+    metrics.leads(true);
+    let mut controllers = start(&Context::new(client, settings, metrics), &asked);
+    let lost = async {
+        match &mut lease {
+            Some(lease) => lease.lost().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = lost => anyhow::bail!("the lease is lost: another operator leads"),
+        () = async { while controllers.join_next().await.is_some() {} } => {}
+    }
+    if let Some(lease) = lease {
+        lease.release().await;
+    }
+    Ok(())
+}
+
+/// Starts the controllers; they end when it is asked for.
+fn start(_context: &Context, _asked: &watch::Receiver<bool>) -> JoinSet<()> {
+    JoinSet::new()
+}
+
+/// Resolves once the API server serves the resource types.
+async fn types_known(client: &Client) -> anyhow::Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for (_, definition) in crd::definitions() {
+        let name = definition.metadata.name.unwrap_or_default();
+        await_condition(api.clone(), &name, conditions::is_crd_established()).await.with_context(|| name.clone())?;
+    }
+    Ok(())
+}
+
+/// True once SIGTERM or SIGINT has come.
+fn asked_to_stop() -> anyhow::Result<watch::Receiver<bool>> {
+    let (told, asked) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        told.send_replace(true);
+        std::future::pending::<()>().await;
+    });
+    Ok(asked)
+}
+
+fn logging(settings: &Settings) -> anyhow::Result<()> {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let filter: tracing_subscriber::filter::Targets =
+        settings.log.parse().with_context(|| format!("--log {:?}", settings.log))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    match settings.log_format {
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+        LogFormat::Text => registry.with(lines).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Conditions and how a status is written.
+//!
+//! A condition keeps the time of its last change as long as its status stays, all of them are sorted, and a status that
+//! says nothing new is not written: a converged object causes no traffic.
+
+use std::fmt::Debug;
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::FIELD_MANAGER;
+
+/// What a condition may say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Is {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody can tell.
+    Unknown,
+}
+
+impl Is {
+    fn text(self) -> &'static str {
+        match self {
+            Is::True => "True",
+            Is::False => "False",
+            Is::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for Is {
+    fn from(holds: bool) -> Self {
+        if holds { Is::True } else { Is::False }
+    }
+}
+
+/// The conditions of one object, on their way to its status.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    before: Vec<Condition>,
+    now: Vec<Condition>,
+    generation: Option<i64>,
+    at: Timestamp,
+}
+
+impl Conditions {
+    /// Begins anew, knowing what the status says so far. `generation` is the object's `metadata.generation`.
+    pub fn new(before: &[Condition], generation: Option<i64>, at: Timestamp) -> Self {
+        Self { before: before.to_vec(), now: Vec::new(), generation, at }
+    }
+
+    /// Sets a condition; the last word counts. `reason` is one CamelCase word that programs may rely on.
+    pub fn set(&mut self, kind: &str, is: impl Into<Is>, reason: &str, message: impl Into<String>) -> &mut Self {
+        let status = is.into().text();
+        let before = self.before.iter().find(|condition| condition.type_ == kind);
+        let since = before
+            .filter(|condition| condition.status == status)
+            .map(|condition| condition.last_transition_time.clone());
+        self.now.retain(|condition| condition.type_ != kind);
+        self.now.push(Condition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message: message.into(),
+            observed_generation: self.generation,
+            last_transition_time: since.unwrap_or(Time(self.at)),
+        });
+        self
+    }
+
+    /// The conditions, sorted by type. Those that were not set are gone.
+    pub fn finish(mut self) -> Vec<Condition> {
+        self.now.sort_by(|a, b| a.type_.cmp(&b.type_));
+        self.now
+    }
+}
+
+/// Writes a status if it differs from the one the object has; answers whether it did.
+///
+/// # Errors
+/// The API server's. An object that is gone is none.
+pub async fn write<K, S>(client: &Client, object: &K, before: Option<&S>, status: &S) -> Result<bool, kube::Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    S: Serialize + PartialEq,
+{
+    if before == Some(status) {
+        return Ok(false);
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
+    let patch = json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_its_status_changes() {
+        let mut first = Conditions::new(&[], Some(1), at(100));
+        first.set("Ready", false, "Starting", "0 of 3").set("Available", true, "Led", "");
+        let first = first.finish();
+        assert_eq!(first.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), ["Available", "Ready"]);
+
+        let mut second = Conditions::new(&first, Some(2), at(200));
+        second.set("Ready", false, "Starting", "1 of 3").set("Available", Is::Unknown, "Unreachable", "");
+        let second = second.finish();
+        let [available, ready] = second.as_slice() else { panic!("two conditions") };
+        assert_eq!((ready.last_transition_time.0, ready.observed_generation), (at(100), Some(2)));
+        assert_eq!(ready.message, "1 of 3");
+        assert_eq!((available.last_transition_time.0, available.status.as_str()), (at(200), "Unknown"));
+    }
+
+    #[test]
+    fn what_is_no_longer_said_is_gone_and_the_last_word_counts() {
+        let mut first = Conditions::new(&[], None, at(1));
+        first.set("Stalled", true, "InvalidConfig", "").set("Stalled", false, "Fine", "");
+        let first = first.finish();
+        assert_eq!((first.len(), first[0].reason.as_str()), (1, "Fine"));
+        assert!(Conditions::new(&first, None, at(2)).finish().is_empty());
+    }
+}
