@@ -26,6 +26,7 @@ use crate::memory;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::listener::Connections;
+use crate::net::spare::Spare;
 use crate::random::Random;
 use crate::replica::partition::Partition;
 use crate::replica::replicas::Replicas;
@@ -62,6 +63,8 @@ pub struct Broker {
     pub connections: Connections,
     /// Memory for requests that are being received.
     pub requests: Budget,
+    /// Buffers for those that are large.
+    pub spare: Spare,
     /// Fetch sessions.
     pub sessions: Arc<Sessions>,
     /// Partitions on this broker.
@@ -110,6 +113,7 @@ impl Broker {
             metrics,
             connections: Connections::default(),
             requests,
+            spare: Spare::default(),
             sessions: Arc::new(Sessions::new(places)),
             replicas,
             controller,

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod topics;
 
 /// The name under which fields are owned in objects that the operator applies. Never changed: fields owned by another
 /// name would stay behind.

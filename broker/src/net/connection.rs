@@ -33,6 +33,11 @@ use crate::replica::session::Lease;
 /// Reads ask the kernel for this much when nothing says that more is coming.
 const READ_BYTES: usize = 64 * 1024;
 
+/// A read takes no more than this of what comes behind the frame that it is for, though the buffer may have room: a
+/// client that sends faster than it is served would make the buffer grow with every read, beyond what the processor's
+/// caches hold, and as far as the system's buffers for the socket go.
+const AHEAD_BYTES: usize = 256 * 1024;
+
 /// While a frame is incomplete the buffer at most doubles, up to steps of this size.
 const GROW_BYTES_MAX: usize = 1024 * 1024;
 
@@ -407,8 +412,8 @@ impl<'a, S: Stream> Serving<'a, S> {
                     continue;
                 }
             }
-            self.make_room().await?;
-            match self.stream.read_some(&mut self.input) {
+            let room = self.make_room().await?;
+            match self.stream.read_some(&mut self.input, room) {
                 Ok(n) => {
                     if self.share.bytes() > 0 {
                         handle.incoming.store(self.input.len(), Ordering::Relaxed);
@@ -422,7 +427,8 @@ impl<'a, S: Stream> Serving<'a, S> {
         }
     }
 
-    async fn make_room(&mut self) -> Result<(), Ended> {
+    /// Gives the buffer room for what is missing, as far as the client has earned it; answers how much to read.
+    async fn make_room(&mut self) -> Result<usize, Ended> {
         let have = self.input.len();
         let frame = self.announced()?.map(|size| 4 + size);
         let missing = frame.map_or(READ_BYTES, |frame| frame.saturating_sub(have));
@@ -435,8 +441,14 @@ impl<'a, S: Stream> Serving<'a, S> {
                 self.input.get(4..6).map_or(1, |key| api::memory_per_byte(i16::from_be_bytes([key[0], key[1]])));
             self.claim(weight * frame, weight * have, weight * (have + more)).await?;
         }
+        if frame.is_some_and(|frame| frame > KEEP_BYTES_MAX)
+            && let Some(mut larger) = self.broker.spare.take(self.input.capacity().max(have + more))
+        {
+            larger.extend_from_slice(&self.input);
+            self.input = larger;
+        }
         self.input.reserve(more);
-        Ok(())
+        Ok(missing.max(AHEAD_BYTES))
     }
 
     /// Takes memory for `to` bytes of a frame of `frame`, of which `have` are here, from the budget. While there is none,
@@ -469,7 +481,8 @@ impl<'a, S: Stream> Serving<'a, S> {
     fn give_back(&mut self) {
         if self.share.bytes() > KEEP_BYTES_MAX {
             // What is left, if anything, are the first bytes of the next.
-            self.input = BytesMut::from(&self.input[..]);
+            let rest = BytesMut::from(&self.input[..]);
+            self.broker.spare.put(std::mem::replace(&mut self.input, rest));
         }
         self.share.give_back();
     }

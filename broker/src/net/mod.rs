@@ -5,4 +5,5 @@ pub mod connection;
 mod handshake;
 pub mod listener;
 pub mod send;
+pub mod spare;
 pub mod stream;

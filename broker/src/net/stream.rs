@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use klamm_protocol::FileRange;
 use rustix::net::SendFlags;
 use rustls::ServerConnection;
@@ -36,11 +36,12 @@ pub trait Stream {
     /// The socket below, to wait for.
     fn tcp(&self) -> &TcpStream;
 
-    /// Reads what is there into the room that `input` has, without waiting; 0 when the client closed.
+    /// Reads what is there, at most `room` bytes, into the room that `input` has, without waiting; 0 when the client
+    /// closed.
     ///
     /// # Errors
     /// `WouldBlock` when there is nothing yet.
-    fn read_some(&mut self, input: &mut BytesMut) -> io::Result<usize>;
+    fn read_some(&mut self, input: &mut BytesMut, room: usize) -> io::Result<usize>;
 
     /// Writes bytes, which `more` are to follow at once. `progress` is called whenever the client took some.
     ///
@@ -78,10 +79,10 @@ impl Stream for TcpStream {
         self
     }
 
-    fn read_some(&mut self, input: &mut BytesMut) -> io::Result<usize> {
-        let room = input.capacity() - input.len();
+    fn read_some(&mut self, input: &mut BytesMut, room: usize) -> io::Result<usize> {
+        let room = room.min(input.capacity() - input.len());
         let stream = &*self;
-        read_once(stream, room, || stream.try_read_buf(input))
+        read_once(stream, room, || stream.try_read_buf(&mut input.limit(room)))
     }
 
     async fn send_bytes(&mut self, mut bytes: Bytes, more: bool, progress: &impl Fn()) -> io::Result<()> {
@@ -212,13 +213,13 @@ impl Stream for TlsStream {
         &self.tcp
     }
 
-    fn read_some(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+    fn read_some(&mut self, input: &mut BytesMut, room: usize) -> io::Result<usize> {
         if self.ended {
             return Ok(0);
         }
         let before = input.len();
         // What is encrypted is longer than what is in it: nothing comes that there is no room for.
-        let room = (input.capacity() - before).clamp(1, TLS_BYTES);
+        let room = room.min(input.capacity() - before).clamp(1, TLS_BYTES);
         let closed = SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(TLS_BYTES, 0);
             let n = read_once(&self.tcp, room, || self.tcp.try_read(&mut scratch[..room]))?;

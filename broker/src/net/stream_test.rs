@@ -50,7 +50,7 @@ async fn read_until(stream: &mut TlsStream, input: &mut BytesMut, bytes: usize) 
     while input.len() < bytes {
         stream.tcp().readable().await?;
         input.reserve(1000);
-        match stream.read_some(input) {
+        match stream.read_some(input, usize::MAX) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

@@ -1,0 +1,229 @@
+//! A Topic's description as the cluster understands it: typed fields become Kafka's keys, units become numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::crd::topic::{CleanupPolicy, Retention};
+use crate::crd::{Topic, TopicSpec};
+
+/// What a topic should be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Desired {
+    /// Its name.
+    pub name: String,
+    /// How many partitions; `None` is as many as it has, or the cluster's default.
+    pub partitions: Option<i32>,
+    /// How many replicas each; `None` likewise.
+    pub replication_factor: Option<i32>,
+    /// Its own configuration. What is not in here is the cluster's default.
+    pub config: BTreeMap<String, String>,
+    /// Keys that others decide about.
+    pub unmanaged: BTreeSet<String>,
+}
+
+/// What is wrong with a description that the API server could not see.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    /// A list or an object where a value belongs.
+    #[error("config[{0}]: a string, number, boolean or null belongs here")]
+    NoScalar(String),
+    /// More than the unit can count.
+    #[error("{0}: {1} is too much")]
+    TooMuch(&'static str, String),
+    /// Not a span or size at all; the schema keeps these away.
+    #[error("{0}: {1:?} is not understood")]
+    NotUnderstood(&'static str, String),
+}
+
+/// Reads a description.
+///
+/// # Errors
+/// What it says that cannot be.
+pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
+    let TopicSpec { partitions, replication_factor, retention, cleanup_policy, config, .. } = &topic.spec;
+    let mut wanted = BTreeMap::new();
+    let mut unmanaged = BTreeSet::new();
+    for (key, value) in config {
+        match value.text() {
+            Some(text) => drop(wanted.insert(key.clone(), text)),
+            None if value.is_null() => drop(unmanaged.insert(key.clone())),
+            None => return Err(Invalid::NoScalar(key.clone())),
+        }
+    }
+    if let Some(Retention { time, size }) = retention {
+        if let Some(time) = time {
+            wanted.insert("retention.ms".into(), unlimited_or(time, |text| span_ms("retention.time", text))?);
+        }
+        if let Some(size) = size {
+            wanted.insert("retention.bytes".into(), unlimited_or(size, |text| bytes("retention.size", text))?);
+        }
+    }
+    if let Some(policies) = cleanup_policy {
+        let names: BTreeSet<&str> = policies.iter().map(|policy| policy.name()).collect();
+        wanted.insert("cleanup.policy".into(), names.into_iter().collect::<Vec<_>>().join(","));
+    }
+    Ok(Desired {
+        name: topic.topic_name().to_owned(),
+        partitions: *partitions,
+        replication_factor: *replication_factor,
+        config: wanted,
+        unmanaged,
+    })
+}
+
+impl CleanupPolicy {
+    fn name(self) -> &'static str {
+        match self {
+            CleanupPolicy::Compact => "compact",
+            CleanupPolicy::Delete => "delete",
+        }
+    }
+}
+
+fn unlimited_or(text: &str, read: impl FnOnce(&str) -> Result<i64, Invalid>) -> Result<String, Invalid> {
+    if text == "unlimited" { Ok("-1".into()) } else { read(text).map(|number| number.to_string()) }
+}
+
+/// Milliseconds of a span such as `1d12h`; `field` is named in what is wrong.
+///
+/// # Errors
+/// It is none, or more than 2⁶³ ms.
+pub fn span_ms(field: &'static str, text: &str) -> Result<i64, Invalid> {
+    let odd = || Invalid::NotUnderstood(field, text.to_owned());
+    let much = || Invalid::TooMuch(field, text.to_owned());
+    let mut total = 0_i64;
+    let mut rest = text;
+    if rest.is_empty() {
+        return Err(odd());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(odd)?;
+        let (number, behind) = rest.split_at(digits);
+        let letters = behind.find(|c: char| c.is_ascii_digit()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(letters);
+        let ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 604_800_000,
+            _ => return Err(odd()),
+        };
+        if number.is_empty() {
+            return Err(odd());
+        }
+        let number: i64 = number.parse().map_err(|_| much())?;
+        total = number.checked_mul(ms).and_then(|part| total.checked_add(part)).ok_or_else(much)?;
+        rest = behind;
+    }
+    Ok(total)
+}
+
+/// Bytes of a quantity such as `50Gi` or `0.5Ti`; a part of a byte counts as one.
+///
+/// # Errors
+/// It is none, or more than 2⁶³.
+pub fn bytes(field: &'static str, text: &str) -> Result<i64, Invalid> {
+    let odd = || Invalid::NotUnderstood(field, text.to_owned());
+    let much = || Invalid::TooMuch(field, text.to_owned());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit: i128 = match unit {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "P" => 1_000_000_000_000_000,
+        "E" => 1_000_000_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        "Pi" => 1 << 50,
+        "Ei" => 1 << 60,
+        _ => return Err(odd()),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || (number.contains('.') && part.is_empty()) || part.contains('.') {
+        return Err(odd());
+    }
+    let whole: i128 = whole.parse::<i64>().map_err(|_| much())?.into();
+    // Eighteen digits behind the point are more than any unit here can tell apart.
+    let part = &part[..part.len().min(18)];
+    let scale = 10_i128.pow(u32::try_from(part.len()).unwrap_or(0));
+    let part: i128 = if part.is_empty() { 0 } else { part.parse().map_err(|_| odd())? };
+    let total = whole * unit + (part * unit).div_euclid(scale) + i128::from((part * unit).rem_euclid(scale) != 0);
+    i64::try_from(total).map_err(|_| much())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(more: Value) -> Result<Desired, Invalid> {
+        let mut spec = json!({ "clusterRef": { "name": "a" } });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let text = json!({ "apiVersion": "klamm.dev/v1alpha1", "kind": "Topic", "metadata": { "name": "orders" }, "spec": spec });
+        desired(&serde_json::from_value(text).unwrap())
+    }
+
+    #[test]
+    fn typed_fields_become_kafkas_keys() {
+        let config =
+            json!({ "max.message.bytes": 2097152, "compression.type": null, "unclean.leader.election.enable": false });
+        let more = json!({ "topicName": "Orders.v1", "retention": { "time": "7d", "size": "unlimited" },
+            "cleanupPolicy": ["delete", "compact"], "config": config });
+        let desired = of(more).unwrap();
+        let expected = [
+            ("cleanup.policy", "compact,delete"),
+            ("max.message.bytes", "2097152"),
+            ("retention.bytes", "-1"),
+            ("retention.ms", "604800000"),
+            ("unclean.leader.election.enable", "false"),
+        ];
+        assert_eq!(desired.config, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert_eq!(desired.unmanaged, ["compression.type".to_owned()].into());
+        assert_eq!(desired.name, "Orders.v1");
+        assert_eq!(of(json!({})).unwrap().name, "orders");
+    }
+
+    #[test]
+    fn a_list_is_no_value() {
+        let refused = of(json!({ "config": { "a": "b", "retention.ms": [1] } }));
+        assert_eq!(refused, Err(Invalid::NoScalar("retention.ms".into())));
+    }
+
+    #[test]
+    fn spans() {
+        let ms = |text: &str| span_ms("f", text);
+        assert_eq!(ms("500ms"), Ok(500));
+        assert_eq!(ms("1d12h"), Ok(129_600_000));
+        assert_eq!(ms("1w1m1s1ms"), Ok(604_861_001));
+        for odd in ["", "7", "d", "7x", "7 d", "-7d", "7dd", "1.5h"] {
+            assert!(matches!(ms(odd), Err(Invalid::NotUnderstood(..))), "{odd}");
+        }
+        for much in ["9223372036854775807s", "99999999999999999999ms", "15250284452w471h"] {
+            assert!(matches!(ms(much), Err(Invalid::TooMuch(..))), "{much}");
+        }
+    }
+
+    #[test]
+    fn quantities() {
+        let size = |text: &str| bytes("f", text);
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("50Gi"), Ok(50 << 30));
+        assert_eq!(size("50G"), Ok(50_000_000_000));
+        assert_eq!(size("0.5Ti"), Ok(1 << 39));
+        assert_eq!(size("1.5"), Ok(2));
+        assert_eq!(size("0.1Ki"), Ok(103));
+        for odd in ["", ".5Gi", "5.", "5.5.5", "Gi", "5gi", "5 Gi", "-1"] {
+            assert!(matches!(size(odd), Err(Invalid::NotUnderstood(..))), "{odd}");
+        }
+        for much in ["8Ei", "99999999999999999999"] {
+            assert!(matches!(size(much), Err(Invalid::TooMuch(..))), "{much}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What has to be done so that a topic becomes what it should be. Pure.
+//!
+//! Everything follows from how the topic is now. Whether a difference is a change of the description, which is carried
+//! out, or one that somebody else made, which `drift: Report` leaves alone, follows from whether the description has
+//! been carried out once before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::desired::Desired;
+use crate::crd::topic::{Drift, Drifted, ReplicasChange};
+
+/// A topic as it is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Facts {
+    /// Its id, as Kafka writes it.
+    pub id: String,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionFacts>,
+    /// Its own configuration: what is set for the topic itself.
+    pub config: BTreeMap<String, String>,
+}
+
+/// A partition as it is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PartitionFacts {
+    /// The leader, if there is one.
+    pub leader: Option<i32>,
+    /// Its replicas, without those that a move takes away.
+    pub replicas: Vec<i32>,
+    /// How many are in sync.
+    pub in_sync: usize,
+    /// Whether replicas are being added or taken away.
+    pub moving: bool,
+}
+
+impl Facts {
+    /// The replication factor: that of the partition that has the fewest replicas.
+    pub fn replication_factor(&self) -> i32 {
+        let fewest = self.partitions.iter().map(|partition| partition.replicas.len()).min().unwrap_or(0);
+        i32::try_from(fewest).unwrap_or(i32::MAX)
+    }
+
+    fn count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
+    }
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Make the topic, with all its configuration.
+    Create,
+    /// Give it so many partitions.
+    Grow(i32),
+    /// Set keys, and put others back to the cluster's default.
+    Configure {
+        /// What to set.
+        set: BTreeMap<String, String>,
+        /// What to put back.
+        reset: BTreeSet<String>,
+    },
+    /// Give these partitions so many replicas.
+    Replicate {
+        /// How many.
+        target: i32,
+        /// The partitions' numbers.
+        partitions: Vec<i32>,
+    },
+}
+
+/// What follows from the facts.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// What to do, in this order.
+    pub steps: Vec<Step>,
+    /// What is not as described and is left alone.
+    pub drift: Vec<Drifted>,
+    /// The topic has more partitions than described: nothing can be done about it.
+    pub too_many: bool,
+    /// A change of the replication factor that is under way, or about to be.
+    pub replicas_change: Option<ReplicasChange>,
+}
+
+/// Decides. `carried_out`: the description as it stands has been carried out before, so what differs was done by others.
+pub fn plan(desired: &Desired, facts: Option<&Facts>, drift: Drift, carried_out: bool) -> Plan {
+    let Some(facts) = facts else { return Plan { steps: vec![Step::Create], ..Plan::default() } };
+    let mut plan = Plan::default();
+    let leave = carried_out && drift == Drift::Report;
+
+    if let Some(wanted) = desired.partitions
+        && wanted != facts.count()
+    {
+        plan.too_many = wanted < facts.count();
+        if plan.too_many || leave {
+            plan.drift.push(differs("partitions", Some(wanted.to_string()), Some(facts.count().to_string())));
+        } else {
+            plan.steps.push(Step::Grow(wanted));
+        }
+    }
+
+    let (mut set, mut reset) = (BTreeMap::new(), BTreeSet::new());
+    // Those come and go with moves, by whoever moves.
+    let found = facts.config.keys().filter(|key| !key.ends_with(".replication.throttled.replicas"));
+    let keys: BTreeSet<&String> = desired.config.keys().chain(found).collect();
+    for key in keys.into_iter().filter(|key| !desired.unmanaged.contains(*key)) {
+        let (wanted, found) = (desired.config.get(key), facts.config.get(key));
+        if same(key, wanted, found) {
+            continue;
+        }
+        if leave {
+            plan.drift.push(differs(key, wanted.cloned(), found.cloned()));
+            continue;
+        }
+        match wanted {
+            Some(value) => drop(set.insert(key.clone(), value.clone())),
+            None => drop(reset.insert(key.clone())),
+        }
+    }
+    if !set.is_empty() || !reset.is_empty() {
+        plan.steps.push(Step::Configure { set, reset });
+    }
+
+    if let Some(target) = desired.replication_factor {
+        let numbered = facts.partitions.iter().zip(0..);
+        let other = |partition: &PartitionFacts| i32::try_from(partition.replicas.len()) != Ok(target);
+        let odd: Vec<i32> = numbered.clone().filter(|(p, _)| other(p) && !p.moving).map(|(_, n)| n).collect();
+        let left = facts.partitions.iter().filter(|p| other(p) || p.moving).count();
+        if !odd.is_empty() && leave {
+            plan.drift.push(differs(
+                "replicationFactor",
+                Some(target.to_string()),
+                Some(facts.replication_factor().to_string()),
+            ));
+        } else if left > 0 {
+            plan.replicas_change =
+                Some(ReplicasChange { target, partitions_left: i32::try_from(left).unwrap_or(i32::MAX) });
+            if !odd.is_empty() {
+                plan.steps.push(Step::Replicate { target, partitions: odd });
+            }
+        }
+    }
+    plan.drift.sort();
+    plan
+}
+
+fn differs(key: &str, desired: Option<String>, actual: Option<String>) -> Drifted {
+    Drifted { key: key.to_owned(), desired, actual }
+}
+
+/// Lists mean the same in any order, and with or without spaces.
+fn same(key: &str, a: Option<&String>, b: Option<&String>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) if key == "cleanup.policy" => {
+            let parts = |text: &str| text.split(',').map(|part| part.trim().to_owned()).collect::<BTreeSet<_>>();
+            parts(a) == parts(b)
+        }
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desired(partitions: i32, replication_factor: i32, config: &[(&str, &str)]) -> Desired {
+        Desired {
+            name: "t".into(),
+            partitions: Some(partitions),
+            replication_factor: Some(replication_factor),
+            config: map(config),
+            unmanaged: BTreeSet::new(),
+        }
+    }
+
+    fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn facts(partitions: usize, replicas: i32, config: &[(&str, &str)]) -> Facts {
+        let partition = PartitionFacts {
+            leader: Some(0),
+            replicas: (0..replicas).collect(),
+            in_sync: usize::try_from(replicas).unwrap(),
+            moving: false,
+        };
+        Facts { id: "x".into(), partitions: vec![partition; partitions], config: map(config) }
+    }
+
+    #[test]
+    fn a_topic_that_is_as_described_needs_nothing() {
+        let wanted = desired(3, 2, &[("retention.ms", "5"), ("cleanup.policy", "compact,delete")]);
+        let there = facts(3, 2, &[("retention.ms", "5"), ("cleanup.policy", "delete, compact")]);
+        for carried_out in [false, true] {
+            assert_eq!(plan(&wanted, Some(&there), Drift::Enforce, carried_out), Plan::default());
+        }
+        assert_eq!(plan(&wanted, None, Drift::Report, true).steps, [Step::Create]);
+    }
+
+    #[test]
+    fn what_is_not_said_is_not_touched() {
+        let throttled = facts(1, 1, &[("leader.replication.throttled.replicas", "*")]);
+        assert_eq!(plan(&desired(1, 1, &[]), Some(&throttled), Drift::Enforce, true), Plan::default());
+        let silent = Desired { partitions: None, replication_factor: None, ..desired(0, 0, &[]) };
+        assert_eq!(plan(&silent, Some(&facts(7, 3, &[])), Drift::Enforce, false), Plan::default());
+    }
+
+    #[test]
+    fn everything_that_differs_is_done_in_order() {
+        let mut wanted = desired(4, 3, &[("retention.ms", "5")]);
+        wanted.unmanaged.insert("compression.type".into());
+        let there = facts(3, 2, &[("retention.ms", "6"), ("min.insync.replicas", "2"), ("compression.type", "zstd")]);
+        let found = plan(&wanted, Some(&there), Drift::Enforce, true);
+        let configure =
+            Step::Configure { set: map(&[("retention.ms", "5")]), reset: ["min.insync.replicas".into()].into() };
+        let replicate = Step::Replicate { target: 3, partitions: vec![0, 1, 2] };
+        assert_eq!(found.steps, [Step::Grow(4), configure, replicate]);
+        assert_eq!(found.replicas_change, Some(ReplicasChange { target: 3, partitions_left: 3 }));
+        assert!(found.drift.is_empty());
+    }
+
+    #[test]
+    fn drift_is_only_reported_once_the_description_has_been_carried_out() {
+        let wanted = desired(4, 3, &[("retention.ms", "5")]);
+        let there = facts(3, 2, &[("min.insync.replicas", "2")]);
+        assert_eq!(plan(&wanted, Some(&there), Drift::Report, false).steps.len(), 3);
+        let found = plan(&wanted, Some(&there), Drift::Report, true);
+        assert!(found.steps.is_empty() && found.replicas_change.is_none());
+        let keys: Vec<_> = found.drift.iter().map(|drifted| drifted.key.as_str()).collect();
+        assert_eq!(keys, ["min.insync.replicas", "partitions", "replicationFactor", "retention.ms"]);
+        assert_eq!((found.drift[0].desired.as_deref(), found.drift[0].actual.as_deref()), (None, Some("2")));
+    }
+
+    #[test]
+    fn partitions_are_never_taken_away() {
+        let found = plan(&desired(2, 1, &[]), Some(&facts(3, 1, &[])), Drift::Enforce, false);
+        assert!(found.too_many && found.steps.is_empty());
+        assert_eq!(found.drift[0].actual.as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn moves_under_way_are_waited_for() {
+        let mut there = facts(3, 3, &[]);
+        there.partitions[1].moving = true;
+        let found = plan(&desired(3, 3, &[]), Some(&there), Drift::Enforce, true);
+        assert!(found.steps.is_empty());
+        assert_eq!(found.replicas_change, Some(ReplicasChange { target: 3, partitions_left: 1 }));
+        there.partitions[1].replicas = vec![0, 1];
+        there.partitions[2].replicas = vec![0, 1];
+        let found = plan(&desired(3, 3, &[]), Some(&there), Drift::Enforce, true);
+        assert_eq!(found.steps, [Step::Replicate { target: 3, partitions: vec![2] }]);
+        assert_eq!(found.replicas_change, Some(ReplicasChange { target: 3, partitions_left: 2 }));
+    }
+}
