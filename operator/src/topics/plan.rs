@@ -16,6 +16,8 @@ pub struct Facts {
     pub id: String,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionFacts>,
+    /// How many in-sync replicas a write with `acks=all` needs.
+    pub min_in_sync: usize,
     /// Its own configuration: what is set for the topic itself.
     pub config: BTreeMap<String, String>,
 }
@@ -183,7 +185,7 @@ mod tests {
             in_sync: usize::try_from(replicas).unwrap(),
             moving: false,
         };
-        Facts { id: "x".into(), partitions: vec![partition; partitions], config: map(config) }
+        Facts { id: "x".into(), partitions: vec![partition; partitions], min_in_sync: 1, config: map(config) }
     }
 
     #[test]
