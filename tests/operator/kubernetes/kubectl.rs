@@ -1,0 +1,82 @@
+//! kubectl and helm as a test uses them, each in a Kubernetes namespace of its own.
+
+use std::time::Duration;
+
+use klamm_tests::process::Output;
+use klamm_tests::{Tool, eventually, unique};
+use serde_json::Value;
+
+use super::control::program;
+use super::identity::as_admin;
+
+/// kubectl as administrator.
+#[track_caller]
+pub fn kubectl<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Tool {
+    as_admin(Tool::new(program("kubectl"))).args(args)
+}
+
+/// helm as administrator.
+#[track_caller]
+pub fn helm<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Tool {
+    as_admin(Tool::new(program("helm"))).args(args)
+}
+
+/// A namespace that no other test uses.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// A new one.
+    #[track_caller]
+    pub fn new(what: &str) -> Namespace {
+        let name = unique(what);
+        kubectl(["create", "namespace", &name]).ok();
+        Namespace { name }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// kubectl for this namespace.
+    #[track_caller]
+    pub fn kubectl<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Tool {
+        kubectl(["--namespace", &self.name]).args(args)
+    }
+
+    /// `kubectl VERB -f -`: create, replace, apply, delete.
+    #[track_caller]
+    pub fn send(&self, verb: &str, object: &Value) -> Output {
+        self.kubectl([verb, "-f", "-"]).stdin(object.to_string()).run()
+    }
+
+    /// Applies what must be accepted.
+    #[track_caller]
+    pub fn apply(&self, object: &Value) {
+        self.send("apply", object).expect_ok();
+    }
+
+    /// An object as it is; `None` when it isn't there.
+    #[track_caller]
+    pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
+        let output = self.kubectl(["get", kind, name, "--output=json", "--ignore-not-found"]).ok();
+        serde_json::from_str(&output.out).ok()
+    }
+
+    /// Waits until an object is as `probe` wants it; shows it as it was last when the time is up.
+    #[track_caller]
+    pub fn until<T>(&self, kind: &str, name: &str, seconds: u64, mut probe: impl FnMut(&Value) -> Option<T>) -> T {
+        let what = format!("{kind} {name} as expected");
+        eventually(&what, seconds, || {
+            let found = self.get(kind, name).and_then(|object| probe(&object));
+            // A program for each look: not as often as one looks at a variable.
+            if found.is_none() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            found
+        })
+    }
+}

@@ -1,0 +1,10 @@
+//! Klamm on a real Kubernetes: etcd, API server, controllers and nodes, all on this machine.
+//!
+//! Needs root and control groups; where they are refused every test says so and does nothing. `kubernetes/` makes the
+//! cluster, the other modules are the tests.
+
+mod charts;
+mod kubernetes;
+
+mod pods;
+mod teardown;
