@@ -25,8 +25,9 @@ pub struct ClusterRef {
 
 /// One value of a configuration: a string, number or boolean, as YAML has it.
 ///
-/// Lists and objects get past the API server (the schema cannot say "any scalar") and are refused with the
-/// condition `Ready=False`, reason `InvalidConfig`; they must not keep the operator from reading the object.
+/// Lists and objects get past the API server (the schema cannot say "any scalar", and CEL rules do not see maps of
+/// untyped values) and are refused with the condition `Ready=False`, reason `InvalidConfig`; they must not keep the
+/// operator from reading the object.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct ConfigValue(pub Value);

@@ -116,7 +116,8 @@ pub struct LagPolicy {
     #[schemars(range(min = 0))]
     pub max_lag: Option<i64>,
     /// The age of the oldest record that is not committed: `5m`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    // The default keeps a schema of its own from making the field required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "span")]
     pub max_lag_time: Option<String>,
 }

@@ -51,12 +51,6 @@ use super::common::{ClusterRef, Conditions, Config, DeletionPolicy};
     validation = Rule::new("has(self.topicName) == has(oldSelf.topicName) \
         && (!has(self.topicName) || self.topicName == oldSelf.topicName)")
         .message("topicName cannot change: Kafka does not rename topics"),
-    validation = Rule::new("!has(self.config) || !has(self.retention) || !has(self.retention.time) || !('retention.ms' in self.config)")
-        .message("retention.time and config[retention.ms] say the same: use one"),
-    validation = Rule::new("!has(self.config) || !has(self.retention) || !has(self.retention.size) || !('retention.bytes' in self.config)")
-        .message("retention.size and config[retention.bytes] say the same: use one"),
-    validation = Rule::new("!has(self.config) || !has(self.cleanupPolicy) || !('cleanup.policy' in self.config)")
-        .message("cleanupPolicy and config[cleanup.policy] say the same: use one"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TopicSpec {

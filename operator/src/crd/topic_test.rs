@@ -61,24 +61,6 @@ fn partitions_never_become_fewer_than_there_are() {
 }
 
 #[test]
-fn nothing_is_said_twice() {
-    let spec = |more: Value| {
-        let mut spec = json!({ "clusterRef": { "name": "a" } });
-        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        topic(spec)
-    };
-    let twice = json!({ "retention": { "time": "7d" }, "config": { "retention.ms": 1000 } });
-    refused(spec(twice).validate_cel(), "retention.time and config[retention.ms]");
-    let twice = json!({ "retention": { "size": "1Gi" }, "config": { "retention.bytes": 1000 } });
-    refused(spec(twice).validate_cel(), "retention.size and config[retention.bytes]");
-    let twice = json!({ "cleanupPolicy": ["compact"], "config": { "cleanup.policy": null } });
-    refused(spec(twice).validate_cel(), "cleanupPolicy and config[cleanup.policy]");
-    let once =
-        json!({ "retention": { "time": "7d" }, "config": { "retention.bytes": 1000, "min.insync.replicas": null } });
-    assert!(spec(once).validate_cel().is_ok());
-}
-
-#[test]
 fn any_value_of_a_configuration_can_be_read() {
     let values = json!({ "a": 1, "b": "x", "c": true, "d": null, "e": [1], "f": { "g": 1 }, "h": 0.5 });
     let topic = topic(json!({ "clusterRef": { "name": "a" }, "config": values }));

@@ -26,6 +26,9 @@ pub enum Invalid {
     /// A list or an object where a value belongs.
     #[error("config[{0}]: a string, number, boolean or null belongs here")]
     NoScalar(String),
+    /// A typed field and a key of `config` that say the same.
+    #[error("{0} and config[{1}] say the same: use one")]
+    Twice(&'static str, &'static str),
     /// More than the unit can count.
     #[error("{0}: {1} is too much")]
     TooMuch(&'static str, String),
@@ -49,17 +52,21 @@ pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
             None => return Err(Invalid::NoScalar(key.clone())),
         }
     }
+    let mut typed = |field: &'static str, key: &'static str, value: String| match config.contains_key(key) {
+        true => Err(Invalid::Twice(field, key)),
+        false => Ok(drop(wanted.insert(key.into(), value))),
+    };
     if let Some(Retention { time, size }) = retention {
         if let Some(time) = time {
-            wanted.insert("retention.ms".into(), unlimited_or(time, |text| span_ms("retention.time", text))?);
+            typed("retention.time", "retention.ms", unlimited_or(time, |text| span_ms("retention.time", text))?)?;
         }
         if let Some(size) = size {
-            wanted.insert("retention.bytes".into(), unlimited_or(size, |text| bytes("retention.size", text))?);
+            typed("retention.size", "retention.bytes", unlimited_or(size, |text| bytes("retention.size", text))?)?;
         }
     }
     if let Some(policies) = cleanup_policy {
         let names: BTreeSet<&str> = policies.iter().map(|policy| policy.name()).collect();
-        wanted.insert("cleanup.policy".into(), names.into_iter().collect::<Vec<_>>().join(","));
+        typed("cleanupPolicy", "cleanup.policy", names.into_iter().collect::<Vec<_>>().join(","))?;
     }
     Ok(Desired {
         name: topic.topic_name().to_owned(),
@@ -188,6 +195,19 @@ mod tests {
         assert_eq!(desired.unmanaged, ["compression.type".to_owned()].into());
         assert_eq!(desired.name, "Orders.v1");
         assert_eq!(of(json!({})).unwrap().name, "orders");
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        for (more, field) in [
+            (json!({ "retention": { "time": "7d" }, "config": { "retention.ms": 1000 } }), "retention.time"),
+            (json!({ "retention": { "size": "1Gi" }, "config": { "retention.bytes": null } }), "retention.size"),
+            (json!({ "cleanupPolicy": ["compact"], "config": { "cleanup.policy": "delete" } }), "cleanupPolicy"),
+        ] {
+            let refused = of(more).expect_err(field).to_string();
+            assert!(refused.starts_with(field) && refused.ends_with("say the same: use one"), "{refused}");
+        }
+        assert!(of(json!({ "retention": { "time": "7d" }, "config": { "retention.bytes": 1000 } })).is_ok());
     }
 
     #[test]
