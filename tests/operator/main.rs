@@ -7,4 +7,6 @@ mod charts;
 mod kubernetes;
 
 mod pods;
+mod rules;
 mod teardown;
+mod types;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use klamm_tests::process::Output;
-use klamm_tests::{Tool, eventually, unique};
-use serde_json::Value;
+use klamm_tests::{Tool, eventually, paths, unique};
+use serde_json::{Value, json};
 
 use super::control::program;
 use super::identity::as_admin;
@@ -19,6 +19,14 @@ pub fn kubectl<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> 
 #[track_caller]
 pub fn helm<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Tool {
     as_admin(Tool::new(program("helm"))).args(args)
+}
+
+/// Klamm's resource types, present and served.
+#[track_caller]
+pub fn install_types() {
+    let crds = paths::tests_dir().join("../crds").display().to_string();
+    kubectl(["apply", "--server-side", "-f", &crds]).ok();
+    kubectl(["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).ok();
 }
 
 /// A namespace that no other test uses.
@@ -64,6 +72,13 @@ impl Namespace {
     pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
         let output = self.kubectl(["get", kind, name, "--output=json", "--ignore-not-found"]).ok();
         serde_json::from_str(&output.out).ok()
+    }
+
+    /// Writes to an object's status, as its controller does.
+    #[track_caller]
+    pub fn set_status(&self, kind: &str, name: &str, status: &Value) -> Output {
+        let patch = json!({ "status": status }).to_string();
+        self.kubectl(["patch", kind, name, "--subresource=status", "--type=merge", "--patch", &patch]).run()
     }
 
     /// Waits until an object is as `probe` wants it; shows it as it was last when the time is up.
