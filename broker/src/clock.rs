@@ -53,7 +53,8 @@ fn wall_ms() -> i64 {
 impl Clock {
     /// A clock that is set by hand.
     pub fn by_hand(hands: Arc<Hands>) -> Self {
-        Self { started_ms: hands.wall_ms.load(Ordering::Relaxed), by_hand: Some(hands), ..Self::default() }
+        let started_ms = hands.wall_ms.load(Ordering::Relaxed) - hands.now_ms.load(Ordering::Relaxed);
+        Self { started_ms, by_hand: Some(hands), ..Self::default() }
     }
 
     /// Milliseconds since the Unix epoch; what record timestamps use.

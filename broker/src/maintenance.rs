@@ -11,7 +11,9 @@ use klamm_log::dirs::DirError;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::broker::{Broker, Stop};
+use crate::clock::Clock;
 use crate::replica::partition::Partition;
+use crate::replica::replicas::Replicas;
 
 /// How often renamed files are looked at, and `flush.ms` is checked.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,11 +37,11 @@ pub async fn run(broker: Arc<Broker>) {
     let mut checkpoint = every(ms(broker.config.recovery_checkpoint_interval_ms));
     loop {
         let round: fn(&Broker) -> Result<(), DirError> = tokio::select! {
-            _ = tick.tick() => |broker| { flush_by_time(broker); remove_files(broker) },
-            _ = retention.tick() => apply_retention,
+            _ = tick.tick() => |broker| { flush_by_time(broker); remove_files(&broker.replicas, &broker.clock) },
+            _ = retention.tick() => |broker| apply_retention(&broker.replicas, &broker.clock),
             _ = checkpoint.tick() => write_checkpoints,
             _ = high_watermarks.tick() => |broker| broker.replicas.write_high_watermarks(),
-            _ = idle.tick() => close_idle,
+            _ = idle.tick() => |broker| close_idle(&broker.replicas),
             _ = broker.stopping() => return,
         };
         broker.clock.observe();
@@ -54,9 +56,9 @@ pub async fn run(broker: Arc<Broker>) {
 }
 
 /// Visits every partition; one that fails does not keep the others from their turn.
-fn each(broker: &Broker, mut visit: impl FnMut(&Arc<Partition>) -> Result<(), LogError>) -> Result<(), DirError> {
+fn each(replicas: &Replicas, mut visit: impl FnMut(&Arc<Partition>) -> Result<(), LogError>) -> Result<(), DirError> {
     let mut result = Ok(());
-    for partition in broker.replicas.partitions() {
+    for partition in replicas.partitions() {
         if let Err(error) = visit(&partition) {
             result = result.and(Err(error.into()));
         }
@@ -78,31 +80,39 @@ fn flush_by_time(broker: &Broker) {
     }
 }
 
-fn remove_files(broker: &Broker) -> Result<(), DirError> {
-    let now_ms = broker.clock.settled_ms();
-    let due: Vec<_> = broker.replicas.take_trashed();
+/// Removes the files whose delay is over.
+///
+/// # Errors
+/// One could not be removed; it is tried again.
+pub fn remove_files(replicas: &Replicas, clock: &Clock) -> Result<(), DirError> {
+    let now_ms = clock.settled_ms();
+    let due: Vec<_> = replicas.take_trashed();
     let mut result = Ok(());
     for partition in due {
         let (removed, left) = partition.with_log(|log| (log.delete_expired_files(now_ms), log.next_file_deletion_ms()));
         if left.is_some() {
-            broker.replicas.trashed(&partition);
+            replicas.trashed(&partition);
         }
         result = result.and(removed.map(|_| ()));
     }
-    Ok(result.and(broker.replicas.storage().remove_doomed(now_ms))?)
+    Ok(result.and(replicas.storage().remove_doomed(now_ms))?)
 }
 
-fn apply_retention(broker: &Broker) -> Result<(), DirError> {
-    let now_ms = broker.clock.settled_ms();
-    each(broker, |partition| {
+/// Lets go of what has been kept for long enough, and of producers that were silent for as long.
+///
+/// # Errors
+/// A partition's, after all others have had their turn.
+pub fn apply_retention(replicas: &Replicas, clock: &Clock) -> Result<(), DirError> {
+    let now_ms = clock.settled_ms();
+    each(replicas, |partition| {
         let high_watermark = partition.offsets().high_watermark;
         let removed = partition.with_log(|log| {
-            log.expire_producers(now_ms);
+            log.expire_producers(clock.now_ms(), now_ms);
             log.apply_retention(now_ms, high_watermark)
         })?;
         if removed > 0 {
             tracing::info!(partition = %partition.dir_name(), segments = removed, "retention removed segments");
-            broker.replicas.trashed(partition);
+            replicas.trashed(partition);
         }
         Ok(())
     })
@@ -112,6 +122,10 @@ fn write_checkpoints(broker: &Broker) -> Result<(), DirError> {
     broker.replicas.write_checkpoints()
 }
 
-fn close_idle(broker: &Broker) -> Result<(), DirError> {
-    each(broker, |partition| partition.with_log(|log| log.close_idle_files()))
+/// Closes the files that nobody has used since the last time.
+///
+/// # Errors
+/// A partition's, after all others have had their turn.
+pub fn close_idle(replicas: &Replicas) -> Result<(), DirError> {
+    each(replicas, |partition| partition.with_log(|log| log.close_idle_files()))
 }

@@ -249,10 +249,10 @@ impl Log {
         &self.producers
     }
 
-    /// Forgets producers silent for longer than `producer.id.expiration.ms`.
-    pub fn expire_producers(&mut self, now_ms: i64) {
+    /// Forgets producers silent for longer than `producer.id.expiration.ms`; `now_ms` is of a clock that cannot jump.
+    pub fn expire_producers(&mut self, now_ms: i64, wall_ms: i64) {
         let expiration = self.config.producer_id_expiration_ms;
-        self.producers.expire(now_ms, expiration);
+        self.producers.expire(now_ms, wall_ms, expiration);
     }
 
     /// Tells the log how far replication got, which lets ended transactions go.

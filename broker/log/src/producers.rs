@@ -42,6 +42,9 @@ impl BatchMeta {
     }
 }
 
+/// A producer that has been heard of since somebody looked last.
+const HEARD: i64 = i64::MIN;
+
 /// State of one producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Producer {
@@ -53,6 +56,8 @@ pub struct Producer {
     pub last_timestamp: i64,
     /// Where its open transaction began in this partition.
     pub txn_start: Option<i64>,
+    /// When it was first found to have been silent since the look before; [`HEARD`] when it has not.
+    silent_since_ms: i64,
     count: u8,
     batches: [BatchMeta; WINDOW],
 }
@@ -65,6 +70,7 @@ impl Producer {
             coordinator_epoch: -1,
             last_timestamp: -1,
             txn_start: None,
+            silent_since_ms: HEARD,
             count: 0,
             batches: [none; WINDOW],
         }
@@ -247,6 +253,7 @@ impl Producers {
             timestamp: batch.max_timestamp,
         });
         producer.last_timestamp = batch.max_timestamp;
+        producer.silent_since_ms = HEARD;
         if batch.is_transactional() && producer.txn_start.is_none() {
             producer.txn_start = Some(batch.base_offset);
             self.ongoing.insert(batch.base_offset, batch.producer_id);
@@ -260,6 +267,7 @@ impl Producers {
         producer.set_epoch(batch.producer_epoch);
         producer.coordinator_epoch = marker.coordinator_epoch;
         producer.last_timestamp = batch.max_timestamp;
+        producer.silent_since_ms = HEARD;
         let first_offset = producer.txn_start.take()?;
         let completed = CompletedTxn {
             producer_id: batch.producer_id,
@@ -295,9 +303,21 @@ impl Producers {
         }
     }
 
-    /// Forgets producers that have been silent too long and have no open transaction.
-    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.producers.retain(|_, p| p.txn_start.is_some() || now_ms.saturating_sub(p.last_timestamp) < expiration_ms);
+    /// Forgets producers that have been silent for too long by a clock that cannot jump, and have no open transaction.
+    /// The wall clock counts at twice the time only, for those that were silent before this process began: if it is
+    /// wrong by less, nobody is forgotten who may yet send a batch again.
+    pub fn expire(&mut self, now_ms: i64, wall_ms: i64, expiration_ms: i64) {
+        self.producers.retain(|_, p| {
+            if p.txn_start.is_some() {
+                return true;
+            }
+            if p.silent_since_ms == HEARD {
+                p.silent_since_ms = now_ms;
+                return true;
+            }
+            let ancient = wall_ms.saturating_sub(p.last_timestamp) >= expiration_ms.saturating_mul(2);
+            now_ms.saturating_sub(p.silent_since_ms) < expiration_ms && !(ancient && p.last_timestamp >= 0)
+        });
         if self.producers.is_empty() {
             self.producers = HashMap::new();
         }

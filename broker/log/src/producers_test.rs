@@ -121,11 +121,30 @@ fn silent_producers_expire_unless_in_a_transaction() {
     let mut p = Producers::default();
     p.note(&batch(1, 0, 0, 1, 100));
     p.note(&txn_batch(2, 0, 100));
-    p.expire(100 + 999, 1_000);
+    p.expire(50, 100, 1_000);
+    p.expire(50 + 999, 100 + 999, 1_000);
     assert_eq!(p.len(), 2);
-    p.expire(100 + 1_000, 1_000);
+    p.expire(50 + 1_000, 100 + 1_000, 1_000);
     assert_eq!(p.len(), 1);
     assert!(p.get(2).is_some());
+}
+
+#[test]
+fn a_wall_clock_that_jumps_ahead_makes_no_producer_silent() {
+    let mut p = Producers::default();
+    p.note(&batch(1, 0, 0, 1, 100));
+    for now_ms in [10, 20, 30] {
+        p.expire(now_ms, 100 + 1_999, 1_000);
+    }
+    assert_eq!(p.len(), 1);
+    // One that speaks now and then is not silent, however old it says its records are.
+    for (now_ms, sequence) in [(40, 1), (1_030, 2), (2_020, 3)] {
+        p.note(&batch(1, 0, sequence, 1, 100));
+        p.expire(now_ms, 1_000_000, 1_000);
+        assert_eq!(p.len(), 1);
+    }
+    p.expire(2_030, 1_000_000, 1_000);
+    assert_eq!(p.len(), 0);
 }
 
 #[test]

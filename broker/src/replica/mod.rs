@@ -10,6 +10,7 @@ pub mod leader;
 pub mod partition;
 pub mod peers;
 pub mod repair;
+pub mod refusals;
 pub mod replicas;
 pub mod retries;
 pub mod roles;

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::leader::{Leader, LiveBrokers};
+use super::refusals::Refusals;
 use super::throttle::Throttles;
 use super::waiting::{FetchWaiters, OffsetWaiters, Reached};
 use crate::config::TopicConfig;
@@ -149,6 +150,8 @@ pub(super) struct State {
     pub(super) uncommitted: VecDeque<(i64, i64)>,
     /// As leader: from where followers were sent records last.
     pub(super) told: Told,
+    /// As leader: to whom a first batch was refused.
+    pub(super) refusals: Refusals,
 }
 
 /// From which offset each follower was sent records last.
@@ -282,6 +285,7 @@ impl Partition {
                 counted: end,
                 uncommitted: VecDeque::new(),
                 told: Told::default(),
+                refusals: Refusals::default(),
             }),
             waiters: FetchWaiters::default(),
             follower_waiters: FetchWaiters::default(),
@@ -415,11 +419,24 @@ impl Partition {
             return Err(NotAppended::Refused(ErrorCode::NotLeaderOrFollower));
         };
         if acks == Acks::All && !leader.has_min_isr() {
+            if origin == Origin::Client {
+                state.refusals.refused(records, state.log.producers());
+            }
             return Err(NotAppended::Refused(ErrorCode::NotEnoughReplicas));
         }
         let epoch = leader.epoch();
         let appended = match origin {
-            Origin::Client => state.log.append_as_leader(records, epoch, now_ms)?,
+            Origin::Client => {
+                if state.refusals.holds_back(records) {
+                    return Err(NotAppended::Refused(ErrorCode::OutOfOrderSequenceNumber));
+                }
+                let appended = state.log.append_as_leader(records, epoch, now_ms);
+                match &appended {
+                    Err(LogError::DiskFull { .. }) => state.refusals.refused(records, state.log.producers()),
+                    _ => state.refusals.taken(records),
+                }
+                appended?
+            }
             Origin::Coordinator(loaded) if loaded == epoch => {
                 state.log.append_as_coordinator(records, epoch, now_ms)?
             }

@@ -93,6 +93,7 @@ impl Partition {
             id if id >= 0 => Turn::Follows(id),
             _ => Turn::Idle,
         };
+        state.refusals.clear();
         match turn {
             Turn::Leads => self.lead(state, assigned, now_ms),
             _ => {
