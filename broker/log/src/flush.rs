@@ -147,7 +147,8 @@ impl Log {
             return None;
         }
         let mut parts = Vec::new();
-        for at in self.segment_of(self.recovery_point)..self.segments.len() {
+        // A segment that was cut may end below the recovery point: what was appended then went into a new one.
+        for at in self.segment_of(self.recovery_point.min(self.cut_from))..self.segments.len() {
             let segment = &self.segments[at];
             if segment.size == 0 && !self.cuts.is_some() {
                 continue;
@@ -189,6 +190,9 @@ impl Log {
         self.last_flush_ms = now_ms;
         self.epoch_file.settle(handle.epoch_file);
         self.cuts.settle(handle.cuts);
+        if !self.cuts.is_some() {
+            self.cut_from = i64::MAX;
+        }
         self.names.settle(handle.names);
         self.own_name.settle(handle.own_name);
         if handle.generation == self.generation {

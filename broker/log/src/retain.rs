@@ -264,6 +264,7 @@ impl Log {
 
     fn cut_segment(&mut self, at: usize, position: u32, end: i64) -> Result<(), LogError> {
         self.cuts.mark();
+        self.cut_from = self.cut_from.min(self.segments[at].base);
         self.with_segment(at, |s, place| s.truncate(place, position, end))?;
         self.ends_with(at)
     }

@@ -304,3 +304,30 @@ fn what_was_truncated_does_not_come_back_after_a_clean_stop_and_a_power_loss() {
         assert_eq!(log.latest_epoch(), (kept > 0).then_some(1), "seed {seed}");
     }
 }
+
+#[test]
+fn what_was_truncated_does_not_come_back_below_a_segment_that_was_begun_since() {
+    for seed in 0..40 {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("t-0");
+        let disk = FaultyDisk::new();
+        let mut log = open_on(&disk, &dir, Recovery::default()).unwrap();
+        for time in 0..3 {
+            log.append_as_leader(&batch(1, 900, time), 0, 0).unwrap();
+        }
+        log.flush(0).unwrap();
+        log.truncate_to(2, 0).unwrap();
+        // It does not fit behind what is left.
+        log.append_as_leader(&batch(1, 3_000, 9), 1, 0).unwrap();
+        assert_eq!(log.segment_count(), 2);
+        log.flush(0).unwrap();
+        let recovery_point = log.recovery_point();
+        drop(log);
+        disk.power_loss(seed, false).unwrap();
+        let recovery = Recovery { recovery_point, machine_restarted: true, ..Recovery::default() };
+        let mut log = open_on(&disk, &dir, recovery).unwrap();
+        let epochs: Vec<i32> =
+            read_all(&mut log, 0, 10_000).iter().map(|(header, _)| header.partition_leader_epoch).collect();
+        assert_eq!(epochs, [0, 0, 1], "seed {seed}");
+    }
+}
