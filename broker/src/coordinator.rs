@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm_group::{Answer, Config, Coordinator, CoordinatorRecord, Step, Ticket, TopicFacts, Topics, partition_for};
+use klamm_log::LogError;
 use klamm_metadata::Image;
 use klamm_protocol::batch::{BatchBuilder, RecordBatch};
 use klamm_protocol::{ErrorCode, Uuid};
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::api::error;
 use crate::broker::{Broker, Stop};
 use crate::replica::partition::{Acks, Append, Flush, Isolation, NotAppended, Origin, Partition};
+use crate::replica::waiting::Reached;
 
 /// The topic that groups and committed offsets live in.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -275,13 +277,14 @@ impl Groups {
 
     /// Appends the step's records, commits or fails it, and hands the answers out.
     fn carry_out(&self, broker: &Arc<Broker>, shard: &Arc<Shard>, coordinator: &mut Coordinator, step: Step) {
-        let now_ms = broker.clock.steady_wall_ms();
-        let appended = append(broker, shard, &step.records, broker.clock.settled_ms());
-        let (answers, flush, commit) = match appended {
-            Ok(None) => (coordinator.commit(step, now_ms), Flush::No, None),
-            Ok(Some(append)) => (coordinator.commit(step, now_ms), append.flush, append.commit),
-            Err(code) => (coordinator.fail(step, code, now_ms), Flush::No, None),
-        };
+        let (now_ms, wall_ms) = (broker.clock.steady_wall_ms(), broker.clock.settled_ms());
+        let Carried { answers, flush, commit, failure } =
+            carry_out(&shard.partition, shard.epoch, coordinator, step, now_ms, wall_ms);
+        if let Some(error) = failure {
+            let partition = &shard.partition;
+            tracing::error!(partition = %partition.dir_name(), %error, "coordinator records not appended");
+            broker.append_failed(partition, &error);
+        }
         let deadline_ms = coordinator.next_deadline().unwrap_or(i64::MAX);
         shard.deadline_ms.store(deadline_ms, Ordering::SeqCst);
         if deadline_ms < self.sleeping_until_ms.load(Ordering::SeqCst) {
@@ -389,22 +392,50 @@ fn read(broker: &Arc<Broker>, shards: Vec<Arc<Shard>>) {
     });
 }
 
-/// Appends a step's records; an error goes to the step's requests.
-fn append(
-    broker: &Broker,
-    shard: &Shard,
-    records: &[CoordinatorRecord],
+/// What became of a step.
+#[derive(Debug)]
+pub struct Carried {
+    /// To hand out, when the two below have come to be.
+    pub answers: Vec<(Ticket, Answer)>,
+    /// Whether and when an fsync is due.
+    pub flush: Flush,
+    /// Resolves when all that the answers tell is committed; `None` when it is.
+    pub commit: Option<Reached>,
+    /// Why the log did not take the records.
+    pub failure: Option<LogError>,
+}
+
+/// Appends a step's records, and commits or fails it. The coordinator was loaded under this leader epoch.
+///
+/// Also what a step without records answers must wait for the replicas, since it may tell of what an earlier step has
+/// written: a member that asks for its assignment a moment after it was written would otherwise be told of a generation
+/// that another coordinator may never hear of.
+pub fn carry_out(
+    partition: &Partition,
+    epoch: i32,
+    coordinator: &mut Coordinator,
+    step: Step,
     now_ms: i64,
-) -> Result<Option<Append>, ErrorCode> {
-    let partition = &shard.partition;
-    append_records(partition, shard.epoch, records, now_ms).map_err(|e| match e {
-        NotAppended::Refused(code) => code,
-        NotAppended::Log(e) => {
-            tracing::error!(partition = %partition.dir_name(), error = %e, "coordinator records not appended");
-            broker.append_failed(partition, &e);
-            error::of_log(&e)
+    wall_ms: i64,
+) -> Carried {
+    let settled = || match step.is_empty() {
+        true => Ok(None),
+        false => partition.when_committed(partition.offsets().log_end),
+    };
+    let appended = match append_records(partition, epoch, &step.records, wall_ms) {
+        Ok(Some(append)) => Ok((append.flush, append.commit)),
+        Ok(None) => settled().map(|commit| (Flush::No, commit)).map_err(NotAppended::Refused),
+        Err(refused) => Err(refused),
+    };
+    let (code, failure) = match appended {
+        Ok((flush, commit)) => {
+            let answers = coordinator.commit(step, now_ms);
+            return Carried { answers, flush, commit, failure: None };
         }
-    })
+        Err(NotAppended::Refused(code)) => (code, None),
+        Err(NotAppended::Log(error)) => (error::of_log(&error), Some(error)),
+    };
+    Carried { answers: coordinator.fail(step, code, now_ms), flush: Flush::No, commit: None, failure }
 }
 
 /// Appends records as one or more batches: all of them, or none. `None` when there are none. The coordinator was loaded
@@ -412,7 +443,7 @@ fn append(
 ///
 /// # Errors
 /// The partition's.
-pub fn append_records(
+fn append_records(
     partition: &Partition,
     epoch: i32,
     records: &[CoordinatorRecord],

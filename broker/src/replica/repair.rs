@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_log::{Checked, Damage, LogError, Unchecked};
+use klamm_metadata::Image;
 use klamm_protocol::messages::AssignReplicasToDirsRequest;
 use klamm_protocol::messages::assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData};
 use klamm_protocol::{ErrorCode, Uuid};
@@ -42,6 +43,39 @@ impl Damaged {
     pub fn add(&self, topic: Uuid, index: i32) {
         self.partitions.lock().insert((topic, index));
         self.news.notify_one();
+    }
+
+    /// What to ask the controller for broker `me`: to do without its damaged replicas, as far as others are in sync.
+    /// What the image no longer has is forgotten, if it is `complete`.
+    pub fn request(&self, image: &Image, complete: bool, me: i32, epoch: i64) -> Option<AssignReplicasToDirsRequest> {
+        let mut topics: BTreeMap<Uuid, Vec<PartitionData>> = BTreeMap::new();
+        let damaged: Vec<(Uuid, i32)> = self.partitions.lock().iter().copied().collect();
+        for (topic, index) in damaged {
+            let Some(partition) = image.topic_by_id(topic).and_then(|t| t.partition(index)) else {
+                if complete {
+                    self.mended(topic, index);
+                }
+                continue;
+            };
+            let others = partition.isr.iter().any(|id| *id != me && image.is_active(*id));
+            let is_lost = partition.directory(me) == Uuid::LOST_DIRECTORY && !partition.isr.contains(&me);
+            if !partition.replicas.contains(&me) {
+                self.mended(topic, index);
+            } else if others && !is_lost {
+                topics.entry(topic).or_default().push(PartitionData { partition_index: index, ..Default::default() });
+            }
+        }
+        if topics.is_empty() {
+            return None;
+        }
+        let topic = |(topic_id, partitions)| TopicData { topic_id, partitions, ..Default::default() };
+        let topics = topics.into_iter().map(topic).collect();
+        Some(AssignReplicasToDirsRequest {
+            broker_id: me,
+            broker_epoch: epoch,
+            directories: vec![DirectoryData { id: Uuid::LOST_DIRECTORY, topics, ..Default::default() }],
+            ..Default::default()
+        })
     }
 
     /// It is whole again, or gone.
@@ -108,36 +142,10 @@ pub async fn run(broker: Arc<Broker>) {
 
 /// Asks the controller to do without the damaged replicas.
 async fn ask(broker: &Arc<Broker>) {
-    let me = broker.config.node_id;
-    let image = broker.controller.image();
-    let mut topics: BTreeMap<Uuid, Vec<PartitionData>> = BTreeMap::new();
-    let damaged: Vec<(Uuid, i32)> = broker.replicas.damaged.partitions.lock().iter().copied().collect();
-    for (topic, index) in damaged {
-        let Some(partition) = image.topic_by_id(topic).and_then(|t| t.partition(index)) else {
-            // Deleted, unless the first image is still to come.
-            if broker.is_open() {
-                broker.replicas.damaged.mended(topic, index);
-            }
-            continue;
-        };
-        let others = partition.isr.iter().any(|id| *id != me && image.is_active(*id));
-        let is_lost = partition.directory(me) == Uuid::LOST_DIRECTORY && !partition.isr.contains(&me);
-        if !partition.replicas.contains(&me) {
-            broker.replicas.damaged.mended(topic, index);
-        } else if others && !is_lost {
-            topics.entry(topic).or_default().push(PartitionData { partition_index: index, ..Default::default() });
-        }
-    }
-    if topics.is_empty() {
+    let (image, epoch) = (broker.controller.image(), broker.lifecycle.epoch());
+    // Until the first image is there, nothing counts as deleted.
+    let Some(request) = broker.replicas.damaged.request(&image, broker.is_open(), broker.config.node_id, epoch) else {
         return;
-    }
-    let topic = |(topic_id, partitions)| TopicData { topic_id, partitions, ..Default::default() };
-    let topics = topics.into_iter().map(topic).collect();
-    let request = AssignReplicasToDirsRequest {
-        broker_id: me,
-        broker_epoch: broker.lifecycle.epoch(),
-        directories: vec![DirectoryData { id: Uuid::LOST_DIRECTORY, topics, ..Default::default() }],
-        ..Default::default()
     };
     match broker.forwarder.call(broker, &request).await {
         Ok(answer) => {

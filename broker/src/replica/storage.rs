@@ -127,6 +127,7 @@ impl Storage {
             };
             (dir.disk().clone(), dir.partition_path(&topic.name, index), dir.recovery(&topic.name, index))
         };
+        let lost_power = recovery.machine_restarted && !recovery.clean;
         let recovery = match rebuild {
             true => Recovery { clean: false, recovery_point: 0, cut_damage: true, ..recovery },
             false => recovery,
@@ -169,7 +170,10 @@ impl Storage {
         if let Some(offset) = self.cleaned.get(&key) {
             log.set_cleaned_to(*offset);
         }
-        let high_watermark = self.high_watermarks.get(&key).copied().unwrap_or(0);
+        // What was not synced may be another leader's old tail after a power loss, below a high watermark that was
+        // reached with what came in its place. The leader, or the other replicas, tell what is committed.
+        let known = self.high_watermarks.get(&key).filter(|_| !lost_power);
+        let high_watermark = known.copied().unwrap_or(0);
         Ok(Partition::new(topic.clone(), index, log, high_watermark, around.clone()))
     }
 
@@ -316,3 +320,7 @@ fn set_aside(disk: &dyn Disk, path: &Path, unique: &impl ToString) -> Result<(),
     let renamed = disk.rename(path, Path::new(&aside));
     renamed.map_err(|source| LogError::Io { action: "renaming", path: path.into(), source })
 }
+
+#[cfg(test)]
+#[path = "storage_test.rs"]
+mod tests;
