@@ -82,6 +82,7 @@ pub struct LogDir {
     clean: bool,
     clean_epoch: Option<i64>,
     machine_restarted: bool,
+    boot_id: String,
     recovery_points: Offsets,
     log_starts: Offsets,
     /// Their checkpoint was missing or garbled.
@@ -90,7 +91,8 @@ pub struct LogDir {
 
 impl LogDir {
     /// Opens and locks a directory, which is made when missing (its parent must exist). `boot_id` names the machine's
-    /// current boot; a different one than last time means that unflushed data may be missing in any order.
+    /// current boot; a different one than last time means that unflushed data may be missing in any order. That stays
+    /// so until [`recovered`](Self::recovered), however often the directory is opened meanwhile.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, boot_id: &str) -> Result<LogDir, DirError> {
         disk.create_dir(path).map_err(|e| LogError::io("making", path, e))?;
         let lock_path = path.join(LOCK);
@@ -114,6 +116,7 @@ impl LogDir {
             clean,
             clean_epoch: marker.as_deref().and_then(epoch_of),
             machine_restarted,
+            boot_id: boot_id.to_owned(),
             recovery_points: Offsets::new(),
             log_starts: Offsets::new(),
             log_starts_lost: false,
@@ -130,11 +133,20 @@ impl LogDir {
                 .and_then(|()| dir.disk.sync_dir(path))
                 .map_err(|e| LogError::io("removing", &marker, e))?;
         }
-        if machine_restarted {
-            let file = dir.path.join(BOOT);
-            dir.disk.write_file(&file, boot_id.as_bytes(), true).map_err(|e| LogError::io("writing", &file, e))?;
-        }
         Ok(dir)
+    }
+
+    /// All logs in the directory have been opened, and put right where need be, since the machine started.
+    ///
+    /// # Errors
+    /// The file that says so could not be written: the next start takes the machine for restarted once more.
+    pub fn recovered(&self) -> Result<(), DirError> {
+        if !self.machine_restarted {
+            return Ok(());
+        }
+        let file = self.path.join(BOOT);
+        let written = self.disk.write_file(&file, self.boot_id.as_bytes(), true);
+        written.map_err(|e| LogError::io("writing", &file, e).into())
     }
 
     /// The directory.
@@ -431,10 +443,15 @@ mod tests {
             }
         );
         drop(dir);
+        // Nobody has looked at the logs since: what the machine lost may still be missing.
         let dir = open(tmp.path(), "b").unwrap();
         let recovery = dir.recovery("t", 0);
-        assert!(!recovery.clean && !recovery.machine_restarted);
+        assert!(!recovery.clean && recovery.machine_restarted);
         assert_eq!(dir.recovery("t", 1).recovery_point, 0);
+        dir.recovered().unwrap();
+        drop(dir);
+        let dir = open(tmp.path(), "b").unwrap();
+        assert!(!dir.recovery("t", 0).machine_restarted);
     }
 
     #[test]

@@ -72,7 +72,6 @@ pub struct FlushHandle {
     up_to: i64,
     generation: u32,
     epoch_file: Unsynced,
-    cuts: Unsynced,
     names: Unsynced,
     own_name: Unsynced,
     health: Arc<Health>,
@@ -135,8 +134,7 @@ impl Log {
 
     /// Whether anything has changed that isn't known to be safe on disk.
     pub(crate) fn needs_flush(&self) -> bool {
-        let changed =
-            self.cuts.is_some() || self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
+        let changed = self.names.is_some() || self.own_name.is_some() || self.epoch_file.is_some();
         // A directory that was never written to may vanish: opening the log makes it again.
         self.unflushed() > 0 || (changed && !self.is_unused())
     }
@@ -147,10 +145,9 @@ impl Log {
             return None;
         }
         let mut parts = Vec::new();
-        // A segment that was cut may end below the recovery point: what was appended then went into a new one.
-        for at in self.segment_of(self.recovery_point.min(self.cut_from))..self.segments.len() {
+        for at in self.segment_of(self.recovery_point)..self.segments.len() {
             let segment = &self.segments[at];
-            if segment.size == 0 && !self.cuts.is_some() {
+            if segment.size == 0 {
                 continue;
             }
             let path = segment.log_path(self.place());
@@ -178,7 +175,6 @@ impl Log {
             up_to: self.log_end,
             generation: self.generation,
             epoch_file: self.epoch_file,
-            cuts: self.cuts,
             names: self.names,
             own_name: self.own_name,
             health: self.health.clone(),
@@ -189,10 +185,6 @@ impl Log {
     pub fn flushed(&mut self, handle: &FlushHandle, now_ms: i64) {
         self.last_flush_ms = now_ms;
         self.epoch_file.settle(handle.epoch_file);
-        self.cuts.settle(handle.cuts);
-        if !self.cuts.is_some() {
-            self.cut_from = i64::MAX;
-        }
         self.names.settle(handle.names);
         self.own_name.settle(handle.own_name);
         if handle.generation == self.generation {

@@ -51,10 +51,6 @@ pub struct Log {
     /// Files renamed for removal, and when to remove them.
     pub(crate) trash: VecDeque<(PathBuf, i64)>,
     pub(crate) health: Arc<Health>,
-    /// What was cut off the segments' files: a power loss brings it back, under a log that says it ended in order.
-    pub(crate) cuts: Unsynced,
-    /// Base of the first segment that was cut since; `i64::MAX` for none.
-    pub(crate) cut_from: i64,
     /// The names in the directory.
     pub(crate) names: Unsynced,
     /// The directory's own name, when it is new.

@@ -103,8 +103,6 @@ impl Log {
             cursors: Default::default(),
             trash: VecDeque::new(),
             health: Default::default(),
-            cuts: Unsynced::default(),
-            cut_from: i64::MAX,
             names: Unsynced::new(unsafe_names),
             own_name: Unsynced::new(unsafe_names),
             generation: 0,

@@ -59,6 +59,8 @@ pub struct Surroundings {
     pub flusher: Arc<Flusher>,
     /// Told when a log fails.
     pub offline: Box<dyn Fn(&LogError) + Send + Sync>,
+    /// Told when logs were cut: the recovery points that stand on disk may be beyond the cut.
+    pub truncated: Box<dyn Fn() + Send + Sync>,
     /// Where the tasks run.
     pub runtime: tokio::runtime::Handle,
     /// How long an answer may take at first: [`PATIENCE`].
@@ -451,19 +453,27 @@ impl<'f> Task<'f> {
             (_, epoch) => epoch + 1,
         };
         let mut flushing = Vec::new();
+        let mut truncated = false;
         for topic in response.responses {
             for data in topic.partitions {
                 let key = (topic.topic_id, data.partition_index);
                 let Some((partition, sent)) = ready.get(&key) else { continue };
+                let end = partition.offsets().log_end;
                 if !self.take_one(partition, sent, data) {
                     self.pause(key, sent.epoch);
                     continue;
                 }
                 self.failures.remove(&key);
+                let now_at = partition.offsets().log_end;
+                truncated |= now_at < end && partition.recovery_point() == now_at;
                 if partition.wants_flush() {
                     flushing.push(self.around.flusher.flush(partition));
                 }
             }
+        }
+        if truncated {
+            // Before anything is written where the cut was: what comes there is not safe yet.
+            (self.around.truncated)();
         }
         for flushed in flushing {
             // A failed fsync takes the log offline; nothing more is claimed of it.

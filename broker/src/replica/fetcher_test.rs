@@ -183,6 +183,7 @@ fn pair(partitions: i32) -> Pair {
         clock: Clock::default(),
         flusher: Arc::default(),
         offline: Box::new(|error| panic!("{error}")),
+        truncated: Box::new(|| {}),
         runtime: tokio::runtime::Handle::current(),
         patience: PATIENCE_HERE,
     });

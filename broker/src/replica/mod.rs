@@ -32,7 +32,7 @@ use isr::ControllerChannel;
 /// partitions' roles themselves follow the metadata; see [`replicas::Replicas::follow`].
 pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, controller: Arc<dyn ControllerChannel>) {
     broker.replicas.around.broker_epoch.store(broker_epoch, Ordering::Release);
-    let failed = Arc::downgrade(broker);
+    let (failed, cut) = (Arc::downgrade(broker), Arc::downgrade(broker));
     broker.replicas.fetchers.start(Surroundings {
         peers,
         clock: broker.clock.clone(),
@@ -40,6 +40,12 @@ pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, con
         offline: Box::new(move |error| {
             if let Some(broker) = failed.upgrade() {
                 broker.log_dir_failed(error);
+            }
+        }),
+        truncated: Box::new(move || {
+            let Some(broker) = cut.upgrade() else { return };
+            if let Err(error) = broker.replicas.write_checkpoints() {
+                tracing::error!(%error, "recovery points not written after a cut");
             }
         }),
         runtime: tokio::runtime::Handle::current(),

@@ -191,6 +191,9 @@ impl Replicas {
             *hosted.partitions.write() = places;
             self.list(&topic, hosted);
         }
+        if self.offline_count() == 0 {
+            self.storage.all_opened();
+        }
         followed
     }
 
@@ -524,6 +527,10 @@ impl Replicas {
         self.storage.write_checkpoints(&partitions)?;
         match failed {
             Some(error) => Err(error.into()),
+            None if self.offline_count() > 0 => {
+                self.storage.close_unmarked();
+                Ok(())
+            }
             None => self.storage.close_clean(broker_epoch),
         }
     }

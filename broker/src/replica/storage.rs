@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use klamm_log::dirs::{DirError, MetaProperties, boot_id};
 use klamm_log::{Disk, Log, LogDir, LogError, RealDisk, Recovery};
@@ -23,6 +24,8 @@ pub struct Storage {
     path: PathBuf,
     meta: MetaProperties,
     clean: bool,
+    /// All logs have been opened since.
+    opened: AtomicBool,
     clean_epoch: Option<i64>,
     /// How far logs had been compacted at the start.
     cleaned: Offsets,
@@ -73,7 +76,17 @@ impl Storage {
         let meta = dir.check_or_format(&cluster_id, node_id, fresh())?;
         let doomed = dir.deleted()?.into_iter().map(|path| (path, i64::MIN)).collect();
         let (dir, doomed) = (Mutex::new(Some(dir)), Mutex::new(doomed));
-        Ok(Self { dir, path, meta, clean, clean_epoch, cleaned, high_watermarks, doomed })
+        Ok(Self {
+            dir,
+            path,
+            meta,
+            clean,
+            opened: AtomicBool::new(false),
+            clean_epoch,
+            cleaned,
+            high_watermarks,
+            doomed,
+        })
     }
 
     /// Whether the last user of the directory stopped in order.
@@ -299,15 +312,33 @@ impl Storage {
         }
     }
 
-    /// Marks the directory as cleanly stopped by the broker of this epoch, and lets go of it.
+    /// All partitions are open, and what the last stop left behind is put right.
+    pub fn all_opened(&self) {
+        self.opened.store(true, Ordering::Release);
+        if let Some(Err(error)) = self.dir.lock().as_ref().map(LogDir::recovered) {
+            tracing::warn!(%error, "the next start checks the logs as after a power loss");
+        }
+    }
+
+    /// Marks the directory as cleanly stopped by the broker of this epoch, and lets go of it. There is no mark when logs
+    /// have not been looked at since a stop that was none: the next start must not trust them.
     ///
     /// # Errors
     /// The mark could not be written: the next start checks the logs.
     pub fn close_clean(&self, broker_epoch: i64) -> Result<(), DirError> {
         match self.dir.lock().take() {
-            Some(dir) => dir.close_clean(broker_epoch),
+            Some(dir) if self.clean || self.opened.load(Ordering::Acquire) => dir.close_clean(broker_epoch),
+            Some(_) => {
+                tracing::info!("stopped before all logs were opened: the next start checks them");
+                Ok(())
+            }
             None => Ok(()),
         }
+    }
+
+    /// Lets go of the directory, with logs in it that the next start must not trust.
+    pub fn close_unmarked(&self) {
+        self.dir.lock().take();
     }
 }
 

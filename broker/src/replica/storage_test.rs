@@ -14,10 +14,35 @@ fn topic() -> Arc<Topic> {
     Arc::new(Topic::new("t".into(), ID, Metrics::new().topic("t"), Arc::new(config)))
 }
 
+fn open_dir(path: &Path, boot: &str) -> Storage {
+    Storage::open_on(Arc::new(RealDisk), path.into(), boot, 1, Some("c"), || ID).expect("a directory")
+}
+
 fn open(path: &Path, boot: &str) -> (Storage, Arc<Partition>) {
-    let storage = Storage::open_on(Arc::new(RealDisk), path.into(), boot, 1, Some("c"), || ID).expect("a directory");
+    let storage = open_dir(path, boot);
     let partition = storage.open_partition(&topic(), 0, &Around::new(1, 1_000), 0, false).expect("a log");
+    storage.all_opened();
     (storage, Arc::new(partition))
+}
+
+#[test]
+fn a_stop_before_the_logs_were_opened_leaves_no_mark_of_a_clean_one() {
+    let tmp = tempfile::tempdir().expect("a directory");
+    let path = tmp.path().join("data");
+    // Killed; then the machine goes down, and the broker is stopped again before it has looked at its logs.
+    drop(open(&path, "one"));
+    open_dir(&path, "two").close_clean(7).expect("closed");
+    let storage = open_dir(&path, "two");
+    assert!(!storage.was_clean());
+    drop(storage);
+    // With the logs opened it is a stop in order, and stays one when it is stopped at once again.
+    let (storage, partition) = open(&path, "two");
+    partition.close().expect("closed");
+    storage.close_clean(8).expect("closed");
+    open_dir(&path, "three").close_clean(9).expect("closed");
+    let storage = open_dir(&path, "three");
+    assert!(storage.was_clean());
+    assert_eq!(storage.previous_epoch(), 9);
 }
 
 #[test]
