@@ -11,6 +11,7 @@ use bytes::Bytes;
 use klamm::replica::partition::Partition;
 use klamm_protocol::batch::{BatchHeader, batches, verify_crc};
 
+use crate::members::Generations;
 use crate::message::Key;
 use crate::node::Standing;
 use crate::world::World;
@@ -23,6 +24,7 @@ pub struct Oracle {
     seen: BTreeMap<(i32, Key), Seen>,
     /// What the group has been told is committed.
     pub group_offset: i64,
+    pub generations: Generations,
 }
 
 /// What is known of a partition.
@@ -36,6 +38,8 @@ pub struct Known {
     /// Who led each epoch.
     leaders: BTreeMap<i32, i32>,
     pub acknowledged: u64,
+    /// Everything below may have been deleted.
+    pub deleted_to: i64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -204,9 +208,25 @@ impl World {
         }
     }
 
-    /// The partitions of a node are open.
+    /// The partitions of a node are open. Only a power loss while it ran may leave one that has to be repaired.
     pub fn check_opened(&mut self, id: i32, offline: usize) {
-        assert!(offline == 0, "node {id} cannot open {offline} partitions");
+        let excused = std::mem::take(&mut self.node_mut(id).lost_power_running);
+        assert!(offline == 0 || excused, "node {id} cannot open {offline} partitions");
+        *self.counts.entry("damaged").or_default() += offline as u64;
+        let partitions = self.node(id).up.iter().flat_map(|up| &up.partitions).cloned().collect::<Vec<_>>();
+        for partition in partitions {
+            self.note(|| {
+                partition.with_log(|log| {
+                    let (start, end, safe) = (log.log_start_offset(), log.log_end_offset(), log.recovery_point());
+                    let segments: Vec<_> = log.segment_sizes().collect();
+                    let (epochs, report) = (log.epochs().entries(), log.recovery_report());
+                    format!(
+                        "  {} {start}..{end} safe to {safe} {segments:?} {epochs:?} {report:?}",
+                        partition.dir_name()
+                    )
+                })
+            });
+        }
     }
 
     /// A leader is about to acknowledge a batch to a producer that waits for all.
@@ -249,12 +269,21 @@ impl World {
     }
 }
 
-/// A log holds everything that is committed.
+/// A log holds everything that is committed, but for what was deleted.
 fn check_whole(partition: &Arc<Partition>, known: &Known, id: i32) {
+    let (start, at) = (partition.offsets().log_start, partition.index);
+    assert!(
+        start <= known.deleted_to,
+        "node {id} begins {at} at {start}, though only {} was to be deleted",
+        known.deleted_to
+    );
     let held: BTreeMap<i64, Bytes> =
-        content(partition, 0, known.end).into_iter().map(|(header, bytes)| (header.base_offset, bytes)).collect();
+        content(partition, start, known.end).into_iter().map(|(header, bytes)| (header.base_offset, bytes)).collect();
+    let mut ends = known.committed.keys().skip(1).copied().chain([known.end]);
     for (base, bytes) in &known.committed {
-        let at = partition.index;
+        if ends.next().is_some_and(|end| end <= start) {
+            continue;
+        }
         match held.get(base) {
             None => panic!("node {id} lost what was committed at {base} of {at}"),
             Some(held) => assert!(held == bytes, "node {id} has another batch at {base} of {at} than was committed"),

@@ -5,18 +5,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use klamm::coordinator::{Known, OFFSETS_TOPIC, append_records, load};
-use klamm::replica::partition::{Flush, NotAppended, Partition};
+use klamm::coordinator::{Known, OFFSETS_TOPIC, carry_out, load};
+use klamm::replica::partition::{Flush, Partition};
 use klamm::replica::replicas::Followed;
 use klamm::replica::waiting::Reached;
-use klamm_group::{Answer as GroupAnswer, Config, Coordinator, Step, Ticket};
+use klamm_group::{Answer as GroupAnswer, Client, Config, Coordinator, Step, Ticket};
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::OffsetCommitRequest;
 use klamm_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use klamm_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 
 use crate::clients::{GROUP, TOPIC};
-use crate::message::{Answer, Who};
+use crate::message::{Answer, GroupAsk, Who};
 use crate::waiting::{Then, Waiting, What};
 use crate::world::{Event, World};
 
@@ -129,23 +129,19 @@ impl World {
         let Some(shard) = up.groups.shard.as_mut() else { return };
         let Some(coordinator) = shard.coordinator.as_mut() else { return };
         let key = (shard.partition.topic.id, shard.partition.index);
-        let (answers, what) = match append_records(&shard.partition, shard.epoch, &step.records, wall_ms) {
-            Ok(None) => (coordinator.commit(step, now_ms), None),
-            Ok(Some(append)) => {
-                let answers = coordinator.commit(step, now_ms);
-                if append.flush != Flush::No {
-                    up.replicas.flusher.flush_later(&shard.partition);
-                }
-                let what = match (append.commit, append.flush) {
-                    (Some(commit), _) => Some(What::Commit(commit)),
-                    (None, Flush::BeforeAnswer) => Some(What::Flush),
-                    (None, _) => None,
-                };
-                (answers, what)
-            }
-            Err(NotAppended::Refused(code)) => (coordinator.fail(step, code, now_ms), None),
-            Err(NotAppended::Log(error)) => panic!("node {id} cannot append group records: {error}"),
+        let carried = carry_out(&shard.partition, shard.epoch, coordinator, step, now_ms, wall_ms);
+        if let Some(error) = carried.failure {
+            panic!("node {id} cannot append group records: {error}");
+        }
+        if carried.flush != Flush::No {
+            up.replicas.flusher.flush_later(&shard.partition);
+        }
+        let what = match (carried.commit, carried.flush) {
+            (Some(commit), _) => Some(What::Commit(commit)),
+            (None, Flush::BeforeAnswer) => Some(What::Flush),
+            (None, _) => None,
         };
+        let answers = carried.answers;
         match what {
             Some(_) if answers.is_empty() => {}
             Some(what) => {
@@ -156,33 +152,53 @@ impl World {
         }
     }
 
-    /// A group commits an offset of the topic.
-    pub fn group_commit(&mut self, id: i32, from: Who, asked: u64, offset: i64) {
+    /// A question for the coordinator arrives at a broker.
+    pub fn group_asked(&mut self, id: i32, from: Who, asked: u64, ask: GroupAsk) {
+        if matches!(ask, GroupAsk::Committed) {
+            return self.group_committed(id, from, asked);
+        }
         let ticket = self.fresh_id();
         let now_ms = self.now_ms();
+        let fresh = self.random.uuid();
         let Some(up) = self.node_mut(id).up.as_mut() else { return };
         let topics = Known(up.published.0.clone());
         let coordinator = up.groups.shard.as_mut().and_then(|shard| shard.coordinator.as_mut());
         let Some(coordinator) = coordinator else {
             return self.answer(id, from, asked, Answer::Group(Err(ErrorCode::NotCoordinator)));
         };
-        let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };
-        let request = OffsetCommitRequest {
-            group_id: GROUP.into(),
-            topics: vec![OffsetCommitRequestTopic {
-                name: TOPIC.into(),
-                partitions: vec![partition],
-                ..Default::default()
-            }],
-            ..Default::default()
+        let step = match ask {
+            GroupAsk::Commit(group, member, generation, offset) => {
+                let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };
+                let topic =
+                    OffsetCommitRequestTopic { name: TOPIC.into(), partitions: vec![partition], ..Default::default() };
+                let request = OffsetCommitRequest {
+                    group_id: group.into(),
+                    generation_id_or_member_epoch: generation,
+                    member_id: member,
+                    topics: vec![topic],
+                    ..Default::default()
+                };
+                coordinator.offset_commit(ticket, &request, 8, &topics, now_ms)
+            }
+            GroupAsk::Join(request) => {
+                let client = Client { id: "sim", host: std::net::IpAddr::from([127, 0, 0, 1]) };
+                coordinator.join_group(ticket, client, &request, 7, now_ms, &mut || fresh)
+            }
+            GroupAsk::Sync(request) => coordinator.sync_group(ticket, &request, 4, now_ms),
+            GroupAsk::Beat(request) => {
+                let response = coordinator.heartbeat(&request, now_ms);
+                let outcome =
+                    if response.error_code == 0 { Ok(0) } else { Err(ErrorCode::from_code(response.error_code)) };
+                return self.answer(id, from, asked, Answer::Group(outcome));
+            }
+            GroupAsk::Committed => return,
         };
         up.groups.asked.insert(ticket, (from, asked));
-        let step = coordinator.offset_commit(ticket, &request, 8, &topics, now_ms);
         self.carry_out(id, step);
     }
 
     /// Somebody asks what the group has committed: answered once what the coordinator knows is committed itself.
-    pub fn group_committed(&mut self, id: i32, from: Who, asked: u64) {
+    fn group_committed(&mut self, id: i32, from: Who, asked: u64) {
         let Some(up) = self.node_mut(id).up.as_mut() else { return };
         let shard = up.groups.shard.as_ref().filter(|shard| shard.coordinator.is_some());
         let settled = shard.map(|shard| shard.partition.when_committed(shard.partition.offsets().log_end));
@@ -235,11 +251,16 @@ impl World {
         for (ticket, answer) in answers {
             let asked = self.node_mut(id).up.as_mut().and_then(|up| up.groups.asked.remove(&ticket));
             let Some((to, asked)) = asked else { continue };
-            if let GroupAnswer::OffsetCommit(response) = answer {
-                let code = response.topics.first().and_then(|t| t.partitions.first()).map_or(-1, |p| p.error_code);
-                let outcome = if code == 0 { Ok(0) } else { Err(ErrorCode::from_code(code)) };
-                self.answer(id, to, asked, Answer::Group(outcome));
-            }
+            let answer = match answer {
+                GroupAnswer::OffsetCommit(response) => {
+                    let code = response.topics.first().and_then(|t| t.partitions.first()).map_or(-1, |p| p.error_code);
+                    Answer::Group(if code == 0 { Ok(0) } else { Err(ErrorCode::from_code(code)) })
+                }
+                GroupAnswer::JoinGroup(response) => Answer::Joined(response),
+                GroupAnswer::SyncGroup(response) => Answer::Synced(response),
+                _ => continue,
+            };
+            self.answer(id, to, asked, answer);
         }
     }
 

@@ -128,6 +128,23 @@ impl MemDisk {
         }
     }
 
+    /// Flips one bit of a file whose name ends so; the file and the byte, if there is any.
+    pub fn flip(&self, ending: &str, random: &mut Random) -> Option<(String, usize)> {
+        let names = self.0.lock();
+        let of = |(name, node): (&String, &Option<Arc<Inode>>)| Some((name.clone(), node.clone()?));
+        let files: Vec<_> = names.now.iter().filter(|(name, _)| name.ends_with(ending)).filter_map(of).collect();
+        let files: Vec<_> = files.iter().filter(|(_, inode)| !inode.0.lock().now.is_empty()).collect();
+        let (name, inode) = random.pick(&files)?;
+        let mut content = inode.0.lock();
+        let at = random.below(content.now.len() as u64) as usize;
+        let bit = 1 << random.below(8);
+        content.now[at] ^= bit;
+        if let Some(byte) = content.safe.get_mut(at) {
+            *byte ^= bit;
+        }
+        Some((name.clone(), at))
+    }
+
     /// The disk is replaced by an empty one.
     pub fn wipe(&self) {
         *self.0.lock() = Names::default();

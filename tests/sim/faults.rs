@@ -121,9 +121,9 @@ impl World {
             }
             Fault::ClockJump => {
                 let jump = self.random.pick(&[-86_400_000, -3_600_000, 3_600_000, 86_400_000]).unwrap_or(0);
-                self.note(|| format!("FAULT the clock of {id} jumps by {} h", jump / 3_600_000));
+                self.note(|| format!("FAULT the clock of {id} jumps: it is {} h ahead", jump / 3_600_000));
                 self.count("clock jumps");
-                self.node_mut(id).wall_shift_ms += jump;
+                self.node_mut(id).wall_shift_ms = crate::node::EPOCH_MS + jump;
             }
             Fault::Balance => self.want(Want::Balance),
             Fault::Reassign if self.plan.reassigns => self.reassign(),
@@ -136,6 +136,14 @@ impl World {
                 self.lost(id, true);
                 if ran {
                     self.gone(id);
+                }
+            }
+            Fault::Flip if !up => {
+                let ending = self.random.pick(&["index", ".snapshot"]).unwrap_or("index");
+                let flipped = self.nodes[id as usize].disk.flip(ending, &mut self.random);
+                if let Some((file, byte)) = flipped {
+                    self.note(|| format!("FAULT a bit flips in {file} of {id}, at {byte}"));
+                    self.count("bits flipped");
                 }
             }
             _ => {}
@@ -304,6 +312,13 @@ impl World {
         }
         if self.oracle.group_offset <= committed {
             return Some("the group cannot commit".into());
+        }
+        if !self.balanced() {
+            return Some("the members of a group are not in one generation".into());
+        }
+        if let Some(node) = self.nodes.iter().find(|n| n.up.as_ref().is_some_and(|up| up.replicas.offline_count() > 0))
+        {
+            return Some(format!("node {} has a damaged partition", node.id));
         }
         let newest = self.meta.offset();
         let behind = self.nodes.iter().find(|node| node.up.as_ref().is_none_or(|up| up.published.1 < newest));

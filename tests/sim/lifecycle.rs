@@ -200,7 +200,7 @@ impl World {
     }
 
     /// What a new image means beyond the partitions themselves.
-    fn followed(&mut self, id: i32, followed: Followed) {
+    pub fn followed(&mut self, id: i32, followed: Followed) {
         for partition in &followed.led {
             let key = (partition.topic.id, partition.index);
             self.check_leads(id, key);
@@ -222,6 +222,11 @@ impl World {
         self.note(|| format!("node {id} stops in order"));
         self.count("clean stops");
         self.node_mut(id).close();
+        if !self.healing && self.random.one_in(3) {
+            // The machine is switched off then. Whatever the topic says, a stop in order has synced everything.
+            self.note(|| format!("the machine of {id} is switched off"));
+            self.nodes[id as usize].power_loss(&mut self.random);
+        }
         self.gone(id);
     }
 

@@ -7,8 +7,9 @@ use klamm::replica::follower::Position;
 use klamm::replica::partition::Acks;
 use klamm_metadata::Image;
 use klamm_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
-    BrokerRegistrationRequest,
+    AlterPartitionRequest, AlterPartitionResponse, AssignReplicasToDirsRequest, BrokerHeartbeatRequest,
+    BrokerHeartbeatResponse, BrokerRegistrationRequest, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
+    SyncGroupRequest, SyncGroupResponse,
 };
 use klamm_protocol::{ErrorCode, Uuid};
 
@@ -39,10 +40,21 @@ pub enum Ask {
     Read(Key, i32, i64),
     /// The published image.
     Metadata,
-    /// Commits an offset for the group.
-    Commit(i64),
-    /// The offset that the group has committed.
+    Group(GroupAsk),
+    /// Deletes the records below an offset.
+    Delete(Key, i64),
+}
+
+/// Questions for the group's coordinator.
+#[derive(Clone, Debug)]
+pub enum GroupAsk {
+    /// For this group, as this member of this generation, an offset.
+    Commit(&'static str, String, i32, i64),
+    /// The offset that the group without members has committed.
     Committed,
+    Join(JoinGroupRequest),
+    Sync(SyncGroupRequest),
+    Beat(HeartbeatRequest),
 }
 
 /// Questions for the controller.
@@ -51,6 +63,7 @@ pub enum Control {
     Register(BrokerRegistrationRequest),
     Heartbeat(BrokerHeartbeatRequest),
     AlterPartition(AlterPartitionRequest),
+    AssignDirs(AssignReplicasToDirsRequest),
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +79,9 @@ pub enum Answer {
     Read(Result<Bytes, ErrorCode>),
     Metadata(Option<Arc<Image>>),
     Group(Result<i64, ErrorCode>),
+    Joined(JoinGroupResponse),
+    Synced(SyncGroupResponse),
+    Deleted(Result<i64, ErrorCode>),
 }
 
 /// One partition's part of the answer to a follower.
@@ -109,13 +125,20 @@ impl Message {
                 };
                 format!("#{id} isr {}", partitions.map(isr).collect::<Vec<_>>().join(", "))
             }
+            Message::Ask(id, Ask::Control(Control::AssignDirs(_))) => format!("#{id} damaged"),
             Message::Ask(id, Ask::Produce(key, batch, acks)) => {
                 format!("#{id} produce {} {} bytes {acks:?}", key.1, batch.len())
             }
             Message::Ask(id, Ask::Read(key, epoch, offset)) => format!("#{id} read {}@{offset} e{epoch}", key.1),
             Message::Ask(id, Ask::Metadata) => format!("#{id} metadata"),
-            Message::Ask(id, Ask::Commit(offset)) => format!("#{id} commit {offset}"),
-            Message::Ask(id, Ask::Committed) => format!("#{id} committed?"),
+            Message::Ask(id, Ask::Group(GroupAsk::Commit(group, _, generation, offset))) => {
+                format!("#{id} commit {offset} of {group} g{generation}")
+            }
+            Message::Ask(id, Ask::Group(GroupAsk::Committed)) => format!("#{id} committed?"),
+            Message::Ask(id, Ask::Group(GroupAsk::Join(r))) => format!("#{id} join {:?}", r.member_id),
+            Message::Ask(id, Ask::Group(GroupAsk::Sync(r))) => format!("#{id} sync g{}", r.generation_id),
+            Message::Ask(id, Ask::Group(GroupAsk::Beat(r))) => format!("#{id} beat g{}", r.generation_id),
+            Message::Ask(id, Ask::Delete(key, to)) => format!("#{id} delete {} to {to}", key.1),
             Message::Answer(id, Answer::Fetch(Ok(parts))) => {
                 let part = |p: &Part| match (p.code, p.diverging) {
                     (ErrorCode::None, None) => format!("{} {} bytes hw{}", p.key.1, p.records.len(), p.high_watermark),
@@ -123,6 +146,17 @@ impl Message {
                     (code, _) => format!("{} {}", p.key.1, code.name()),
                 };
                 format!("#{id} fetched {}", parts.iter().map(part).collect::<Vec<_>>().join(", "))
+            }
+            Message::Answer(id, Answer::Joined(r)) => {
+                format!(
+                    "#{id} joined {} g{} leads={}",
+                    ErrorCode::from_code(r.error_code).name(),
+                    r.generation_id,
+                    r.leader == r.member_id
+                )
+            }
+            Message::Answer(id, Answer::Synced(r)) => {
+                format!("#{id} synced {} {:?}", ErrorCode::from_code(r.error_code).name(), &r.assignment[..])
             }
             Message::Answer(id, Answer::Read(Ok(bytes))) => format!("#{id} {} bytes", bytes.len()),
             Message::Answer(id, Answer::Metadata(image)) => format!("#{id} metadata {}", image.is_some()),

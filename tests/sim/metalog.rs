@@ -141,6 +141,10 @@ fn decide(
                 (Vec::new(), Some(Answer::AlterPartition(response)))
             }
         },
+        Want::Ask(Control::AssignDirs(request)) => {
+            let decided = controller::assign_replicas_to_dirs(image, request, policy);
+            (decided.map(|d| d.records).unwrap_or_default(), Some(Answer::NotController))
+        }
         Want::Fence(id, epoch) if image.broker(*id).map(|b| b.epoch) == Some(*epoch) => {
             plain(controller::fence(image, *id, policy))
         }

@@ -49,6 +49,8 @@ pub struct Node {
     pub paused_until_us: Option<i64>,
     /// Metadata it will surely find again on its disk.
     known_offset: u64,
+    /// It lost power while the process ran, and has not opened its logs since.
+    pub lost_power_running: bool,
     /// How far it is deaf to new metadata.
     pub deaf_until_us: i64,
 }
@@ -170,6 +172,7 @@ impl Node {
             up: None,
             paused_until_us: None,
             known_offset: 0,
+            lost_power_running: false,
             deaf_until_us: 0,
         }
     }
@@ -241,6 +244,7 @@ impl Node {
 
     /// The machine loses power.
     pub fn power_loss(&mut self, random: &mut Random) {
+        self.lost_power_running |= self.up.is_some();
         self.kill();
         self.disk.power_loss(random);
         self.machine_boot += 1;

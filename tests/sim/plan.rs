@@ -23,6 +23,10 @@ pub struct Plan {
     pub weights: [u64; Fault::ALL.len()],
     pub producers: usize,
     pub reassigns: bool,
+    /// Members of a group that is balanced.
+    pub members: usize,
+    /// Records are deleted now and then.
+    pub trims: bool,
 }
 
 /// What may go wrong.
@@ -49,10 +53,12 @@ pub enum Fault {
     Reassign,
     /// A disk is replaced by an empty one.
     Wipe,
+    /// A bit of a file that can be made again has flipped while nobody looked.
+    Flip,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 14] = [
         Fault::Kill,
         Fault::PowerLoss,
         Fault::CleanStop,
@@ -66,6 +72,7 @@ impl Fault {
         Fault::Balance,
         Fault::Reassign,
         Fault::Wipe,
+        Fault::Flip,
     ];
 }
 
@@ -85,13 +92,15 @@ impl Plan {
             min_isr: 2 - i32::from(random.one_in(4)),
             synced: random.one_in(2),
             segment_bytes: random.pick(&[300, 700, 2_000, 1 << 20]).unwrap_or(700),
-            length_us: random.between(600_000, 3_000_000),
+            length_us: random.between(250_000, 1_200_000),
             drop_one_in: random.pick(&[0, 10, 40, 200]).unwrap_or(0),
             hold_one_in: random.pick(&[0, 15, 60]).unwrap_or(0),
             fault_every_us: random.pick(&[40_000, 100_000, 250_000]).unwrap_or(100_000),
             weights,
             producers: 1 + random.below(3) as usize,
             reassigns,
+            members: if random.one_in(2) { 2 + random.below(2) as usize } else { 0 },
+            trims: random.one_in(4),
         }
     }
 

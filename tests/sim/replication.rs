@@ -1,6 +1,7 @@
 //! Fetching from leaders, what leaders answer, proposals for ISRs, fsyncs and housekeeping: what the tasks in
 //! `broker/src/replica/` and `maintenance.rs` do, one event at a time.
 
+use klamm::maintenance;
 use klamm::replica::follower::{Fetched, Outcome, Position, Unusable};
 use klamm::replica::isr;
 use klamm::replica::leader::{After, Progress, Verdict, is_premature};
@@ -168,6 +169,10 @@ impl World {
                 up.replicas.flusher.flush_later(&partition);
             }
         }
+        if truncated + anew > 0 {
+            // The recovery points that stand on disk may be beyond the cut.
+            up.replicas.write_checkpoints().unwrap_or_else(|e| panic!("node {id}: {e}"));
+        }
         *self.counts.entry("truncated").or_default() += truncated;
         *self.counts.entry("begun anew").or_default() += anew;
         let delay = if news { self.random.between(50, 3_000) } else { self.random.between(3_000, 15_000) };
@@ -262,27 +267,17 @@ impl World {
     /// Checkpoints, retention and the closing of idle files, as they come up.
     pub fn housekeeping(&mut self, id: i32) {
         let boot = self.node(id).boot;
-        let what = self.random.below(5);
+        let what = self.random.below(6);
         let Some(up) = self.node(id).up.as_ref().filter(|up| up.standing == Standing::Open) else { return };
         let done = match what {
             0 | 1 => up.replicas.write_high_watermarks(),
             2 => up.replicas.write_checkpoints(),
-            3 => {
-                up.partitions
-                    .iter()
-                    .for_each(|p| p.with_log(|log| log.close_idle_files()).expect("files can be closed"));
-                Ok(())
-            }
-            _ => {
-                let now_ms = up.clock.wall_ms();
-                for partition in &up.partitions {
-                    let high_watermark = partition.offsets().high_watermark;
-                    partition.with_log(|log| log.apply_retention(now_ms, high_watermark)).expect("retention");
-                }
-                Ok(())
-            }
+            3 => maintenance::close_idle(&up.replicas),
+            4 => maintenance::apply_retention(&up.replicas, &up.clock),
+            _ => maintenance::remove_files(&up.replicas, &up.clock),
         };
         done.unwrap_or_else(|e| panic!("node {id}: {e}"));
+        self.repair(id);
         let delay = self.random.between(20_000, 200_000);
         self.after(delay, Event::Housekeeping(id, boot));
     }

@@ -42,6 +42,8 @@ pub enum Event {
     Write(usize),
     Read(usize),
     Commit(usize),
+    Member(usize),
+    Trim(usize),
     /// A client has waited long enough for this answer.
     GiveUp(usize, u64),
 }
@@ -319,6 +321,8 @@ impl World {
             Event::Write(client) => self.write(client),
             Event::Read(client) => self.read(client),
             Event::Commit(client) => self.commit(client),
+            Event::Member(client) => self.member_turn(client),
+            Event::Trim(client) => self.trim(client),
             Event::GiveUp(client, id) => self.give_up(client, id),
             _ => return,
         }
@@ -338,8 +342,8 @@ impl World {
                 let image = up.filter(|up| up.published.1 > 0).map(|up| up.published.0.clone());
                 self.answer(to, from, id, Answer::Metadata(image));
             }
-            Message::Ask(id, Ask::Commit(offset)) => self.group_commit(to, from, id, offset),
-            Message::Ask(id, Ask::Committed) => self.group_committed(to, from, id),
+            Message::Ask(id, Ask::Group(ask)) => self.group_asked(to, from, id, ask),
+            Message::Ask(id, Ask::Delete(key, offset)) => self.delete_at(to, from, id, key, offset),
             Message::Answer(id, answer) => self.node_hears(to, id, answer),
         }
     }
