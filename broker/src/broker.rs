@@ -26,7 +26,6 @@ use crate::memory;
 use crate::metrics::Metrics;
 use crate::net::budget::Budget;
 use crate::net::listener::Connections;
-use crate::net::spare::Spare;
 use crate::random::Random;
 use crate::replica::partition::Partition;
 use crate::replica::replicas::Replicas;
@@ -63,8 +62,6 @@ pub struct Broker {
     pub connections: Connections,
     /// Memory for requests that are being received.
     pub requests: Budget,
-    /// Buffers for those that are large.
-    pub spare: Spare,
     /// Fetch sessions.
     pub sessions: Arc<Sessions>,
     /// Partitions on this broker.
@@ -113,7 +110,6 @@ impl Broker {
             metrics,
             connections: Connections::default(),
             requests,
-            spare: Spare::default(),
             sessions: Arc::new(Sessions::new(places)),
             replicas,
             controller,

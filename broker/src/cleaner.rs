@@ -56,7 +56,7 @@ fn compact(broker: &Broker, partition: &Arc<Partition>) -> Result<bool, LogError
     if partition.is_deleted() {
         return Ok(false);
     }
-    let now_ms = broker.clock.settled_ms();
+    let now_ms = broker.clock.age_ms();
     let high_watermark = partition.offsets().high_watermark;
     let Some(begun) = partition.with_log(|log| log.begin_compaction(high_watermark, now_ms))? else { return Ok(false) };
     let (from, to) = begun.range();

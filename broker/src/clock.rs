@@ -74,6 +74,12 @@ impl Clock {
         self.steady_wall_ms() + self.settled.offset_ms.load(Ordering::Relaxed)
     }
 
+    /// What the age of records is told by. After a clock was set back its own time counts, since new records may carry it;
+    /// after one was set ahead, the [settled](Self::settled_ms) one: nothing is older than both say.
+    pub fn age_ms(&self) -> i64 {
+        self.settled_ms().min(self.wall_ms())
+    }
+
     /// Milliseconds since the process started, never going back; what timers and idle times use.
     pub fn now_ms(&self) -> i64 {
         match &self.by_hand {
@@ -148,6 +154,21 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 3_600_000;
+
+    #[test]
+    fn nothing_is_older_than_both_clocks_say() {
+        let hands = Arc::new(Hands::default());
+        hands.wall_ms.store(100 * HOUR, Ordering::Relaxed);
+        let clock = Clock::by_hand(hands.clone());
+        assert_eq!(clock.age_ms(), 100 * HOUR);
+        // Records are stamped by the clock that was set back.
+        hands.wall_ms.store(76 * HOUR, Ordering::Relaxed);
+        clock.observe();
+        assert_eq!((clock.age_ms(), clock.settled_ms()), (76 * HOUR, 100 * HOUR));
+        hands.wall_ms.store(124 * HOUR, Ordering::Relaxed);
+        clock.observe();
+        assert_eq!(clock.age_ms(), 100 * HOUR);
+    }
 
     #[test]
     fn small_corrections_are_followed_at_once_and_a_slow_drift_for_ever() {

@@ -104,11 +104,12 @@ pub fn remove_files(replicas: &Replicas, clock: &Clock) -> Result<(), DirError> 
 /// A partition's, after all others have had their turn.
 pub fn apply_retention(replicas: &Replicas, clock: &Clock) -> Result<(), DirError> {
     let now_ms = clock.settled_ms();
+    let age_ms = clock.age_ms();
     each(replicas, |partition| {
         let high_watermark = partition.offsets().high_watermark;
         let removed = partition.with_log(|log| {
             log.expire_producers(clock.now_ms(), now_ms);
-            log.apply_retention(now_ms, high_watermark)
+            log.apply_retention(age_ms, high_watermark)
         })?;
         if removed > 0 {
             tracing::info!(partition = %partition.dir_name(), segments = removed, "retention removed segments");

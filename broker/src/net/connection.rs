@@ -441,12 +441,6 @@ impl<'a, S: Stream> Serving<'a, S> {
                 self.input.get(4..6).map_or(1, |key| api::memory_per_byte(i16::from_be_bytes([key[0], key[1]])));
             self.claim(weight * frame, weight * have, weight * (have + more)).await?;
         }
-        if frame.is_some_and(|frame| frame > KEEP_BYTES_MAX)
-            && let Some(mut larger) = self.broker.spare.take(self.input.capacity().max(have + more))
-        {
-            larger.extend_from_slice(&self.input);
-            self.input = larger;
-        }
         self.input.reserve(more);
         Ok(missing.max(AHEAD_BYTES))
     }
@@ -481,8 +475,7 @@ impl<'a, S: Stream> Serving<'a, S> {
     fn give_back(&mut self) {
         if self.share.bytes() > KEEP_BYTES_MAX {
             // What is left, if anything, are the first bytes of the next.
-            let rest = BytesMut::from(&self.input[..]);
-            self.broker.spare.put(std::mem::replace(&mut self.input, rest));
+            self.input = BytesMut::from(&self.input[..]);
         }
         self.share.give_back();
     }

@@ -5,5 +5,4 @@ pub mod connection;
 mod handshake;
 pub mod listener;
 pub mod send;
-pub mod spare;
 pub mod stream;

@@ -1,8 +1,8 @@
 //! Writing answers to a socket: runs of bytes and ranges of segment files, in order.
 //!
 //! Owned by one connection. Small file ranges are copied into the byte run that precedes them (one
-//! system call instead of two), large ones go out by `sendfile`, or through TLS. Before a large range is sent, one
-//! byte of its last page is probed without blocking; when the page is not cached, the range is read
+//! system call instead of two), large ones go out by `sendfile`, or through TLS. Before a large range is sent, some
+//! of its pages are probed without blocking; when one is not cached, the range is read
 //! ahead on a blocking thread, so a cold read never stalls the worker that serves other connections
 //! (Kafka stalls its network thread there, KAFKA-7504). The batches are checked on that way.
 
@@ -105,18 +105,21 @@ impl SendQueue {
     }
 }
 
+/// Whether a range is in the page cache is asked once in so many bytes.
+const PROBE_BYTES: usize = 128 * 1024;
+
 /// Makes sure that the range is in the page cache, off the worker when it is not.
 pub(super) async fn warm(range: &FileRange) -> io::Result<()> {
     let last = range.position + u64::from(range.len) - 1;
-    let mut byte = [0u8; 1];
-    let probe = rustix::io::preadv2(
-        range.file.as_fd(),
-        &mut [io::IoSliceMut::new(&mut byte)],
-        last,
-        rustix::io::ReadWriteFlags::NOWAIT,
-    );
-    match probe {
-        Ok(_) => return Ok(()),
+    // At its end alone nothing would be seen: whoever made the range has looked there for the last batch's header.
+    let steps = (range.position..last).step_by(PROBE_BYTES).chain([last]);
+    let mut probes = steps.map(|at| {
+        let mut byte = [0u8; 1];
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        rustix::io::preadv2(range.file.as_fd(), &mut [io::IoSliceMut::new(&mut byte)], at, flags)
+    });
+    match probes.try_for_each(|probed| probed.map(drop)) {
+        Ok(()) => return Ok(()),
         Err(rustix::io::Errno::AGAIN) => {
             if let Some(cold) = &range.cold {
                 cold.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -200,6 +203,25 @@ mod tests {
         assert!(queue.is_empty());
         drop(server);
         assert!(reader.await.expect("joined").expect("read") == expected);
+    }
+
+    #[tokio::test]
+    async fn a_range_that_is_cached_at_its_end_only_is_found_cold() {
+        let (file, _) = file_of(8_000_000);
+        file.sync_all().expect("synced");
+        rustix::fs::fadvise(&*file, 0, None, rustix::fs::Advice::DontNeed).expect("advised");
+        let (flags, mut byte) = (rustix::io::ReadWriteFlags::NOWAIT, [0]);
+        let first = rustix::io::preadv2(file.as_fd(), &mut [io::IoSliceMut::new(&mut byte)], 0, flags);
+        if first.is_ok() {
+            println!("skipped: this file system keeps everything in memory");
+            return;
+        }
+        std::os::unix::fs::FileExt::read_at(&*file, &mut byte, 7_999_999).expect("the end is read");
+        let cold = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let range = FileRange { file, position: 0, len: 8_000_000, cold: Some(cold.clone()) };
+        // What is in there are no batches.
+        assert!(warm(&range).await.is_err());
+        assert!(cold.load(std::sync::atomic::Ordering::Relaxed));
     }
 
     #[tokio::test]

@@ -221,7 +221,6 @@ async fn reap(broker: Arc<Broker>) {
                 for _ in 0..broker.connections.reap(broker.clock.now_ms(), idle_max_ms, short) {
                     broker.metrics.connection_expired();
                 }
-                broker.spare.trim();
             }
             _ = broker.stopping() => return,
         }
