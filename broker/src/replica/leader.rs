@@ -122,7 +122,9 @@ pub enum After {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pending {
     id: u64,
-    isr: Vec<i32>,
+    /// With the epochs under which they had caught up. A member that comes back meanwhile may hold less, and the same
+    /// proposal, sent again, must not speak for it.
+    isr: Vec<(i32, i64)>,
     recovering: bool,
 }
 
@@ -315,7 +317,8 @@ impl Leader {
     }
 
     fn is_in_maximal_isr(&self, id: i32) -> bool {
-        self.assigned.isr.contains(&id) || self.pending.as_ref().is_some_and(|pending| pending.isr.contains(&id))
+        self.assigned.isr.contains(&id)
+            || self.pending.as_ref().is_some_and(|pending| pending.isr.iter().any(|(member, _)| *member == id))
     }
 
     /// The first offset that every live replica has let go of.
@@ -383,6 +386,8 @@ impl Leader {
     }
 
     fn propose(&mut self, isr: Vec<i32>) -> Proposal {
+        let epoch = |id: i32| self.followers.iter().find(|f| f.id == id).map_or(-1, |f| f.broker_epoch);
+        let isr = isr.into_iter().map(|id| (id, epoch(id))).collect();
         let pending = Pending { id: self.next_proposal, isr, recovering: false };
         self.next_proposal += 1;
         let proposal = self.proposal(&pending);
@@ -391,12 +396,11 @@ impl Leader {
     }
 
     fn proposal(&self, pending: &Pending) -> Proposal {
-        let epoch = |id: i32| self.followers.iter().find(|f| f.id == id).map_or(-1, |f| f.broker_epoch);
         Proposal {
             id: pending.id,
             leader_epoch: self.assigned.leader_epoch,
             partition_epoch: self.assigned.partition_epoch,
-            isr: pending.isr.iter().map(|id| (*id, epoch(*id))).collect(),
+            isr: pending.isr.clone(),
             recovering: pending.recovering,
         }
     }

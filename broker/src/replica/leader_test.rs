@@ -206,3 +206,15 @@ fn a_replica_to_read_from_is_in_sync_and_has_the_offset() {
     assert_eq!(leader.low_watermark(40, &live()), 0);
     assert_eq!(leader.low_watermark(40, &LiveBrokers::new()), 40);
 }
+
+#[test]
+fn a_proposal_that_is_sent_again_does_not_speak_for_a_later_life_of_a_member() {
+    let mut leader = leader(&[1, 2], 2);
+    fetch(&mut leader, 3, 100, 0).unwrap();
+    let proposal = leader.expansion(3, 0, &live()).expect("it has caught up");
+    assert_eq!(proposal.isr, [(1, -1), (2, -1), (3, 30)]);
+    // It went down with what it had, and is back under another registration.
+    let back = Progress { follower: 3, broker_epoch: 31, fetch_offset: 50, log_start: 0 };
+    leader.on_fetch(back, 100, 0, &[(1, 10), (2, 20), (3, 31)].into()).unwrap();
+    assert_eq!(leader.pending(), Some(proposal));
+}
