@@ -210,5 +210,10 @@ fn a_cordoned_broker_gets_nothing_new_and_a_drained_one_gives_all_away() {
     });
     let refused = klamm(&cluster, "brokers cordon 9").run();
     assert!(refused.code == 1, "{refused}");
+    klamm(&cluster, "topics create everywhere --partitions 1 --replication-factor 4").ok();
+    let refused = klamm(&cluster, "brokers drain 3 --yes").run();
+    assert!(refused.code == 1 && refused.err.contains("--replication-factor"), "{refused}");
+    let untouched = klamm(&cluster, "configs describe broker 3").ok();
+    assert!(!untouched.out.contains("cordoned"), "what is refused leaves nothing behind: {untouched}");
     view.until_in_sync(&mut cluster, std::time::Duration::from_secs(30));
 }

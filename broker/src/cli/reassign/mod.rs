@@ -136,6 +136,14 @@ pub(super) async fn balance(client: &Client, output: Format, args: &Balance) -> 
     plan_and_carry_out(client, output, &scope, &args.carrying).await
 }
 
+/// Whether a broker can give everything away. To be asked before it is cordoned: a refusal then leaves nothing behind.
+pub(super) async fn can_drain(client: &Client, broker: i32) -> Result {
+    let scope = Scope { drain: vec![broker], ..Scope::default() };
+    let mut facts = facts::collect(client).await?;
+    facts::drain(&mut facts, &scope.drain, &scope.brokers)?;
+    klamm_planner::plan(&facts, &wish(&facts, &scope)).map(drop).map_err(explain)
+}
+
 /// `klamm brokers drain`: everything that one broker holds.
 pub(super) async fn drain(client: &Client, output: Format, broker: i32, carrying: &Carrying) -> Result {
     let scope = Scope { drain: vec![broker], ..Scope::default() };
@@ -173,7 +181,8 @@ fn wish(facts: &Facts, scope: &Scope) -> Wish {
 fn explain(error: klamm_planner::Error) -> CliError {
     let hint = match &error {
         klamm_planner::Error::TooFewBrokers { .. } => {
-            "brokers that are fenced, cordoned or drained get no replicas: `klamm cluster describe`"
+            "brokers that are fenced, cordoned or drained get no replicas: `klamm brokers list`; `klamm reassign execute \
+             --replication-factor` makes do with fewer"
         }
         klamm_planner::Error::UnknownTopic(_) => "`klamm topics list --all` shows what there is",
         _ => return CliError::new(error.to_string()),
