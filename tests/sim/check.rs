@@ -64,6 +64,8 @@ fn content(partition: &Partition, from: i64, to: i64) -> Vec<(BatchHeader, Bytes
         while offset < to {
             let read = log.read(offset, 1 << 20, to, true).unwrap_or_else(|e| panic!("a log cannot be read: {e}"));
             if read.is_empty() {
+                let end = log.log_end_offset();
+                assert!(offset >= end, "nothing is read at {offset} of a log that ends at {end}: {read:?}, {log:?}");
                 break;
             }
             offset = read.next_offset;
@@ -285,7 +287,7 @@ fn check_whole(partition: &Arc<Partition>, known: &Known, id: i32) {
             continue;
         }
         match held.get(base) {
-            None => panic!("node {id} lost what was committed at {base} of {at}"),
+            None => panic!("node {id} lost what was committed at {base} of {at}: it has {:?}", held.keys()),
             Some(held) => assert!(held == bytes, "node {id} has another batch at {base} of {at} than was committed"),
         }
     }

@@ -1,8 +1,24 @@
-//! Replicas whose log cannot be opened, because a power loss left it damaged: the controller is asked to do without them,
-//! and they are filled again from another replica. As `broker/src/replica/repair.rs` and `server/follow.rs` do it.
+//! What was found on disk is checked before it is given away, and replicas whose log cannot be opened, because a
+//! power loss left it damaged, are written off by the controller and filled again from another one. As `broker/src/replica/repair.rs` and `server/follow.rs` do it.
+
+use std::sync::Arc;
+
+use klamm::replica::partition::Partition;
+use klamm_log::Unchecked;
 
 use crate::message::{Ask, Control, Who};
+use crate::node::Process;
 use crate::world::World;
+
+impl Process {
+    /// Checks what a read found on disk, as is done before it is first given to anyone; then it is read again.
+    pub fn check_found(&self, partition: &Arc<Partition>, unchecked: Unchecked) {
+        let checked = unchecked.check().unwrap_or_else(|e| panic!("a file cannot be read: {e}"));
+        if partition.with_log(|log| log.checked(&checked)).is_some() {
+            self.replicas.damaged.add(partition.topic.id, partition.index);
+        }
+    }
+}
 
 impl World {
     /// Asks the controller to do without damaged replicas, and opens what may be rebuilt by now.

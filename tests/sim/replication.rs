@@ -87,7 +87,7 @@ impl World {
                 high_watermark: -1,
                 log_start: -1,
             };
-            let fetch = FollowerFetch {
+            let mut fetch = FollowerFetch {
                 progress: Progress {
                     follower,
                     broker_epoch: epoch,
@@ -102,13 +102,30 @@ impl World {
             };
             match up.replicas.by_id(key.0, key.1) {
                 Err(code) => part.code = code,
-                Ok(partition) => match partition.read_for_follower(&fetch, now_ms) {
+                Ok(partition) => match loop {
+                    match partition.read_for_follower(&fetch, now_ms) {
+                        Ok((FollowerRead::Records(mut read), _)) if read.unchecked.is_some() => {
+                            read.unchecked.take().into_iter().for_each(|found| up.check_found(&partition, found));
+                            fetch.fresh = false;
+                        }
+                        other => break other,
+                    }
+                } {
                     Ok((read, offsets)) => {
                         part.high_watermark = offsets.high_watermark;
                         part.log_start = offsets.log_start;
                         match read {
                             FollowerRead::Diverging(epoch, end) => part.diverging = Some((epoch, end)),
-                            FollowerRead::Records(read) => part.records = read.bytes().expect("a file can be read"),
+                            FollowerRead::Records(read) => {
+                                // Nothing is compacted here, so that nothing may be left out.
+                                let (asked, first) = (position.fetch_offset, read.first_offset);
+                                assert!(
+                                    first <= asked,
+                                    "node {id} answers a fetch at {asked} of {} from {first} on",
+                                    key.1
+                                );
+                                part.records = read.bytes().expect("a file can be read");
+                            }
                         }
                     }
                     Err(FollowerRefused::Code(code)) => part.code = code,

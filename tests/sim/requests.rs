@@ -66,8 +66,14 @@ impl World {
         let Some(up) = self.node(id).up.as_ref() else { return };
         let read = up.replicas.by_id(key.0, key.1).and_then(|partition| {
             partition.check_leads(epoch)?;
-            let read = partition.read(offset, 3_000, Isolation::ReadUncommitted, true);
-            let read = read.map_err(|error| klamm::api::error::of_log(&error))?;
+            let read = loop {
+                match partition.read(offset, 3_000, Isolation::ReadUncommitted, true) {
+                    Ok(mut read) if read.unchecked.is_some() => {
+                        read.unchecked.take().into_iter().for_each(|found| up.check_found(&partition, found));
+                    }
+                    other => break other.map_err(|error| klamm::api::error::of_log(&error))?,
+                }
+            };
             Ok(read.bytes().expect("a file can be read"))
         });
         self.answer(id, from, asked, Answer::Read(read));

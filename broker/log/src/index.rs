@@ -276,6 +276,9 @@ impl<E: Entry> SparseIndex<E> {
         }
         let file = self.open(at, Open::Create)?;
         write_all(&*file, &mut [IoSlice::new(&bytes)], u64::from(stored) * E::LEN as u64)?;
+        // What was read there when it was still blank is not what is there now.
+        let stale = |(first, page): &(u32, Box<[u8]>)| first + (page.len() / E::LEN) as u32 > stored;
+        self.page.take_if(|page| stale(page));
         self.stored = Some(stored + self.pending.len() as u32);
         self.pending.clear();
         Ok(())
@@ -357,6 +360,25 @@ mod tests {
 
     fn entry(i: u32) -> OffsetEntry {
         OffsetEntry { relative: i * 3, position: i * 100 + 100 }
+    }
+
+    #[test]
+    fn entries_that_take_the_place_of_blank_ones_are_found() {
+        // Apache allocates ahead, and a power loss may leave zeros.
+        for blank in [1, 3, 600] {
+            with_index(|at| {
+                std::fs::write(at.path(), vec![0; blank * OffsetEntry::LEN]).unwrap();
+                let mut index = SparseIndex::<OffsetEntry>::unopened();
+                assert_eq!(index.len(at).unwrap(), 0);
+                for i in 1..6 {
+                    index.push(at, entry(i)).unwrap();
+                }
+                index.write_pending(at).unwrap();
+                for (relative, expected) in [(0, 0), (2, 0), (3, 1), (100, 5)] {
+                    assert_eq!(index.partition_point(at, |e| e.relative <= relative).unwrap(), expected, "{blank}");
+                }
+            });
+        }
     }
 
     proptest! {
