@@ -221,8 +221,10 @@ impl World {
     pub fn stop(&mut self, id: i32) {
         self.note(|| format!("node {id} stops in order"));
         self.count("clean stops");
+        let up = self.node(id).up.as_ref();
+        let marked = up.is_some_and(|up| up.standing == Standing::Open && up.replicas.offline_count() == 0);
         self.node_mut(id).close();
-        if !self.healing && self.random.one_in(3) {
+        if !self.healing && self.random.one_in(3) && marked {
             // The machine is switched off then. Whatever the topic says, a stop in order has synced everything.
             self.note(|| format!("the machine of {id} is switched off"));
             self.nodes[id as usize].power_loss(&mut self.random);

@@ -230,8 +230,9 @@ impl Storage {
         Ok(())
     }
 
-    /// Sets directories aside that belong to no topic of the image: a crash between a topic's deletion
-    /// and the renaming leaves them, and so does a disk from elsewhere. Nothing is removed.
+    /// Sets directories aside that the image does not place here: a crash between a topic's deletion and the renaming
+    /// leaves them, a partition that moved away while this broker was down, a disk from elsewhere. Nothing is removed.
+    /// What stayed would be marked as cleanly closed with the rest, unopened, and be trusted if the partition came back.
     ///
     /// # Errors
     /// The directory cannot be listed, or one cannot be renamed.
@@ -240,7 +241,8 @@ impl Storage {
         let Some(dir) = dir.as_ref() else { return Ok(()) };
         for ((topic, index), path) in dir.partitions()? {
             // Whether it belongs to an earlier topic of that name is seen when it is opened.
-            if image.topic(&topic).is_none_or(|t| t.partition(index).is_none()) {
+            let partition = image.topic(&topic).and_then(|t| t.partition(index));
+            if partition.is_none_or(|p| !p.replicas.contains(&self.meta.node_id)) {
                 set_aside(&**dir.disk(), &path, &unique())?;
             }
         }

@@ -82,3 +82,32 @@ fn after_a_power_loss_nobody_believes_the_high_watermark_that_was_written_down()
     assert_eq!(partition.offsets().high_watermark, 1, "the only replica has nobody to ask");
     drop(storage);
 }
+
+#[test]
+fn a_partition_that_moved_away_meanwhile_is_set_aside() {
+    use klamm_protocol::messages::{PartitionRecord, TopicRecord};
+    let tmp = tempfile::tempdir().expect("a directory");
+    let path = tmp.path().join("data");
+    drop(open(&path, "one"));
+    let storage = open_dir(&path, "one");
+    let image = |replicas: Vec<i32>| {
+        let mut image = Image::new("c");
+        let topic = TopicRecord { name: "t".into(), topic_id: ID, ..Default::default() };
+        let isr = replicas.clone();
+        let partition = PartitionRecord {
+            partition_id: 0,
+            topic_id: ID,
+            directories: vec![Uuid::ZERO; replicas.len()],
+            replicas,
+            isr,
+            leader: 2,
+            ..Default::default()
+        };
+        image.apply_all(&[topic.into(), partition.into()]).expect("applied");
+        image
+    };
+    storage.set_strays_aside(&image(vec![1, 2]), || ID).expect("looked");
+    assert!(path.join("t-0").exists());
+    storage.set_strays_aside(&image(vec![2, 3]), || ID).expect("set aside");
+    assert!(!path.join("t-0").exists());
+}
