@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use klamm_tests::isolated::{isolated, small_disk};
-use klamm_tests::{Cluster, Peer, Plan, Process, Tool, wait_for};
+use klamm_tests::{Cluster, Peer, Plan, Process, strace, wait_for};
 
 use crate::history::{History, Outcome};
 use crate::judge::{figure, judge, seed};
@@ -82,24 +82,12 @@ const LAG: Duration = Duration::from_secs(2);
 /// Makes a process's file writes slow until dropped; `None` when that is not permitted or `strace` not there.
 fn slow_disk(pid: u32) -> Option<Process> {
     let calls = "pwrite64,pwritev,pwritev2,fdatasync,fsync,sync_file_range";
-    let mut strace = Tool::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
-        .args(["-e", &format!("inject={calls}:delay_enter={}ms", DELAY.as_millis()), "-p", &pid.to_string()])
-        .start();
-    let traced = wait_for(Duration::from_secs(5), || {
-        if strace.ended().is_some() {
-            return Some(false);
-        }
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let tracer = status.lines().find_map(|l| l.strip_prefix("TracerPid:")).unwrap_or("0").trim().to_owned();
-        (tracer != "0").then_some(true)
-    });
-    (traced == Some(true)).then_some(strace)
+    strace::inject(pid, calls, &format!("delay_enter={}ms", DELAY.as_millis()), None)
 }
 
 #[test]
 fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
-    if Tool::new("sh").args(["-c", "command -v strace"]).run().code != 0 {
+    if !strace::is_installed() {
         println!("figures R12 slow disk: skipped, strace is not installed");
         return;
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use klamm_tests::{Broker, Peer, Process, Tool, wait_for};
+use klamm_tests::{Broker, Peer, Tool, strace, wait_for};
 
 const TOPIC: &str = "flushed";
 
@@ -13,28 +13,9 @@ fn kcat(broker: &Broker, line: &str) -> Tool {
     Tool::new("kcat").args(["-b", broker.bootstrap()]).args(line.split_whitespace())
 }
 
-/// Lets every `fdatasync` on one file of a process fail; `None` when it may not.
-fn failing_syncs(pid: u32, file: &std::path::Path) -> Option<Process> {
-    let mut strace = Tool::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"])
-        .arg("-P")
-        .arg(file)
-        .args(["-p", &pid.to_string()])
-        .start();
-    let traced = wait_for(Duration::from_secs(5), || {
-        if strace.ended().is_some() {
-            return Some(false);
-        }
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let tracer = status.lines().find_map(|l| l.strip_prefix("TracerPid:")).unwrap_or("0").trim().to_owned();
-        (tracer != "0").then_some(true)
-    });
-    (traced == Some(true)).then_some(strace)
-}
-
 #[test]
 fn a_failed_fsync_stops_the_broker_and_nothing_is_acknowledged_after_it() {
-    if Tool::new("sh").args(["-c", "command -v strace"]).run().code != 0 || Peer::chosen() != Peer::Klamm {
+    if !strace::is_installed() || Peer::chosen() != Peer::Klamm {
         println!("figures R11 failed fsync: skipped, strace is not installed");
         return;
     }
@@ -59,7 +40,8 @@ fn a_failed_fsync_stops_the_broker_and_nothing_is_acknowledged_after_it() {
         let lines = |from: usize| (from..from + 50).map(|i| format!("{i}")).collect::<Vec<_>>().join("\n");
         let produce = format!("-P -t {TOPIC} -p 0 -X acks=all -X message.timeout.ms=4000 -X linger.ms=0");
         kcat(&broker, &produce).stdin(lines(n * 50)).ok();
-        let Some(mut strace) = failing_syncs(broker.pid(), &broker.data().join(file)) else {
+        let harmed = broker.data().join(file);
+        let Some(mut strace) = strace::inject(broker.pid(), "fdatasync,fsync", "error=EIO", Some(&harmed)) else {
             println!("figures R11 failed fsync: skipped, strace may not attach here");
             return;
         };

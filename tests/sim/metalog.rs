@@ -250,18 +250,25 @@ impl World {
         }
     }
 
-    /// What a controller has proposed is committed, or it finds out that it is none.
-    pub fn committed(&mut self, term: u64) {
-        let Some(at) = self.meta.controllers.iter().position(|c| c.term == term) else { return };
+    /// The place and the node of a term's controller. `None` when it has died, and when it stands still: `event` comes
+    /// again once it goes on.
+    fn acting(&mut self, term: u64, event: Event) -> Option<(usize, i32)> {
+        let at = self.meta.controllers.iter().position(|c| c.term == term)?;
         let (node, boot) = (self.meta.controllers[at].node, self.meta.controllers[at].boot);
         if !self.runs(node, boot) {
             self.meta.controllers.remove(at);
-            return;
+            return None;
         }
         if let Some(until) = self.paused(node) {
-            self.at(until, Event::Committed(term));
-            return;
+            self.at(until, event);
+            return None;
         }
+        Some((at, node))
+    }
+
+    /// What a controller has proposed is committed, or it finds out that it is none.
+    pub fn committed(&mut self, term: u64) {
+        let Some((at, node)) = self.acting(term, Event::Committed(term)) else { return };
         if term != self.meta.term {
             // Deposed: what it proposed went its way when that was decided.
             let deposed = self.meta.controllers.remove(at);
@@ -373,16 +380,7 @@ impl World {
 
     /// Looks for sessions that are over.
     pub fn sessions(&mut self, term: u64) {
-        let Some(at) = self.meta.controllers.iter().position(|c| c.term == term) else { return };
-        let (node, boot) = (self.meta.controllers[at].node, self.meta.controllers[at].boot);
-        if !self.runs(node, boot) {
-            self.meta.controllers.remove(at);
-            return;
-        }
-        if let Some(until) = self.paused(node) {
-            self.at(until, Event::Sessions(term));
-            return;
-        }
+        let Some((at, node)) = self.acting(term, Event::Sessions(term)) else { return };
         let now_us = self.now_us;
         let Some((image, _)) = self.node(node).up.as_ref().map(|up| up.committed()) else { return };
         let now_ms = self.now_ms() as u64;
