@@ -77,7 +77,8 @@ fn a_broker_in_maintenance_leads_nothing_until_it_is_over() {
 
     // With both others down it is better than nobody, and says so.
     cluster.kill(0);
-    eventually("two are left", 20, || (leaders(&cluster, 2) == 18).then_some(()));
+    let fenced = |id| listed(&cluster, id)["state"] == "fenced";
+    eventually("two are left", 20, || (fenced(0) && leaders(&cluster, 2) == 18).then_some(()));
     klamm(&cluster, "brokers maintenance start 2 --for 1h --no-wait").ok();
     let only = klamm(&cluster, "brokers maintenance start 2 --for 1h").ok();
     assert!(only.out.contains("nobody else can lead: ") && only.out.contains(", …"), "{only}");
