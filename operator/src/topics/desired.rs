@@ -52,9 +52,12 @@ pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
             None => return Err(Invalid::NoScalar(key.clone())),
         }
     }
-    let mut typed = |field: &'static str, key: &'static str, value: String| match config.contains_key(key) {
-        true => Err(Invalid::Twice(field, key)),
-        false => Ok(drop(wanted.insert(key.into(), value))),
+    let mut typed = |field: &'static str, key: &'static str, value: String| {
+        if config.contains_key(key) {
+            return Err(Invalid::Twice(field, key));
+        }
+        wanted.insert(key.into(), value);
+        Ok(())
     };
     if let Some(Retention { time, size }) = retention {
         if let Some(time) = time {
