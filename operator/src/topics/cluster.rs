@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use klamm_client::admin::configs::{ConfigChange, ConfigSource, Resource};
 use klamm_client::admin::topics::NewTopic;
 use klamm_client::{Client, ClientError, Result, TopicPartition};
-use klamm_planner::{Broker, Facts as Placement, Partition as Placed, Wish};
+use klamm_planner::Wish;
 use klamm_protocol::error::ErrorCode;
 
 use super::desired::Desired;
@@ -83,27 +83,7 @@ async fn places(
     target: i32,
     partitions: &[i32],
 ) -> Result<BTreeMap<TopicPartition, Option<Vec<i32>>>> {
-    let cluster = client.describe_cluster().await?;
-    let known = client.refresh(None).await?;
-    let moving = client.reassignments(None).await?;
-    let brokers = cluster.brokers.into_iter().map(|b| Broker {
-        alive: !b.fenced,
-        rack: b.broker.rack,
-        maintained: b.maintenance_until.is_some(),
-        ..Broker::new(b.broker.id)
-    });
-    let mut facts = Placement { brokers: brokers.collect(), partitions: Vec::new() };
-    for topic in known.topics.values() {
-        facts.partitions.extend(topic.partitions.iter().filter(|p| !p.replicas.is_empty()).map(|p| Placed {
-            topic: topic.name.clone(),
-            index: p.index,
-            replicas: p.replicas.clone(),
-            leader: (p.leader >= 0).then_some(p.leader),
-            isr: p.isr.clone(),
-            bytes: 0,
-            moving_to: moving.get(&TopicPartition::new(&topic.name, p.index)).map(|moved| moved.target()),
-        }));
-    }
+    let facts = client.placement().await?;
     let replicas = usize::try_from(target).unwrap_or(0);
     let wish = Wish {
         topics: Some(BTreeSet::from([name.to_owned()])),

@@ -7,5 +7,6 @@ pub mod cluster;
 pub mod configs;
 pub mod groups;
 pub mod offsets;
+pub mod placement;
 pub mod reassignments;
 pub mod topics;

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use klamm_client::admin::cluster::Election;
+use klamm_client::admin::placement::{Sizes, size};
 use klamm_client::{Client, TopicPartition};
 use tokio::time::sleep;
 
-use super::facts::{Sizes, size, sizes};
 use super::progress::{Progress, State, bytes};
 use crate::cli::consume::interrupted;
 use crate::cli::{CliError, Result};
@@ -194,7 +194,7 @@ impl Carrier<'_> {
             }
         }
         if !involved.is_empty() {
-            let sizes = sizes(self.client, &involved).await;
+            let sizes = self.client.replica_sizes(&involved).await;
             for (at, running) in &mut self.running {
                 let leader = cluster.partition(&at.topic, at.partition).map_or(-1, |now| now.leader);
                 running.left = left(&sizes, at, leader, running.step.adding()).unwrap_or(running.left);

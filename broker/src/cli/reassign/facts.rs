@@ -1,86 +1,10 @@
-//! What the planner asks about a cluster: its brokers, its partitions, and how much of each lies where.
+//! What is wanted of brokers, marked in the facts that a plan is made from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use klamm_client::admin::reassignments::{LogDir, Reassignment};
-use klamm_client::{Client, TopicPartition};
-use klamm_planner::{Broker, Facts, Partition};
-use tokio::task::JoinSet;
+use klamm_planner::{Broker, Facts};
 
 use crate::cli::{CliError, Result};
-
-/// The bytes of each replica, by partition and broker.
-pub(super) type Sizes = BTreeMap<TopicPartition, BTreeMap<i32, u64>>;
-
-/// The cluster as it is; nothing is drained yet.
-pub(super) async fn collect(client: &Client) -> Result<Facts> {
-    let cluster = client.describe_cluster().await?;
-    let topics = client.refresh(None).await?;
-    let moving = client.reassignments(None).await?;
-    let alive: BTreeSet<i32> = cluster.brokers.iter().filter(|b| !b.fenced).map(|b| b.broker.id).collect();
-    let dirs = log_dirs(client, &alive).await;
-    let cordoned = |id: i32| {
-        let dirs = dirs.get(&id).map(Vec::as_slice).unwrap_or_default();
-        !dirs.is_empty() && dirs.iter().all(|dir| dir.cordoned)
-    };
-    let brokers = cluster.brokers.into_iter().map(|b| Broker {
-        id: b.broker.id,
-        rack: b.broker.rack,
-        alive: !b.fenced,
-        cordoned: cordoned(b.broker.id),
-        draining: false,
-        maintained: b.maintenance_until.is_some(),
-    });
-    let sizes = by_partition(&dirs);
-    let mut facts = Facts { brokers: brokers.collect(), partitions: Vec::new() };
-    for topic in topics.topics.values() {
-        for p in topic.partitions.iter().filter(|p| !p.replicas.is_empty()) {
-            let at = TopicPartition::new(&topic.name, p.index);
-            facts.partitions.push(Partition {
-                topic: topic.name.clone(),
-                index: p.index,
-                bytes: size(&sizes, &at, p.leader).unwrap_or(0),
-                moving_to: moving.get(&at).map(Reassignment::target),
-                leader: (p.leader >= 0).then_some(p.leader),
-                isr: p.isr.clone(),
-                replicas: p.replicas.clone(),
-            });
-        }
-    }
-    Ok(facts)
-}
-
-/// The sizes of all replicas on these brokers.
-pub(super) async fn sizes(client: &Client, brokers: &BTreeSet<i32>) -> Sizes {
-    by_partition(&log_dirs(client, brokers).await)
-}
-
-/// What a whole copy takes: the leader's, or the largest there is.
-pub(super) fn size(sizes: &Sizes, at: &TopicPartition, leader: i32) -> Option<u64> {
-    let copies = sizes.get(at)?;
-    copies.get(&leader).or(copies.values().max()).copied()
-}
-
-/// The log directories of brokers. One that does not answer is left out: what it holds is known from others.
-async fn log_dirs(client: &Client, brokers: &BTreeSet<i32>) -> BTreeMap<i32, Vec<LogDir>> {
-    let mut asked = JoinSet::new();
-    for id in brokers.iter().copied() {
-        let client = client.clone();
-        asked.spawn(async move { (id, client.log_dirs(id).await) });
-    }
-    let answers = asked.join_all().await;
-    answers.into_iter().filter_map(|(id, dirs)| Some((id, dirs.ok()?))).collect()
-}
-
-fn by_partition(dirs: &BTreeMap<i32, Vec<LogDir>>) -> Sizes {
-    let mut sizes = Sizes::new();
-    for (id, dirs) in dirs {
-        for (partition, bytes) in dirs.iter().flat_map(|dir| &dir.partitions) {
-            sizes.entry(partition.clone()).or_default().insert(*id, *bytes);
-        }
-    }
-    sizes
-}
 
 /// Marks brokers that shall give everything away: those of `drain`, and all but `targets` unless that is empty.
 pub(super) fn drain(facts: &mut Facts, drain: &[i32], targets: &[i32]) -> Result {
@@ -107,6 +31,7 @@ pub(super) fn drain(facts: &mut Facts, drain: &[i32], targets: &[i32]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use klamm_planner::Partition;
 
     fn facts() -> Facts {
         let partition = Partition { topic: "t".to_owned(), replicas: vec![0, 7], ..Partition::default() };
@@ -130,13 +55,5 @@ mod tests {
         assert_eq!(draining(&some), [7]);
         assert!(drain(&mut facts(), &[8], &[]).is_err());
         assert!(drain(&mut facts(), &[], &[7]).is_err(), "a forgotten broker is no target");
-    }
-
-    #[test]
-    fn the_leaders_copy_is_the_size_and_else_the_largest() {
-        let at = TopicPartition::new("t", 0);
-        let sizes = Sizes::from([(at.clone(), BTreeMap::from([(0, 10), (1, 30)]))]);
-        assert_eq!((size(&sizes, &at, 0), size(&sizes, &at, 5)), (Some(10), Some(30)));
-        assert_eq!(size(&sizes, &TopicPartition::new("t", 1), 0), None);
     }
 }

@@ -139,7 +139,7 @@ pub(super) async fn balance(client: &Client, output: Format, args: &Balance) -> 
 /// Whether a broker can give everything away. To be asked before it is cordoned: a refusal then leaves nothing behind.
 pub(super) async fn can_drain(client: &Client, broker: i32) -> Result {
     let scope = Scope { drain: vec![broker], ..Scope::default() };
-    let mut facts = facts::collect(client).await?;
+    let mut facts = client.placement().await?;
     facts::drain(&mut facts, &scope.drain, &scope.brokers)?;
     klamm_planner::plan(&facts, &wish(&facts, &scope)).map(drop).map_err(explain)
 }
@@ -151,7 +151,7 @@ pub(super) async fn drain(client: &Client, output: Format, broker: i32, carrying
 }
 
 async fn plan(client: &Client, scope: &Scope) -> Result<(Facts, Plan)> {
-    let mut facts = facts::collect(client).await?;
+    let mut facts = client.placement().await?;
     facts::drain(&mut facts, &scope.drain, &scope.brokers)?;
     let wish = wish(&facts, scope);
     let plan = klamm_planner::plan(&facts, &wish).map_err(explain)?;
@@ -276,7 +276,7 @@ async fn of_file(client: &Client, file: &Path) -> Result<Vec<Step>> {
     let bad = |reason: &dyn std::fmt::Display| CliError::usage(format!("{}: {reason}", file.display()));
     let text = text.map_err(|e| bad(&e))?;
     let asked = klamm_planner::read(&text).map_err(|e| bad(&e))?;
-    let facts = facts::collect(client).await?;
+    let facts = client.placement().await?;
     let known: BTreeMap<(&str, i32), &klamm_planner::Partition> =
         facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p)).collect();
     let mut steps = Vec::new();

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
+use klamm_client::admin::placement::size;
 use klamm_client::{Client, TopicPartition};
 use serde::Serialize;
 
 use super::carry::left;
-use super::facts::{size, sizes};
 use super::progress::bytes;
 use crate::cli::Result;
 use crate::cli::input::TopicArg;
@@ -40,7 +40,7 @@ pub(super) async fn ongoing(client: &Client) -> Result<Vec<Ongoing>> {
     let mut involved: BTreeSet<i32> =
         moving.keys().map(leader).chain(moving.values().flat_map(|m| m.adding.clone())).collect();
     involved.retain(|id| cluster.brokers.contains_key(id));
-    let sizes = sizes(client, &involved).await;
+    let sizes = client.replica_sizes(&involved).await;
     let rows = moving.into_iter().map(|(at, moving)| Ongoing {
         replicas: moving.target(),
         bytes: size(&sizes, &at, leader(&at)).map(|size| size.saturating_mul(moving.adding.len() as u64)),
