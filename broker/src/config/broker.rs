@@ -219,8 +219,10 @@ impl BrokerConfig {
         flags: &[String],
     ) -> Result<Loaded, ConfigErrors> {
         let mut settings = Settings::new();
+        let env: BTreeMap<String, String> = env.into_iter().collect();
         if let Some(path) = file {
             settings.add_file(path)?;
+            settings.expand(|name| env.get(name).cloned())?;
         }
         settings.add_env(env);
         for flag in flags {

@@ -10,7 +10,8 @@ const HEAD: &str = "# Configuration\n\n\
     ```\nklamm broker --config server.properties --set num.partitions=3\n```\n\n\
     Four layers, each over the one before: defaults, the file, environment variables, `--set`. The variable of a key is \
     `KLAMM_` and the key in upper case with `_` for `.`: `KLAMM_LOG_DIRS` is `log.dirs`. Keys that begin with `klamm.` \
-    need not repeat it: `KLAMM_ADMIN_LISTENER` is `klamm.admin.listener`.\n\n\
+    need not repeat it: `KLAMM_ADMIN_LISTENER` is `klamm.admin.listener`. Values in a file may have variables in them, as \
+    `${env:NAME}`; one that is unset or empty stops the start.\n\n\
     An unknown key or a bad value stops the start with exit code 2 and a line that names the key, the value, where it was \
     set and why it is refused. Keys that Kafka has and Klamm does not need are accepted, each with one warning that says \
     so; a file that starts a combined Apache Kafka node starts a Klamm node.\n\n\

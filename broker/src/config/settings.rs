@@ -173,6 +173,29 @@ impl Settings {
         Ok(())
     }
 
+    /// Puts variables of the environment where a file says `${env:NAME}`, as Kafka's config provider `env` does. One
+    /// that is unset or empty is a mistake: what follows from it (an address, a rack) would be silently wrong.
+    pub fn expand(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut expanded = Vec::new();
+        for (key, setting) in self.values.iter().filter(|(_, s)| matches!(s.origin, Origin::File(..))) {
+            match expand(&setting.value, &variable) {
+                Ok(None) => {}
+                Ok(Some(value)) => expanded.push((key.clone(), value)),
+                Err(reason) => errors.push(self.error(key, reason)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        for (key, value) in expanded {
+            if let Some(setting) = self.values.get_mut(&key) {
+                setting.value = value;
+            }
+        }
+        Ok(())
+    }
+
     /// Sets one value.
     pub fn set(&mut self, key: &str, value: &str, origin: Origin) {
         self.values.insert(key.to_owned(), Setting { value: value.to_owned(), origin });
@@ -220,6 +243,22 @@ impl Settings {
     }
 }
 
+/// A value with its variables put in; `None` when it names none.
+fn expand(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+    const BEGIN: &str = "${env:";
+    let mut parts = text.split(BEGIN);
+    let mut value = parts.next().unwrap_or_default().to_owned();
+    let mut found = false;
+    for part in parts {
+        let (name, rest) = part.split_once('}').ok_or_else(|| format!("{BEGIN} without }}"))?;
+        let put = variable(name).filter(|put| !put.is_empty());
+        value.push_str(&put.ok_or_else(|| format!("the environment variable {name} is unset or empty"))?);
+        value.push_str(rest);
+        found = true;
+    }
+    Ok(found.then_some(value))
+}
+
 /// Prefixes of keys that Kafka hands to plug-ins.
 const PLUGIN_PREFIXES: &[&str] = &["rsm.config.", "rlmm.config.", "config.providers."];
 
@@ -250,7 +289,7 @@ fn check_one(name: &str, value: &str) -> Result<Option<String>, String> {
         return Err("can only be set at run time, with kafka-configs".to_owned());
     }
     if value.trim_start().starts_with("${") {
-        return Err("values from config providers are not supported; use an environment variable".to_owned());
+        return Err("of the config providers only env is there, as ${env:NAME}".to_owned());
     }
     key.parse(value).map_err(|BadValue { reason, .. }| reason)?;
     if name == "authorizer.class.name" && !value.trim().is_empty() {
@@ -357,6 +396,26 @@ mod tests {
         assert_eq!(settings.get("num.partitions").unwrap().value, "3");
         assert_eq!(settings.get("log.dirs").unwrap().value, "/b");
         assert!(settings.add_flag("num.partitions").is_err());
+    }
+
+    #[test]
+    fn a_file_takes_variables_and_misses_none() {
+        let variable = |name: &str| match name {
+            "HOST" => Some("10.0.0.1".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        let mut all = settings("advertised.listeners=A://${env:HOST}:1,B://${env:HOST}:2\nbroker.rack=a${b");
+        all.add_flag("cluster.id=${env:HOST}").unwrap();
+        all.expand(variable).unwrap();
+        assert_eq!(all.get("advertised.listeners").unwrap().value, "A://10.0.0.1:1,B://10.0.0.1:2");
+        assert_eq!(all.get("broker.rack").unwrap().value, "a${b");
+        assert_eq!(all.get("cluster.id").unwrap().value, "${env:HOST}", "a shell has done it, or its user meant it");
+        for (text, reason) in [("${env:EMPTY}", "EMPTY is unset or empty"), ("x${env:NO}", "NO is unset or empty")] {
+            let error = settings(&format!("broker.rack={text}")).expand(variable).unwrap_err().to_string();
+            assert!(error.contains("broker.rack") && error.ends_with(reason), "{error}");
+        }
+        assert!(settings("broker.rack=${env:HOST").expand(variable).is_err());
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Material {
         let versions: Vec<&'static SupportedProtocolVersion> = settings.versions.iter().map(|v| version(*v)).collect();
         let trusted = settings.trusted.as_ref().map(roots).transpose()?.map(Arc::new);
         let own = match (&settings.chain, &settings.private_key) {
-            (Some(chain), Some(key)) => Some((certificates(chain)?, private_key(key)?)),
+            (Some(chain), Some(key)) => Some((certificates(chain, CHAIN)?, private_key(key)?)),
             _ => None,
         };
         let bad = |source: Option<&Source>, error: &dyn fmt::Display| BadMaterial {
@@ -159,14 +159,22 @@ fn provider(settings: &TlsSettings) -> Result<CryptoProvider, BadMaterial> {
     Ok(provider)
 }
 
-/// The text of a source.
-fn text(source: &Source) -> Result<String, BadMaterial> {
+/// The files of a directory that stands in for a file of certificates and their key, or of those that are trusted: what
+/// a mounted Secret of type `kubernetes.io/tls` has.
+pub(super) const IN_DIRECTORY: [&str; 3] = [CHAIN, KEY, TRUSTED];
+const CHAIN: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const TRUSTED: &str = "ca.crt";
+
+/// The text of a source; of the file `part` where it is a directory.
+fn text(source: &Source, part: &str) -> Result<String, BadMaterial> {
     let text = match &source.pem {
         Pem::Inline(text) => in_lines(text),
         Pem::File(path) => {
+            let path = if path.is_dir() { path.join(part) } else { path.clone() };
             let read = || {
                 let mut text = String::new();
-                std::fs::File::open(path)?.take(PEM_BYTES_MAX).read_to_string(&mut text).map(|_| text)
+                std::fs::File::open(&path)?.take(PEM_BYTES_MAX).read_to_string(&mut text).map(|_| text)
             };
             let read = read();
             read.map_err(|e| BadMaterial { key: source.key.clone(), reason: format!("{}: {e}", path.display()) })?
@@ -197,8 +205,8 @@ fn place(source: &Source) -> String {
     }
 }
 
-fn certificates(source: &Source) -> Result<Vec<CertificateDer<'static>>, BadMaterial> {
-    let text = text(source)?;
+fn certificates(source: &Source, part: &str) -> Result<Vec<CertificateDer<'static>>, BadMaterial> {
+    let text = text(source, part)?;
     let bad =
         |what: &dyn fmt::Display| BadMaterial { key: source.key.clone(), reason: format!("{}{what}", place(source)) };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
@@ -210,7 +218,7 @@ fn certificates(source: &Source) -> Result<Vec<CertificateDer<'static>>, BadMate
 }
 
 fn private_key(source: &Source) -> Result<PrivateKeyDer<'static>, BadMaterial> {
-    let text = text(source)?;
+    let text = text(source, KEY)?;
     let bad =
         |what: &dyn fmt::Display| BadMaterial { key: source.key.clone(), reason: format!("{}{what}", place(source)) };
     if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
@@ -224,7 +232,7 @@ fn private_key(source: &Source) -> Result<PrivateKeyDer<'static>, BadMaterial> {
 
 fn roots(source: &Source) -> Result<RootCertStore, BadMaterial> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(source)? {
+    for certificate in certificates(source, TRUSTED)? {
         roots.add(certificate).map_err(|e| BadMaterial {
             key: source.key.clone(),
             reason: format!("{}a certificate cannot be read: {e}", place(source)),

@@ -144,7 +144,11 @@ impl Seen {
             let file = std::fs::metadata(path).ok()?;
             Some(Stamp { modified: (file.mtime(), file.mtime_nsec()), bytes: file.len(), inode: file.ino() })
         };
-        let files = paths.map(|path| (path.clone(), stamp(&path))).collect();
+        let files = paths.flat_map(|path| match path.is_dir() {
+            true => material::IN_DIRECTORY.map(|file| path.join(file)).to_vec(),
+            false => vec![path],
+        });
+        let files = files.map(|path| (path.clone(), stamp(&path))).collect();
         Seen { settings, files }
     }
 }

@@ -81,6 +81,39 @@ fn changed_files_are_taken_over_and_broken_ones_are_not() {
 }
 
 #[test]
+fn a_mounted_secret_is_taken_as_a_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ca = authority();
+    // As Kubernetes does it: files are links into a folder, and that is replaced.
+    let version = |name: &str| {
+        let (chain, key) = node(&ca);
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).expect("a folder");
+        for (file, text) in [("tls.crt", chain), ("tls.key", key), ("ca.crt", ca.pem())] {
+            fs::write(folder.join(file), text).expect("written");
+        }
+        let _ = fs::remove_file(dir.path().join("..data"));
+        std::os::unix::fs::symlink(name, dir.path().join("..data")).expect("a link");
+    };
+    version("1");
+    for file in ["tls.crt", "tls.key", "ca.crt"] {
+        std::os::unix::fs::symlink(format!("..data/{file}"), dir.path().join(file)).expect("a link");
+    }
+    let own = file("ssl.keystore.location", dir.path());
+    let trusted = file("ssl.truststore.location", dir.path());
+    let settings = TlsSettings { chain: own.clone(), private_key: own, trusted, ..settings(dir.path()) };
+    let tls = open(&settings).expect("opened");
+    let first = tls.server().expect("a server");
+    tls.look(&settings);
+    assert!(Arc::ptr_eq(&tls.server().expect("a server"), &first), "nothing has changed");
+    version("2");
+    tls.look(&settings);
+    assert!(!Arc::ptr_eq(&tls.server().expect("a server"), &first), "the new ones are taken over");
+    fs::remove_file(dir.path().join("tls.key")).expect("removed");
+    assert!(open(&settings).expect_err("refused").contains("tls.key: No such file"));
+}
+
+#[test]
 fn what_cannot_be_used_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let ca = authority();

@@ -75,7 +75,7 @@ pub(super) const SECURITY: &[Key] = &[
     string("ssl.keymanager.algorithm").or("SunX509").per_broker(),
     password("ssl.keystore.certificate.chain").per_broker().acts("Certificates of SSL listeners as PEM, the broker's own first; instead of ssl.keystore.location."),
     password("ssl.keystore.key").per_broker().acts("Private key of ssl.keystore.certificate.chain as PEM."),
-    string("ssl.keystore.location").per_broker().acts("PEM file with the certificates and the private key of SSL listeners. Read again when it changes."),
+    string("ssl.keystore.location").per_broker().acts("PEM file with the certificates and the private key of SSL listeners, or a directory with `tls.crt` and `tls.key`. Read again when it changes."),
     password("ssl.keystore.password").per_broker().acts("Refused with PEM, which has none."),
     string("ssl.keystore.type").or("JKS").per_broker().acts("Must be PEM where a listener speaks SSL."),
     string("ssl.principal.mapping.rules").or("DEFAULT"),
@@ -84,7 +84,7 @@ pub(super) const SECURITY: &[Key] = &[
     string("ssl.secure.random.implementation").per_broker(),
     string("ssl.trustmanager.algorithm").or("PKIX").per_broker(),
     password("ssl.truststore.certificates").per_broker().acts("Certificates that sign those of clients and nodes, as PEM; instead of ssl.truststore.location."),
-    string("ssl.truststore.location").per_broker().acts("PEM file with the certificates that sign those of clients and nodes. Read again when it changes."),
+    string("ssl.truststore.location").per_broker().acts("PEM file with the certificates that sign those of clients and nodes, or a directory with `ca.crt`. Read again when it changes."),
     password("ssl.truststore.password").per_broker().acts("Refused with PEM, which has none."),
     string("ssl.truststore.type").or("JKS").per_broker().acts("Must be PEM where there is a truststore."),
 ];
