@@ -52,7 +52,7 @@ impl Lease {
         let _ = self.held.wait_for(|held| !*held).await;
     }
 
-    /// Gives it back, so that the next one need not wait.
+    /// Gives it back. Another one that waits looks when it would have run out; one that starts has it at once.
     pub async fn release(self) {
         drop(self.held);
         match self.task.await {

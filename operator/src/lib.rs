@@ -4,11 +4,15 @@
 //! object at a time and from scratch each time: what an object needs follows from what is there now, never from which
 //! event led there. `run` starts everything in order.
 
+mod brokers;
+pub mod clusters;
 pub mod controllers;
 pub mod crd;
+mod events;
 mod http;
 mod lease;
 pub mod metrics;
+mod rounds;
 pub mod run;
 pub mod settings;
 pub mod status;

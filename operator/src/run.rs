@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
@@ -12,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::controllers::Context;
-use crate::crd;
+use crate::controllers::{self, Context};
+use crate::crd::{self, Cluster, Topic};
 use crate::http::{self, Health};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -92,9 +93,21 @@ async fn work(
     Ok(())
 }
 
-/// Starts the controllers; they end when it is asked for.
-fn start(_context: &Context, _asked: &watch::Receiver<bool>) -> JoinSet<()> {
-    JoinSet::new()
+/// Starts the controllers, one for each kind and namespace; they end when it is asked for.
+fn start(context: &Context, asked: &watch::Receiver<bool>) -> JoinSet<()> {
+    let stop = || {
+        let mut asked = asked.clone();
+        async move {
+            let _ = asked.wait_for(|asked| *asked).await;
+        }
+    };
+    // All watches are known before the first controller works: some look at what others watch.
+    let mut all: Vec<BoxFuture<'static, ()>> = Vec::new();
+    for namespace in context.settings.namespaces() {
+        all.push(Box::pin(controllers::observe::<Cluster>(context, namespace.as_deref(), stop())));
+        all.push(Box::pin(controllers::controller::<Topic>(context, namespace, stop())));
+    }
+    all.into_iter().collect()
 }
 
 /// Resolves once the API server serves the resource types.

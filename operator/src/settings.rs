@@ -29,7 +29,7 @@ pub struct Settings {
     #[arg(long, env = "KLAMM_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// How many objects of a kind are worked on at once
-    #[arg(long, env = "KLAMM_OPERATOR_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = "KLAMM_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
     /// How log lines look
     #[arg(long, env = "KLAMM_OPERATOR_LOG_FORMAT", default_value = "json")]
@@ -37,6 +37,19 @@ pub struct Settings {
     /// What is logged: a level, or levels by module (info,klamm_operator=debug)
     #[arg(long, env = "KLAMM_OPERATOR_LOG", default_value = "info")]
     pub log: String,
+}
+
+impl Settings {
+    /// The namespaces to watch; one `None` for all.
+    pub fn namespaces(&self) -> Vec<Option<String>> {
+        let named: Vec<_> = self.watch_namespaces.iter().filter(|name| !name.is_empty()).cloned().map(Some).collect();
+        if named.is_empty() { vec![None] } else { named }
+    }
+
+    /// Whether resources of a namespace are looked after.
+    pub fn watches(&self, namespace: &str) -> bool {
+        self.namespaces().iter().any(|watched| watched.as_deref().is_none_or(|watched| watched == namespace))
+    }
 }
 
 /// How log lines look.

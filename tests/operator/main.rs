@@ -7,6 +7,8 @@ mod charts;
 mod kubernetes;
 
 mod pods;
+mod process;
 mod rules;
 mod teardown;
+mod topics;
 mod types;

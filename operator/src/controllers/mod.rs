@@ -2,25 +2,31 @@
 //!
 //! Here is what they share: how objects come in, how many are worked on at once, when a failed one is tried again.
 
+pub mod known;
+pub mod topic;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
+use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
+use crate::FIELD_MANAGER;
+use crate::brokers::Ways;
+use crate::crd::{Cluster, Topic};
 use crate::metrics::{Metrics, Outcome};
 use crate::settings::Settings;
+use known::Known;
 
 /// First and longest pause before an object that failed is tried again.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
@@ -36,13 +42,34 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// Its metrics.
     pub metrics: Metrics,
+    /// The ways to the brokers.
+    pub ways: Ways,
+    /// All Clusters that are watched.
+    pub clusters: Known<Cluster>,
+    /// All Topics that are watched.
+    pub topics: Known<Topic>,
+    /// All Topics by what the API server says now.
+    pub all_topics: topic::AllTopics,
+    /// Writes Events.
+    pub recorder: Recorder,
     failures: Arc<Mutex<HashMap<String, u32>>>,
 }
 
 impl Context {
     /// Puts it together.
     pub fn new(client: Client, settings: Arc<Settings>, metrics: Metrics) -> Self {
-        Self { client, settings, metrics, failures: Arc::default() }
+        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(settings.identity.clone()) };
+        Self {
+            all_topics: topic::all_topics(client.clone(), settings.namespaces()),
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            settings,
+            metrics,
+            ways: Ways::default(),
+            clusters: Known::default(),
+            topics: Known::default(),
+            failures: Arc::default(),
+        }
     }
 
     /// How long to wait before the next try of an object that failed once more.
@@ -75,10 +102,16 @@ pub enum Error {
     Other(String),
 }
 
-/// A kind of resources and what is done for each.
-pub trait Reconcile:
+/// A kind of resources that is watched.
+pub trait Watched:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
+    /// Where the context keeps what is known of this kind.
+    fn known(context: &Context) -> &Known<Self>;
+}
+
+/// What is done for each resource of a kind.
+pub trait Reconcile: Watched {
     /// Names the controller in logs and metrics.
     const CONTROLLER: &'static str;
 
@@ -96,33 +129,74 @@ pub trait Reconcile:
     }
 }
 
-/// Runs a kind's controller until `stop` resolves; work under way is finished first.
-pub async fn run<K: Reconcile>(
-    context: Context,
-    namespace: Option<String>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) where
-    K::DynamicType: Eq + Hash + Clone + Debug + Unpin,
-{
-    let api: Api<DeserializeGuard<K>> = match &namespace {
+/// Watches a kind and makes it known in the context. The stream has to be polled; it names what may need work: what is
+/// new, or has another description or other annotations. Statuses and finalizers are not among it: the operator writes those.
+pub fn watch<K: Watched>(
+    context: &Context,
+    namespace: Option<&str>,
+) -> (
+    reflector::Store<DeserializeGuard<K>>,
+    impl Stream<Item = Result<DeserializeGuard<K>, watcher::Error>> + Send + 'static,
+) {
+    let api: Api<DeserializeGuard<K>> = match namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
-    let config = Config::default().debounce(DEBOUNCE).concurrency(context.settings.concurrency);
-    let controller = Controller::new(api, watcher::Config::default()).with_config(config);
-    let controller = K::watch_more(controller, &context, namespace.as_deref());
-    tracing::info!(controller = K::CONTROLLER, namespace, "controller starts");
-    controller
-        .graceful_shutdown_on(stop)
-        .run(one::<K>, again::<K>, Arc::new(context))
-        .for_each(|ended| async move {
-            // What an object's turn came to is logged there; this is about queues and watches.
-            if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = ended {
-                tracing::warn!(controller = K::CONTROLLER, %error, "watching is interrupted");
+    let (store, writer) = reflector::store();
+    let known = K::known(context).clone();
+    known.add(store.clone());
+    let described = predicates::generation.combine(predicates::annotations);
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        // Who wrote what is a large part of an object, and of no interest here.
+        .modify(|object: &mut DeserializeGuard<K>| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .touched_objects()
+        .inspect(move |object| {
+            if let Ok(object) = object {
+                known.changed(object);
             }
         })
-        .await;
-    tracing::info!(controller = K::CONTROLLER, "controller has ended");
+        .predicate_filter(described, kube::runtime::PredicateConfig::default());
+    (store, changes)
+}
+
+/// Makes a kind known that nothing is done for here, until `stop` resolves.
+pub fn observe<K: Watched>(
+    context: &Context,
+    namespace: Option<&str>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (_, changes) = watch::<K>(context, namespace);
+    changes.take_until(stop).for_each(|_| std::future::ready(()))
+}
+
+/// A kind's controller, which runs until `stop` resolves; work under way is finished first. What it watches is known to
+/// the context from now on.
+pub fn controller<K: Reconcile>(
+    context: &Context,
+    namespace: Option<String>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (store, changes) = watch::<K>(context, namespace.as_deref());
+    let config = Config::default().debounce(DEBOUNCE).concurrency(context.settings.concurrency);
+    let controller = Controller::for_stream(changes, store).with_config(config);
+    let controller = K::watch_more(controller, context, namespace.as_deref());
+    let context = Arc::new(context.clone());
+    async move {
+        tracing::info!(controller = K::CONTROLLER, namespace, "controller starts");
+        controller
+            .graceful_shutdown_on(stop)
+            .run(one::<K>, again::<K>, context)
+            .for_each(|ended| async move {
+                // What an object's turn came to is logged there; this is about queues and watches.
+                if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = ended {
+                    tracing::warn!(controller = K::CONTROLLER, %error, "watching is interrupted");
+                }
+            })
+            .await;
+        tracing::info!(controller = K::CONTROLLER, "controller has ended");
+    }
 }
 
 async fn one<K: Reconcile>(object: Arc<DeserializeGuard<K>>, context: Arc<Context>) -> Result<Action, Error> {
@@ -167,14 +241,4 @@ fn named<K: Reconcile>(object: &DeserializeGuard<K>) -> String {
     let meta = object.meta();
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     format!("{namespace}/{name}")
-}
-
-/// A reference to an object of a kind that is watched.
-pub fn reference<K: Reconcile>(namespace: &str, name: &str) -> ObjectRef<DeserializeGuard<K>> {
-    ObjectRef::new(name).within(namespace)
-}
-
-/// An object's name with its namespace, for messages.
-pub fn full_name(object: &impl ResourceExt) -> String {
-    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }

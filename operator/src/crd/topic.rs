@@ -86,10 +86,16 @@ pub struct TopicSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub cleanup_policy: Option<Vec<CleanupPolicy>>,
     /// Further configuration by Kafka's key names. A key that is not here goes back to the cluster's default; a key
-    /// with the value `null` is left as it is found.
+    /// with the value `null` is left as it is found. Helm, and kubectl but for `--server-side`, take nulls out before
+    /// they send anything: see `unmanagedConfig`.
     #[serde(default, skip_serializing_if = "Config::is_empty")]
     #[schemars(extend("maxProperties" = 256))]
     pub config: Config,
+    /// Keys that others decide about: they are left as they are found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub unmanaged_config: Vec<String>,
     /// What becomes of the topic when this resource is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

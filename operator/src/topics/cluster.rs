@@ -1,55 +1,85 @@
-//! Topics as the brokers have them: reading one, and doing what was decided about it.
+//! Topics as the brokers have them: reading several at once, and doing what was decided about one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use klamm_client::admin::configs::{ConfigChange, ConfigSource, Resource};
+use klamm_client::admin::configs::{ConfigChange, ConfigEntry, ConfigSource, Resource};
+use klamm_client::admin::reassignments::Reassignment;
 use klamm_client::admin::topics::NewTopic;
-use klamm_client::{Client, ClientError, Result, TopicPartition};
+use klamm_client::{Client, ClientError, Result, Topic, TopicPartition};
 use klamm_planner::Wish;
 use klamm_protocol::error::ErrorCode;
 
 use super::desired::Desired;
 use super::plan::{Facts, PartitionFacts, Step};
+use crate::brokers::Brokers;
 
-/// How a topic is; `None` when there is none.
+/// How these topics are, in their order; `None` where there is none.
 ///
 /// # Errors
-/// The brokers cannot be reached, or refuse.
-pub async fn facts(client: &Client, name: &str) -> Result<Option<Facts>> {
-    let known = client.refresh(Some(&[name])).await?;
-    let topic = match known.topics.get(name) {
-        Some(topic) if topic.error == ErrorCode::None => topic,
-        Some(topic) if topic.error != ErrorCode::UnknownTopicOrPartition => {
-            ClientError::check(format!("topic {name}"), topic.error.code(), None)?;
-            return Ok(None);
+/// The brokers cannot be reached.
+pub async fn facts(client: &Client, names: &[String]) -> Result<Vec<Result<Option<Facts>>>> {
+    let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+    let known = client.refresh(Some(&asked)).await?;
+    let found: Vec<Result<Option<&Topic>>> = asked.iter().map(|name| exists(known.topics.get(*name))).collect();
+    let there: Vec<&Topic> = found.iter().flatten().copied().flatten().collect();
+    if there.is_empty() {
+        return Ok(found.into_iter().map(|topic| topic.map(|_| None)).collect());
+    }
+    let partitions = there
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|partition| TopicPartition::new(&topic.name, partition.index)));
+    let moving = client.reassignments(Some(&partitions.collect())).await?;
+    let names: Vec<&str> = there.iter().map(|topic| topic.name.as_str()).collect();
+    let mut configs = client.describe_topics_configs(&names).await?.into_iter();
+    let facts = found.into_iter().map(|topic| match topic? {
+        None => Ok(None),
+        Some(topic) => {
+            let entries = configs.next().unwrap_or_else(|| Ok(Vec::new()));
+            match entries {
+                // Deleted between the two questions.
+                Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => Ok(None),
+                entries => Ok(Some(described(topic, &moving, entries?))),
+            }
         }
-        _ => return Ok(None),
-    };
-    let partitions: BTreeSet<_> = topic.partitions.iter().map(|p| TopicPartition::new(name, p.index)).collect();
-    let moving = client.reassignments(Some(&partitions)).await?;
+    });
+    Ok(facts.collect())
+}
+
+fn exists(topic: Option<&Topic>) -> Result<Option<&Topic>> {
+    match topic {
+        None => Ok(None),
+        Some(topic) if topic.error == ErrorCode::None => Ok(Some(topic)),
+        Some(topic) if topic.error == ErrorCode::UnknownTopicOrPartition => Ok(None),
+        Some(topic) => ClientError::check(format!("topic {}", topic.name), topic.error.code(), None).map(|()| None),
+    }
+}
+
+fn described(topic: &Topic, moving: &BTreeMap<TopicPartition, Reassignment>, entries: Vec<ConfigEntry>) -> Facts {
     let partitions = topic.partitions.iter().map(|partition| {
-        let moved = moving.get(&TopicPartition::new(name, partition.index));
+        let moved = moving.get(&TopicPartition::new(&topic.name, partition.index));
         PartitionFacts {
             leader: (partition.leader >= 0).then_some(partition.leader),
-            replicas: moved.map_or_else(|| partition.replicas.clone(), |moved| moved.target()),
+            replicas: moved.map_or_else(|| partition.replicas.clone(), Reassignment::target),
             in_sync: partition.isr.len(),
             moving: moved.is_some(),
         }
     });
-    let (id, partitions) = (topic.id.to_string(), partitions.collect());
-    let entries = client.describe_configs(&Resource::Topic(name.to_owned()), None).await?;
-    let (own, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.source == ConfigSource::Topic);
-    let least = own.iter().chain(&others).find(|entry| entry.name == "min.insync.replicas");
+    let least = entries.iter().find(|entry| entry.name == "min.insync.replicas");
     let min_in_sync = least.and_then(|entry| entry.value.as_ref()?.parse().ok()).unwrap_or(1);
-    let config = own.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-    Ok(Some(Facts { id, partitions, min_in_sync, config: config.collect() }))
+    let own = entries.into_iter().filter(|entry| entry.source == ConfigSource::Topic);
+    Facts {
+        id: topic.id.to_string(),
+        partitions: partitions.collect(),
+        min_in_sync,
+        config: own.filter_map(|entry| Some((entry.name, entry.value?))).collect(),
+    }
 }
 
 /// Does one thing.
 ///
 /// # Errors
 /// The brokers cannot be reached, or refuse; with why.
-pub async fn carry_out(client: &Client, desired: &Desired, step: &Step) -> Result<()> {
+pub async fn carry_out(brokers: &Brokers, desired: &Desired, step: &Step) -> Result<()> {
     let name = &desired.name;
     match step {
         Step::Create => {
@@ -60,20 +90,25 @@ pub async fn carry_out(client: &Client, desired: &Desired, step: &Step) -> Resul
                 configs: desired.config.clone().into_iter().collect(),
                 ..NewTopic::default()
             };
-            client.create_topic(&topic).await.map(|_| ())
+            brokers.create(topic).await
         }
-        Step::Grow(count) => client.create_partitions(name, *count, false).await,
+        Step::Grow(count) => brokers.ask(async |client| client.create_partitions(name, *count, false).await).await,
         Step::Configure { set, reset } => {
             let set = set.iter().map(|(key, value)| ConfigChange::Set(key.clone(), value.clone()));
             let changes: Vec<_> = set.chain(reset.iter().cloned().map(ConfigChange::Delete)).collect();
-            client.alter_configs(&Resource::Topic(name.clone()), &changes, false).await
+            let topic = Resource::Topic(name.clone());
+            brokers.ask(async |client| client.alter_configs(&topic, &changes, false).await).await
         }
         Step::Replicate { target, partitions } => {
-            let wanted = places(client, name, *target, partitions).await?;
-            let results = client.alter_reassignments(&wanted).await?;
-            results.into_values().collect::<Result<Vec<()>>>().map(|_| ())
+            brokers.ask(async |client| replicate(client, name, *target, partitions).await).await
         }
     }
+}
+
+async fn replicate(client: &Client, name: &str, target: i32, partitions: &[i32]) -> Result<()> {
+    let wanted = places(client, name, target, partitions).await?;
+    let results = client.alter_reassignments(&wanted).await?;
+    results.into_values().collect::<Result<Vec<()>>>().map(|_| ())
 }
 
 /// Where the replicas of these partitions go: as few copies as possible, on other racks, where little is.

@@ -29,6 +29,9 @@ pub enum Invalid {
     /// A typed field and a key of `config` that say the same.
     #[error("{0} and config[{1}] say the same: use one")]
     Twice(&'static str, &'static str),
+    /// A key that is described, and said to be left alone.
+    #[error("{0} is described, and in unmanagedConfig: use one")]
+    Unmanaged(String),
     /// More than the unit can count.
     #[error("{0}: {1} is too much")]
     TooMuch(&'static str, String),
@@ -42,9 +45,10 @@ pub enum Invalid {
 /// # Errors
 /// What it says that cannot be.
 pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
-    let TopicSpec { partitions, replication_factor, retention, cleanup_policy, config, .. } = &topic.spec;
+    let TopicSpec { partitions, replication_factor, retention, cleanup_policy, config, unmanaged_config, .. } =
+        &topic.spec;
     let mut wanted = BTreeMap::new();
-    let mut unmanaged = BTreeSet::new();
+    let mut unmanaged: BTreeSet<String> = unmanaged_config.iter().cloned().collect();
     for (key, value) in config {
         match value.text() {
             Some(text) => drop(wanted.insert(key.clone(), text)),
@@ -70,6 +74,9 @@ pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
     if let Some(policies) = cleanup_policy {
         let names: BTreeSet<&str> = policies.iter().map(|policy| policy.name()).collect();
         typed("cleanupPolicy", "cleanup.policy", names.into_iter().collect::<Vec<_>>().join(","))?;
+    }
+    if let Some(both) = unmanaged.iter().find(|key| wanted.contains_key(*key)) {
+        return Err(Invalid::Unmanaged(both.clone()));
     }
     Ok(Desired {
         name: topic.topic_name().to_owned(),
@@ -211,6 +218,15 @@ mod tests {
             assert!(refused.starts_with(field) && refused.ends_with("say the same: use one"), "{refused}");
         }
         assert!(of(json!({ "retention": { "time": "7d" }, "config": { "retention.bytes": 1000 } })).is_ok());
+    }
+
+    #[test]
+    fn unmanaged_keys_are_named_or_null() {
+        let found = of(json!({ "unmanagedConfig": ["a"], "config": { "b": null, "c": 1 } })).unwrap();
+        assert_eq!(found.unmanaged, ["a".to_owned(), "b".into()].into());
+        assert_eq!(of(json!({ "unmanagedConfig": ["a"], "config": { "a": 1 } })), Err(Invalid::Unmanaged("a".into())));
+        let typed = of(json!({ "unmanagedConfig": ["retention.ms"], "retention": { "time": "7d" } }));
+        assert_eq!(typed, Err(Invalid::Unmanaged("retention.ms".into())));
     }
 
     #[test]

@@ -119,6 +119,7 @@ fn within(test: &str, prepare: impl FnOnce(&mut Kubernetes), body: impl FnOnce()
     }
     // Inside processes are numbered anew, and scratch folders are named after them.
     tool = tool
+        .env("KLAMM_BIN", paths::klamm())
         .env(INSIDE, test)
         .env(TARGET, target())
         .env("KLAMM_CACHE", paths::cache())

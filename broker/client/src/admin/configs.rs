@@ -1,5 +1,7 @@
 //! Reading and changing configs of topics, brokers, groups and the cluster default.
 
+use std::collections::BTreeMap;
+
 use klamm_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use klamm_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use klamm_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -156,6 +158,37 @@ impl Client {
         let result = result.await?;
         ClientError::check(resource.to_string(), result.error_code, result.error_message.as_deref())?;
         Ok(result.configs.into_iter().map(entry).collect())
+    }
+
+    /// All configs of several topics with one request, without explanations; an answer for each, in their order.
+    ///
+    /// # Errors
+    /// Nobody answered: nothing is known of any of them.
+    pub async fn describe_topics_configs(&self, topics: &[&str]) -> Result<Vec<Result<Vec<ConfigEntry>>>> {
+        let resource = |name: &&str| Resource::Topic((*name).to_owned());
+        let request = DescribeConfigsRequest {
+            resources: topics
+                .iter()
+                .map(resource)
+                .map(|topic| DescribeConfigsResource {
+                    resource_type: topic.kind(),
+                    resource_name: topic.name(),
+                    configuration_keys: None,
+                })
+                .collect(),
+            include_synonyms: false,
+            include_documentation: false,
+        };
+        let answer = self.call_any(&request).await?;
+        let mut answers: BTreeMap<_, _> =
+            answer.results.into_iter().map(|result| (result.resource_name.clone(), result)).collect();
+        let results = topics.iter().map(|name| {
+            let what = resource(name).to_string();
+            let result = answers.remove(*name).ok_or_else(|| ClientError::missing(&what))?;
+            ClientError::check(what, result.error_code, result.error_message.as_deref())?;
+            Ok(result.configs.into_iter().map(entry).collect())
+        });
+        Ok(results.collect())
     }
 
     /// Changes configs of one resource, all of them or none.

@@ -55,30 +55,39 @@ pub struct CreatedTopic {
 impl Client {
     /// Creates one topic; returns when the broker asked for metadata knows it with all its leaders.
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic> {
-        let assignments = (0..).zip(&topic.assignments).map(|(partition_index, brokers)| CreatableReplicaAssignment {
-            partition_index,
-            broker_ids: brokers.clone(),
-        });
-        let configs = topic
-            .configs
-            .iter()
-            .map(|(name, value)| CreatableTopicConfig { name: name.clone(), value: Some(value.clone()) });
+        let created =
+            self.retry(|| async { only(&topic.name, self.ask_to_create(std::slice::from_ref(topic)).await?)? });
+        let created = created.await?;
+        if !topic.validate_only {
+            self.until_known(&[&topic.name], |_, known| led(known)).await;
+        }
+        Ok(created)
+    }
+
+    /// Creates several topics with one request; an answer for each, in their order. As [`create_topic`](Self::create_topic)
+    /// it returns when metadata know them.
+    ///
+    /// # Errors
+    /// Nobody answered: nothing is known of any of them.
+    pub async fn create_topics(&self, topics: &[NewTopic]) -> Result<Vec<Result<CreatedTopic>>> {
+        let created = self.retry(|| async { decided(self.ask_to_create(topics).await?) }).await?;
+        let made = topics.iter().zip(&created).filter(|(topic, created)| created.is_ok() && !topic.validate_only);
+        let made: Vec<&str> = made.map(|(topic, _)| topic.name.as_str()).collect();
+        self.until_known(&made, |_, known| led(known)).await;
+        Ok(created)
+    }
+
+    async fn ask_to_create(&self, topics: &[NewTopic]) -> Result<Vec<Result<CreatedTopic>>> {
         let request = CreateTopicsRequest {
-            topics: vec![CreatableTopic {
-                name: topic.name.clone(),
-                num_partitions: topic.partitions.unwrap_or(-1),
-                replication_factor: topic.replication_factor.unwrap_or(-1),
-                assignments: assignments.collect(),
-                configs: configs.collect(),
-            }],
+            topics: topics.iter().map(creatable).collect(),
             timeout_ms: self.timeout_ms(),
-            validate_only: topic.validate_only,
+            validate_only: topics.iter().any(|topic| topic.validate_only),
         };
-        let created = self.retry(|| async {
-            let answer = self.controller().await?.call(&request).await?;
+        let answer = self.controller().await?.call(&request).await?;
+        let mut answers: BTreeMap<_, _> = answer.topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
+        let results = topics.iter().map(|topic| {
             let what = format!("topic {}", topic.name);
-            let created = answer.topics.into_iter().find(|t| t.name == topic.name);
-            let created = created.ok_or_else(|| ClientError::missing(&what))?;
+            let created = answers.remove(&topic.name).ok_or_else(|| ClientError::missing(&what))?;
             ClientError::check(what, created.error_code, created.error_message.as_deref())?;
             Ok(CreatedTopic {
                 id: created.topic_id,
@@ -86,31 +95,40 @@ impl Client {
                 replication_factor: created.replication_factor,
             })
         });
-        let created = created.await?;
-        if !topic.validate_only {
-            let led = |known: &Topic| !known.partitions.is_empty() && known.partitions.iter().all(|p| p.leader >= 0);
-            self.until_known(&topic.name, |known| known.is_some_and(led)).await;
-        }
-        Ok(created)
+        Ok(results.collect())
     }
 
     /// Deletes one topic. The broker removes its data some time later.
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        only(name, self.delete_topics(&[name]).await?)?
+    }
+
+    /// Deletes several topics with one request; an answer for each, in their order.
+    ///
+    /// # Errors
+    /// Nobody answered: nothing is known of any of them.
+    pub async fn delete_topics(&self, names: &[&str]) -> Result<Vec<Result<()>>> {
+        let state = |name: &&str| DeleteTopicState { name: Some((*name).to_owned()), ..Default::default() };
         let request = DeleteTopicsRequest {
-            topics: vec![DeleteTopicState { name: Some(name.to_owned()), ..Default::default() }],
-            topic_names: vec![name.to_owned()],
+            topics: names.iter().map(state).collect(),
+            topic_names: names.iter().map(|name| (*name).to_owned()).collect(),
             timeout_ms: self.timeout_ms(),
         };
         let deleted = self.retry(|| async {
             let answer = self.controller().await?.call(&request).await?;
-            let what = format!("topic {name}");
-            let result = answer.responses.into_iter().next();
-            let result = result.ok_or_else(|| ClientError::missing(&what))?;
-            once(ClientError::check(what, result.error_code, result.error_message.as_deref()))
+            let mut answers: BTreeMap<_, _> =
+                answer.responses.into_iter().map(|result| (result.name.clone().unwrap_or_default(), result)).collect();
+            let results = names.iter().map(|name| {
+                let what = format!("topic {name}");
+                let result = answers.remove(*name).ok_or_else(|| ClientError::missing(&what))?;
+                ClientError::check(what, result.error_code, result.error_message.as_deref())
+            });
+            decided(results.collect())
         });
-        deleted.await??;
-        self.until_known(name, |known| known.is_none()).await;
-        Ok(())
+        let deleted = deleted.await?;
+        let gone = names.iter().zip(&deleted).filter(|(_, deleted)| deleted.is_ok());
+        self.until_known(&gone.map(|(name, _)| *name).collect::<Vec<_>>(), |_, known| known.is_none()).await;
+        Ok(deleted)
     }
 
     /// Raises a topic's number of partitions to `count`.
@@ -130,25 +148,24 @@ impl Client {
         grown.await??;
         if !validate_only {
             let enough = |known: &Topic| i32::try_from(known.partitions.len()).is_ok_and(|n| n >= count);
-            self.until_known(topic, |known| known.is_some_and(enough)).await;
+            self.until_known(&[topic], |_, known| known.is_some_and(enough)).await;
         }
         Ok(())
     }
 
     /// Waits a moment for metadata to catch up with a change that the controller has made, so that
     /// the next call sees it. Not an error when it takes longer: the change is made.
-    async fn until_known(&self, topic: &str, seen: impl Fn(Option<&Topic>) -> bool) {
+    async fn until_known(&self, topics: &[&str], seen: impl Fn(&str, Option<&Topic>) -> bool) {
         let deadline = Instant::now() + METADATA_PATIENCE;
         let mut pause = self.backoff();
-        loop {
-            if let Ok(cluster) = self.refresh(Some(&[topic])).await {
-                let known = cluster.topics.get(topic).filter(|t| t.error != ErrorCode::UnknownTopicOrPartition);
-                if seen(known) {
-                    return;
-                }
+        let mut left = topics.to_vec();
+        while !left.is_empty() {
+            if let Ok(cluster) = self.refresh(Some(&left)).await {
+                let known = |name| cluster.topics.get(name).filter(|t| t.error != ErrorCode::UnknownTopicOrPartition);
+                left.retain(|name| !seen(name, known(*name)));
             }
             let wait = pause.next_pause();
-            if Instant::now() + wait > deadline {
+            if left.is_empty() || Instant::now() + wait > deadline {
                 return;
             }
             sleep(wait).await;
@@ -197,6 +214,45 @@ impl Client {
         let limit = self.options().connection.request_timeout.min(Duration::from_secs(60));
         // Less than we wait ourselves, so that the broker's own answer about it arrives.
         i32::try_from(limit.as_millis() / 2).unwrap_or(i32::MAX)
+    }
+}
+
+fn creatable(topic: &NewTopic) -> CreatableTopic {
+    let assignments = (0..).zip(&topic.assignments);
+    let configs = topic.configs.iter();
+    CreatableTopic {
+        name: topic.name.clone(),
+        num_partitions: topic.partitions.unwrap_or(-1),
+        replication_factor: topic.replication_factor.unwrap_or(-1),
+        assignments: assignments
+            .map(|(partition_index, brokers)| CreatableReplicaAssignment {
+                partition_index,
+                broker_ids: brokers.clone(),
+            })
+            .collect(),
+        configs: configs
+            .map(|(name, value)| CreatableTopicConfig { name: name.clone(), value: Some(value.clone()) })
+            .collect(),
+    }
+}
+
+/// Whether clients can use the topic: every partition has a leader.
+fn led(topic: Option<&Topic>) -> bool {
+    topic.is_some_and(|topic| !topic.partitions.is_empty() && topic.partitions.iter().all(|p| p.leader >= 0))
+}
+
+/// The answer to the only question.
+fn only<T>(name: &str, mut answers: Vec<T>) -> Result<T> {
+    answers.pop().ok_or_else(|| ClientError::missing(format!("topic {name}")))
+}
+
+/// Answers of which none says more than "later" are none: the question is put again. "No such topic" says more.
+fn decided<T>(answers: Vec<Result<T>>) -> Result<Vec<Result<T>>> {
+    let later = |error: &&ClientError| error.is_retriable() && error.code() != Some(ErrorCode::UnknownTopicOrPartition);
+    let undecided = answers.iter().map(|answer| answer.as_ref().err().filter(later));
+    match undecided.collect::<Option<Vec<_>>>().and_then(|errors| errors.first().copied().cloned()) {
+        Some(error) => Err(error),
+        None => Ok(answers),
     }
 }
 

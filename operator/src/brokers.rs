@@ -1,0 +1,196 @@
+//! The ways to brokers: for each cluster one client, whose requests about topics are put together.
+//!
+//! A cluster that does not answer is tried by one caller at a time; the others hear at once what the last one heard. So
+//! the resources of a dead cluster do not take the place of those of others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use klamm_client::admin::topics::NewTopic;
+use klamm_client::{Client, ClientError, ClientOptions, Result};
+use parking_lot::Mutex;
+
+use crate::rounds::Rounds;
+use crate::topics::cluster;
+use crate::topics::plan::Facts;
+
+/// Bound on a whole call, with all its retries.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many topics one request speaks of.
+const TOGETHER: usize = 100;
+
+/// The clusters that are talked to, by the addresses they begin at.
+#[derive(Clone, Default)]
+pub struct Ways(Arc<Mutex<HashMap<String, Arc<Brokers>>>>);
+
+impl Ways {
+    /// The cluster that these addresses lead to.
+    pub fn to(&self, bootstrap: &str) -> Arc<Brokers> {
+        let mut ways = self.0.lock();
+        Arc::clone(ways.entry(bootstrap.to_owned()).or_insert_with(|| Arc::new(Brokers::at(bootstrap))))
+    }
+
+    /// Closes the connections to a cluster that nobody is interested in any more.
+    pub fn forget(&self, bootstrap: &str) {
+        self.0.lock().remove(bootstrap);
+    }
+}
+
+/// A cluster.
+pub struct Brokers {
+    bootstrap: String,
+    connected: Mutex<Option<Arc<Connected>>>,
+    trouble: Mutex<Trouble>,
+}
+
+/// What is connected.
+struct Connected {
+    client: Client,
+    facts: Rounds<String, Result<Option<Facts>>>,
+    creating: Rounds<NewTopic, Result<()>>,
+    deleting: Rounds<String, Result<()>>,
+}
+
+/// What was last heard of a cluster that does not answer.
+#[derive(Default)]
+struct Trouble {
+    heard: Option<ClientError>,
+    tried: bool,
+}
+
+impl Brokers {
+    fn at(bootstrap: &str) -> Self {
+        Self { bootstrap: bootstrap.to_owned(), connected: Mutex::default(), trouble: Mutex::default() }
+    }
+
+    /// How a topic is; `None` when there is none.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or refuse.
+    pub async fn facts(&self, topic: &str) -> Result<Option<Facts>> {
+        self.asked(async |connected| answered(connected.facts.ask(topic.to_owned()).await)).await
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or refuse.
+    pub async fn create(&self, topic: NewTopic) -> Result<()> {
+        self.asked(async |connected| answered(connected.creating.ask(topic).await)).await
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or refuse.
+    pub async fn delete(&self, topic: &str) -> Result<()> {
+        self.asked(async |connected| answered(connected.deleting.ask(topic.to_owned()).await)).await
+    }
+
+    /// Whatever else is to be asked.
+    ///
+    /// # Errors
+    /// What `ask` says, or the brokers cannot be reached.
+    pub async fn ask<T>(&self, ask: impl AsyncFnOnce(&Client) -> Result<T>) -> Result<T> {
+        self.asked(async |connected| ask(&connected.client).await).await
+    }
+
+    async fn asked<T>(&self, ask: impl AsyncFnOnce(&Connected) -> Result<T>) -> Result<T> {
+        let _trying = self.may_try()?;
+        let result = async { ask(&*self.connected().await?).await }.await;
+        self.trouble.lock().heard = result.as_ref().err().filter(|error| unreachable(error)).cloned();
+        result
+    }
+
+    /// Refuses while somebody else finds out whether a silent cluster is back.
+    fn may_try(&self) -> Result<Trying<'_>> {
+        let mut trouble = self.trouble.lock();
+        match &trouble.heard {
+            Some(heard) if trouble.tried => return Err(heard.clone()),
+            Some(_) => trouble.tried = true,
+            None => return Ok(Trying(None)),
+        }
+        Ok(Trying(Some(&self.trouble)))
+    }
+
+    async fn connected(&self) -> Result<Arc<Connected>> {
+        if let Some(connected) = &*self.connected.lock() {
+            return Ok(Arc::clone(connected));
+        }
+        let options = ClientOptions { api_timeout: API_TIMEOUT, ..ClientOptions::default() };
+        let connected = Arc::new(Connected::new(Client::connect(&self.bootstrap, options).await?));
+        Ok(Arc::clone(self.connected.lock().get_or_insert(connected)))
+    }
+}
+
+impl Connected {
+    fn new(client: Client) -> Self {
+        let of = |client: &Client| client.clone();
+        let (reader, creator, deleter) = (of(&client), of(&client), of(&client));
+        Self {
+            client,
+            facts: Rounds::new(TOGETHER, move |names: Vec<String>| {
+                let client = of(&reader);
+                async move { each(names.len(), cluster::facts(&client, &names).await) }
+            }),
+            creating: Rounds::new(TOGETHER, move |topics: Vec<NewTopic>| {
+                let client = of(&creator);
+                async move {
+                    let made = client.create_topics(&topics).await;
+                    let made = made.map(|each| each.into_iter().map(|topic| topic.map(|_| ())).collect());
+                    each(topics.len(), made)
+                }
+            }),
+            deleting: Rounds::new(TOGETHER, move |names: Vec<String>| {
+                let client = of(&deleter);
+                async move {
+                    let named: Vec<&str> = names.iter().map(String::as_str).collect();
+                    each(names.len(), client.delete_topics(&named).await)
+                }
+            }),
+        }
+    }
+}
+
+/// Gives the right to try back.
+struct Trying<'a>(Option<&'a Mutex<Trouble>>);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        if let Some(trouble) = self.0 {
+            trouble.lock().tried = false;
+        }
+    }
+}
+
+/// What went wrong for all went wrong for each.
+fn each<T>(count: usize, answers: Result<Vec<Result<T>>>) -> Vec<Result<T>> {
+    answers.unwrap_or_else(|error| (0..count).map(|_| Err(error.clone())).collect())
+}
+
+fn answered<T>(answer: Option<Result<T>>) -> Result<T> {
+    answer.unwrap_or_else(|| Err(ClientError::Missing { what: "the topic".into() }))
+}
+
+/// Whether nobody answered, as opposed to an answer that says no.
+fn unreachable(error: &ClientError) -> bool {
+    error.code().is_none() && error.is_retriable()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silent_cluster_is_tried_by_one_at_a_time() {
+        let brokers = Brokers::at("127.0.0.1:1");
+        let first = brokers.facts("t").await.unwrap_err();
+        assert!(unreachable(&first), "{first}");
+        let trying = brokers.may_try().unwrap();
+        assert_eq!(brokers.facts("t").await.unwrap_err().to_string(), first.to_string());
+        assert!(brokers.may_try().is_err());
+        drop(trying);
+        assert!(brokers.may_try().is_ok(), "the next one tries again");
+    }
+}

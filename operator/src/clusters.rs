@@ -1,0 +1,101 @@
+//! Which brokers a resource belongs to, and whether it may.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::SelectorExt as _;
+use kube::{Api, ResourceExt};
+
+use crate::controllers::Context;
+use crate::crd::cluster::{AllowedNamespaces, ListenerType};
+use crate::crd::common::NamespacesFrom;
+use crate::crd::{Cluster, ClusterRef};
+
+/// How soon to look again whether a Cluster is there that was not. Its own changes come by themselves.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What a reference leads to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Resolved {
+    /// Brokers, at these addresses.
+    At(String),
+    /// A Cluster that has no brokers to talk to yet.
+    NotReady(String),
+    /// No such Cluster, or one that is being deleted.
+    Gone(String),
+    /// A Cluster that does not admit resources of this namespace.
+    Refused(String),
+}
+
+/// Finds the brokers of a resource in `namespace`, which names either a Cluster or addresses.
+///
+/// # Errors
+/// The API server's.
+pub async fn resolve(
+    context: &Context,
+    namespace: &str,
+    cluster: Option<&ClusterRef>,
+    bootstrap: Option<&str>,
+) -> Result<Resolved, kube::Error> {
+    let Some(reference) = cluster else {
+        return Ok(Resolved::At(bootstrap.unwrap_or_default().to_owned()));
+    };
+    let home = reference.namespace.as_deref().unwrap_or(namespace);
+    let named = format!("Cluster {home}/{}", reference.name);
+    if !context.settings.watches(home) {
+        return Ok(Resolved::Refused(format!("{named}: this operator does not look after namespace {home}")));
+    }
+    context.clusters.ready().await;
+    let cluster = match context.clusters.get(home, &reference.name) {
+        None => return Ok(Resolved::Gone(format!("{named} does not exist"))),
+        Some(Err(why)) => return Ok(Resolved::NotReady(format!("{named} cannot be read: {why}"))),
+        Some(Ok(cluster)) => cluster,
+    };
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return Ok(Resolved::Gone(format!("{named} is being deleted")));
+    }
+    if home != namespace && !admits(context, &cluster.spec.allowed_namespaces, namespace).await? {
+        return Ok(Resolved::Refused(format!(
+            "{named} does not admit resources of namespace {namespace}: see its allowedNamespaces"
+        )));
+    }
+    Ok(match address(&cluster) {
+        Some(address) => Resolved::At(address.to_owned()),
+        None => Resolved::NotReady(format!("{named} has no listener that is up yet")),
+    })
+}
+
+/// Where a Cluster's brokers are reached from inside of the Kubernetes cluster, in plain text.
+fn address(cluster: &Cluster) -> Option<&str> {
+    let usable = |name: &str| {
+        let described = cluster.spec.listeners.iter().find(|listener| listener.name == name);
+        described.is_some_and(|listener| listener.kind == ListenerType::Internal && listener.tls.is_none())
+    };
+    let listeners = &cluster.status.as_ref()?.listeners;
+    Some(&listeners.iter().find(|listener| usable(&listener.name))?.bootstrap_servers)
+}
+
+/// Asks the API server, not what the watches brought, whether the Cluster that a resource names is gone.
+///
+/// # Errors
+/// The API server's.
+pub async fn surely_gone(context: &Context, namespace: &str, reference: &ClusterRef) -> Result<bool, kube::Error> {
+    let home = reference.namespace.as_deref().unwrap_or(namespace);
+    let api: Api<Cluster> = Api::namespaced(context.client.clone(), home);
+    let found = api.get_metadata_opt(&reference.name).await?;
+    Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
+}
+
+/// Whether a Cluster admits resources of another namespace.
+async fn admits(context: &Context, allowed: &AllowedNamespaces, namespace: &str) -> Result<bool, kube::Error> {
+    match (allowed.from, &allowed.selector) {
+        (NamespacesFrom::Same, _) | (NamespacesFrom::Selector, None) => Ok(false),
+        (NamespacesFrom::All, _) => Ok(true),
+        (NamespacesFrom::Selector, Some(selector)) => {
+            let api: Api<Namespace> = Api::all(context.client.clone());
+            let Some(found) = api.get_opt(namespace).await? else { return Ok(false) };
+            let Ok(selector) = kube::core::Selector::try_from(selector.clone()) else { return Ok(false) };
+            Ok(selector.matches(found.labels()))
+        }
+    }
+}

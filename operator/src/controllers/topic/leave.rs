@@ -1,0 +1,144 @@
+//! A Topic that is being deleted: its topic goes first, if that is for it to decide.
+//!
+//! The finalizer stays only as long as there is something to delete. A Topic whose cluster is gone, or that was only
+//! waiting for another one, must not keep its namespace from being deleted.
+
+use klamm_client::ClientError;
+use klamm_protocol::error::ErrorCode;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::look::Look;
+use super::owner;
+use crate::clusters::{self, Resolved};
+use crate::controllers::known::full_name;
+use crate::controllers::{Context, Error};
+use crate::crd::Topic;
+use crate::crd::common::DeletionPolicy;
+use crate::events;
+
+/// Keeps a Topic until its topic is deleted.
+pub const FINALIZER: &str = "klamm.dev/topic";
+/// Set to "true" it lets a Topic go at once, whatever becomes of the topic.
+pub const FORCE: &str = "klamm.dev/force-finalize";
+
+/// How a Topic goes.
+enum Farewell {
+    /// Nothing is to be deleted, or nothing is left; with what to tell.
+    Done(Option<(EventType, &'static str, String)>),
+    /// Not yet.
+    Later(&'static str, String),
+}
+
+/// Does what has to be done before a Topic may go, and lets it go.
+///
+/// # Errors
+/// What keeps the topic from being deleted; the Topic stays.
+pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
+    if !topic.finalizers().iter().any(|name| name == FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    match farewell(topic, context).await {
+        Ok(Farewell::Done(told)) => {
+            if let Some((kind, reason, note)) = told {
+                tracing::info!(topic = full_name(topic), reason, note, "a Topic goes");
+                events::publish(context, topic, kind, reason, "Delete", note).await;
+            }
+            keep(topic, context, false).await?;
+            Ok(Action::await_change())
+        }
+        Ok(Farewell::Later(reason, why)) => {
+            let mut look = Look::new(topic);
+            let next = look.waiting(reason, why);
+            look.write(context).await?;
+            Ok(next)
+        }
+        Err(error) => {
+            let reason = match &error {
+                Error::Client(error) if error.code().is_none() => "ClusterUnreachable",
+                _ => "DeletionFailed",
+            };
+            let mut look = Look::new(topic);
+            look.waiting(reason, format!("deleting the topic: {error}"));
+            look.write(context).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
+    let spec = &topic.spec;
+    let left = |reason, why: String| Ok(Farewell::Done(Some((EventType::Normal, reason, why))));
+    if topic.annotations().get(FORCE).is_some_and(|value| value == "true") {
+        let why = format!("topic {} is left as it is: {FORCE} is set", topic.topic_name());
+        return Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))));
+    }
+    if spec.deletion_policy == DeletionPolicy::Retain {
+        return left("TopicRetained", format!("topic {} stays: deletionPolicy is Retain", topic.topic_name()));
+    }
+    if owner::owner(topic, context).await.is_some() {
+        return Ok(Farewell::Done(None));
+    }
+    let namespace = topic.namespace().unwrap_or_default();
+    let resolved = clusters::resolve(context, &namespace, spec.cluster_ref.as_ref(), spec.bootstrap_servers.as_deref());
+    let bootstrap = match resolved.await? {
+        Resolved::At(bootstrap) => bootstrap,
+        Resolved::NotReady(why) => return Ok(Farewell::Later("ClusterNotReady", why)),
+        // It has no say over that cluster.
+        Resolved::Refused(why) => return left("TopicLeft", format!("topic {} stays: {why}", topic.topic_name())),
+        Resolved::Gone(why) => {
+            let gone = match &spec.cluster_ref {
+                Some(reference) => clusters::surely_gone(context, &namespace, reference).await?,
+                None => true,
+            };
+            return match gone {
+                true => left("ClusterGone", format!("there is nothing to delete: {why}")),
+                false => Ok(Farewell::Later("ClusterNotReady", why)),
+            };
+        }
+    };
+    if let Some(heir) = owner::heir(topic, context).await? {
+        return left("TopicLeft", format!("topic {} stays: {heir} describes it, too", topic.topic_name()));
+    }
+    match context.ways.to(&bootstrap).delete(topic.topic_name()).await {
+        Ok(()) => left("TopicDeleted", format!("topic {} is deleted", topic.topic_name())),
+        Err(error) => deletion_refused(topic, error),
+    }
+}
+
+fn deletion_refused(topic: &Topic, error: ClientError) -> Result<Farewell, Error> {
+    match error.code() {
+        Some(ErrorCode::UnknownTopicOrPartition) => Ok(Farewell::Done(None)),
+        Some(ErrorCode::TopicDeletionDisabled) => {
+            let why = format!("topic {} is left in place: the brokers do not delete topics", topic.topic_name());
+            Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))))
+        }
+        _ => Err(error.into()),
+    }
+}
+
+/// Sets the finalizer, or takes it away.
+///
+/// # Errors
+/// The API server's.
+pub async fn keep(topic: &Topic, context: &Context, wanted: bool) -> Result<(), Error> {
+    let has = topic.finalizers().iter().any(|name| name == FINALIZER);
+    if has == wanted {
+        return Ok(());
+    }
+    let api: Api<Topic> = Api::namespaced(context.client.clone(), &topic.namespace().unwrap_or_default());
+    let mut all: Vec<&str> = topic.finalizers().iter().map(String::as_str).filter(|name| *name != FINALIZER).collect();
+    if wanted {
+        all.push(FINALIZER);
+    }
+    // Of this very version: a finalizer that somebody else has added meanwhile must not be lost.
+    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": topic.resource_version() } });
+    match api.patch_metadata(&topic.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,260 @@
+//! One look at a topic: what is to be done is done, and what there is becomes the Topic's status.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use klamm_client::ClientError;
+use klamm_protocol::error::ErrorCode;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+
+use super::leave::keep;
+use super::owner::owner;
+use crate::clusters::{self, Resolved};
+use crate::controllers::known::full_name;
+use crate::controllers::{Context, Error};
+use crate::crd::Topic;
+use crate::crd::common::DeletionPolicy;
+use crate::crd::topic::TopicStatus;
+use crate::events;
+use crate::status::{self, Conditions, Is};
+use crate::topics::cluster;
+use crate::topics::desired;
+use crate::topics::plan::{self, Facts, Plan, Step};
+
+/// Set to "true" it keeps the operator from doing anything about a Topic that is not being deleted.
+const PAUSED: &str = "klamm.dev/paused";
+/// How often a topic is looked at without a change of its resource: others may have changed it.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// While replicas move.
+const LOOK_SOON: Duration = Duration::from_secs(5);
+
+/// One look at a topic, on its way to a status.
+pub struct Look<'a> {
+    topic: &'a Topic,
+    conditions: Conditions,
+    status: TopicStatus,
+}
+
+impl<'a> Look<'a> {
+    /// Begins it.
+    pub fn new(topic: &'a Topic) -> Self {
+        let before = topic.status.clone().unwrap_or_default();
+        let generation = topic.metadata.generation;
+        let conditions = Conditions::new(&before.conditions, generation, Timestamp::now());
+        let status =
+            TopicStatus { observed_generation: generation, topic_name: Some(topic.topic_name().into()), ..before };
+        Self { topic, conditions, status }
+    }
+
+    /// Whether the description as it stands was carried out before: what differs now was done by others.
+    fn carried_out(&self) -> bool {
+        let before = self.topic.status.as_ref();
+        let ready = before.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == "Ready"));
+        ready.is_some_and(|ready| ready.status == "True" && ready.observed_generation == self.topic.metadata.generation)
+    }
+
+    /// Does what is to be done. What comes of it is in the status then.
+    ///
+    /// # Errors
+    /// What is worth another try.
+    pub async fn at(&mut self, context: &Context) -> Result<Action, Error> {
+        let spec = &self.topic.spec;
+        if self.topic.annotations().get(PAUSED).is_some_and(|value| value == "true") {
+            return Ok(self.paused());
+        }
+        let desired = match desired::desired(self.topic) {
+            Ok(desired) => desired,
+            Err(invalid) => return Ok(self.stalled("InvalidConfig", invalid.to_string(), Action::await_change())),
+        };
+        let namespace = self.topic.namespace().unwrap_or_default();
+        let resolved =
+            clusters::resolve(context, &namespace, spec.cluster_ref.as_ref(), spec.bootstrap_servers.as_deref());
+        let bootstrap = match resolved.await? {
+            Resolved::At(bootstrap) => bootstrap,
+            Resolved::NotReady(why) => return Ok(self.waiting("ClusterNotReady", why)),
+            Resolved::Gone(why) => return Ok(self.waiting("ClusterNotFound", why)),
+            Resolved::Refused(why) => {
+                return Ok(self.stalled("NamespaceNotAllowed", why, Action::requeue(clusters::LOOK_AGAIN)));
+            }
+        };
+        if let Some(owner) = owner(self.topic, context).await {
+            let why = format!("{owner} names the same topic and is older");
+            return Ok(self.stalled("ResourceConflict", why, Action::requeue(LOOK_AGAIN)));
+        }
+        keep(self.topic, context, spec.deletion_policy == DeletionPolicy::Delete).await?;
+        let brokers = context.ways.to(&bootstrap);
+        let facts = brokers.facts(&desired.name).await?;
+        let plan = plan::plan(&desired, facts.as_ref(), spec.drift, self.carried_out());
+        for step in &plan.steps {
+            tracing::info!(topic = full_name(self.topic), ?step, "changing a topic");
+            if let Err(error) = cluster::carry_out(&brokers, &desired, step).await {
+                self.saw(facts.as_ref());
+                return self.refused(step, error);
+            }
+            let (reason, note) = told(&desired.name, step);
+            events::publish(context, self.topic, EventType::Normal, reason, "Change", note).await;
+        }
+        let facts = match plan.steps.is_empty() {
+            true => facts,
+            false => brokers.facts(&desired.name).await?,
+        };
+        self.saw(facts.as_ref());
+        Ok(self.judged(facts.as_ref(), &plan))
+    }
+
+    /// Writes what was found, and tells of it when something has begun to be wrong.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn write(self, context: &Context) -> Result<(), Error> {
+        let status = TopicStatus { conditions: self.conditions.finish(), ..self.status };
+        let before = self.topic.status.as_ref();
+        let written = status::write(&context.client, self.topic, before, &status).await?;
+        let ready = |status: &TopicStatus| status.conditions.iter().find(|c| c.type_ == "Ready").cloned();
+        let (was, is) = (before.and_then(ready), ready(&status));
+        if let Some(is) = is.filter(|is| written && is.status != "True")
+            && was.is_none_or(|was| was.reason != is.reason)
+        {
+            events::publish(context, self.topic, EventType::Warning, &is.reason, "Reconcile", is.message).await;
+        }
+        Ok(())
+    }
+
+    /// What there is.
+    fn saw(&mut self, facts: Option<&Facts>) {
+        self.status.topic_id = facts.map(|facts| facts.id.clone());
+        self.status.partitions = facts.map(|facts| i32::try_from(facts.partitions.len()).unwrap_or(i32::MAX));
+        self.status.replication_factor = facts.map(Facts::replication_factor);
+        let Some(facts) = facts else { return };
+        let short = facts
+            .partitions
+            .iter()
+            .filter(|p| p.leader.is_none() || p.in_sync < facts.min_in_sync.min(p.replicas.len()));
+        match short.count() {
+            0 => self.conditions.set(
+                "Available",
+                true,
+                "InSync",
+                "every partition has a leader and in-sync replicas enough",
+            ),
+            n => self.conditions.set(
+                "Available",
+                false,
+                "UnderMinIsr",
+                format!("{n} partitions lack a leader or in-sync replicas"),
+            ),
+        };
+    }
+
+    /// All that could be done has been done.
+    fn judged(&mut self, facts: Option<&Facts>, plan: &Plan) -> Action {
+        self.status.drift = plan.drift.iter().take(32).cloned().collect();
+        self.status.replicas_change = plan.replicas_change.clone();
+        if facts.is_none() {
+            return self.waiting("NotThereYet", "the brokers do not show the topic yet".into());
+        }
+        let keys: Vec<&str> = plan.drift.iter().take(4).map(|drifted| drifted.key.as_str()).collect();
+        let more = if plan.drift.len() > keys.len() { ", …" } else { "" };
+        match keys.is_empty() {
+            true => self.conditions.set("Synced", true, "AsDescribed", "nothing differs from the description"),
+            false => {
+                let what = format!("changed by others: {}{more}", keys.join(", "));
+                self.conditions.set("Synced", false, "Drifted", what)
+            }
+        };
+        if plan.too_many {
+            let why = "the topic has more partitions than described, and partitions cannot be taken away".into();
+            return self.stalled("NotSupported", why, Action::requeue(LOOK_AGAIN));
+        }
+        if let Some(change) = &plan.replicas_change {
+            let what = format!("{} partitions do not have {} replicas yet", change.partitions_left, change.target);
+            self.conditions.set("Ready", true, "Reassigning", what.clone());
+            self.conditions.set("Reconciling", true, "Reassigning", what);
+            self.conditions.set("Stalled", false, "Reassigning", "");
+            return Action::requeue(LOOK_SOON);
+        }
+        self.conditions.set("Ready", true, "AsDescribed", "the topic is as described");
+        self.conditions.set("Reconciling", false, "AsDescribed", "");
+        self.conditions.set("Stalled", false, "AsDescribed", "");
+        Action::requeue(LOOK_AGAIN)
+    }
+
+    /// The brokers refused a step. What asking again does not change waits for a change of the description.
+    fn refused(&mut self, step: &Step, error: ClientError) -> Result<Action, Error> {
+        let reason = match error.code() {
+            Some(ErrorCode::InvalidConfig) => "InvalidConfig",
+            Some(ErrorCode::InvalidReplicationFactor) => "InvalidReplicationFactor",
+            Some(ErrorCode::InvalidPartitions) => "InvalidPartitions",
+            Some(ErrorCode::InvalidTopicException) => "InvalidName",
+            Some(ErrorCode::PolicyViolation) => "PolicyViolation",
+            Some(ErrorCode::TopicAuthorizationFailed | ErrorCode::ClusterAuthorizationFailed) => "NotAuthorized",
+            _ => return Err(error.into()),
+        };
+        let what = match step {
+            Step::Create => "creating it",
+            Step::Grow(_) => "adding partitions",
+            Step::Configure { .. } => "configuring it",
+            Step::Replicate { .. } => "changing its replication factor",
+        };
+        Ok(self.stalled(reason, format!("{what}: {error}"), Action::requeue(LOOK_AGAIN)))
+    }
+
+    fn stalled(&mut self, reason: &str, why: String, next: Action) -> Action {
+        self.conditions.set("Ready", false, reason, why.clone());
+        self.conditions.set("Reconciling", false, reason, "");
+        self.conditions.set("Stalled", true, reason, why);
+        next
+    }
+
+    /// Something has to come from elsewhere first.
+    pub fn waiting(&mut self, reason: &str, why: String) -> Action {
+        self.conditions.set("Ready", false, reason, why.clone());
+        self.conditions.set("Reconciling", true, reason, why);
+        self.conditions.set("Stalled", false, reason, "");
+        Action::requeue(clusters::LOOK_AGAIN)
+    }
+
+    /// Nothing is looked at, nothing is done.
+    fn paused(&mut self) -> Action {
+        let before = self.topic.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == "Ready");
+        let is = match before.map(|ready| ready.status.as_str()) {
+            Some("True") => Is::True,
+            Some("False") => Is::False,
+            _ => Is::Unknown,
+        };
+        self.conditions.set("Ready", is, "Paused", format!("{PAUSED} is set: nothing is done"));
+        self.conditions.set("Reconciling", false, "Paused", "");
+        self.conditions.set("Stalled", false, "Paused", "");
+        Action::await_change()
+    }
+
+    /// It will be tried again.
+    pub fn failed(&mut self, error: &Error) {
+        let reason = match error {
+            Error::Client(error) if error.code().is_none() => "ClusterUnreachable",
+            _ => "Error",
+        };
+        self.conditions.set("Ready", Is::Unknown, reason, error.to_string());
+        self.conditions.set("Reconciling", true, reason, error.to_string());
+        self.conditions.set("Stalled", false, reason, "");
+    }
+}
+
+/// What an Event says of a step.
+fn told(name: &str, step: &Step) -> (&'static str, String) {
+    match step {
+        Step::Create => ("TopicCreated", format!("topic {name} is created")),
+        Step::Grow(count) => ("PartitionsAdded", format!("topic {name} has {count} partitions now")),
+        Step::Configure { set, reset } => {
+            let set = set.iter().map(|(key, value)| format!("{key}={value}"));
+            let keys: Vec<String> = set.chain(reset.iter().map(|key| format!("{key} by default"))).collect();
+            ("ConfigChanged", format!("topic {name}: {}", keys.join(", ")))
+        }
+        Step::Replicate { target, partitions } => {
+            let count = partitions.len();
+            ("ReplicasChanging", format!("topic {name}: {count} partitions get {target} replicas"))
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The operator as a process beside the control plane, as one would run it by hand.
+
+use klamm_tests::ports::free_port;
+use klamm_tests::process::Process;
+use klamm_tests::{Tool, eventually};
+use serde_json::Value;
+
+use crate::kubernetes::identity::as_admin;
+use crate::kubernetes::{Namespace, image};
+
+/// A `klamm-operator run` that looks after some namespaces.
+#[derive(Debug)]
+pub struct Operator {
+    process: Process,
+    http: String,
+}
+
+impl Operator {
+    /// Starts one for these namespaces; all when there are none.
+    #[track_caller]
+    pub fn start(spaces: &[&Namespace]) -> Operator {
+        Operator::start_with(spaces, &["--leader-election=false"])
+    }
+
+    /// The same with further flags; not necessarily the one that leads.
+    #[track_caller]
+    pub fn start_with(spaces: &[&Namespace], flags: &[&str]) -> Operator {
+        let http = format!("127.0.0.1:{}", free_port());
+        let names: Vec<&str> = spaces.iter().map(|space| space.name()).collect();
+        let tool = as_admin(Tool::new(image::static_binary("klamm-operator")))
+            .args(["run", "--log-format=text", "--log=info,klamm_operator=debug", "--listen", &http])
+            .args([format!("--watch-namespaces={}", names.join(","))])
+            .args(flags);
+        let mut operator = Operator { process: tool.start(), http };
+        eventually("the operator is ready", 30, || {
+            if let Some(status) = operator.process.ended() {
+                panic!("the operator has ended ({status}): {}", operator.process.stderr());
+            }
+            operator.get("/readyz").map(|_| ())
+        });
+        operator
+    }
+
+    /// The answer of its HTTP listener to a GET, if it is 200.
+    pub fn get(&self, path: &str) -> Option<String> {
+        let out = Tool::new("curl").args(["-sf", "--max-time", "5", &format!("http://{}{path}", self.http)]).run();
+        (out.code == 0).then_some(out.out)
+    }
+
+    /// One of its metrics; 0 when it isn't there.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// The memory that it has.
+    pub fn rss_kib(&self) -> u64 {
+        self.process.rss_kib()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.ended().map(|status| status.code().unwrap_or(-1))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> i32 {
+        self.process.signal("TERM");
+        let ended = self.process.wait(std::time::Duration::from_secs(30)).expect("it ends within 30 s");
+        ended.code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.process.stderr();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- the end of the operator's log\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
+}
+
+/// A condition of an object, as `status/reason`.
+pub fn condition(object: &Value, kind: &str) -> Option<String> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    // Of the description as it stands, not of an earlier one.
+    (found["observedGeneration"] == object["metadata"]["generation"])
+        .then(|| format!("{}/{}", found["status"].as_str().unwrap_or(""), found["reason"].as_str().unwrap_or("")))
+}
+
+/// Waits until a condition is `status/reason`, or `status` alone.
+#[track_caller]
+pub fn until_condition(space: &Namespace, kind: &str, name: &str, condition_type: &str, wanted: &str) -> Value {
+    let mut last = None;
+    let found = klamm_tests::wait_for(std::time::Duration::from_secs(60), || {
+        let object = space.get(kind, name)?;
+        let is = condition(&object, condition_type);
+        let fits = is.as_deref().is_some_and(|is| is == wanted || is.split('/').next() == Some(wanted));
+        last = Some(object.clone());
+        if !fits {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        fits.then_some(object)
+    });
+    found.unwrap_or_else(|| panic!("{kind} {name} is not {condition_type}={wanted}: {last:#?}"))
+}
