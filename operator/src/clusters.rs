@@ -7,9 +7,10 @@ use kube::core::SelectorExt as _;
 use kube::{Api, ResourceExt};
 
 use crate::controllers::Context;
+use crate::controllers::owner::OfCluster;
+use crate::crd::Cluster;
 use crate::crd::cluster::{AllowedNamespaces, ListenerType};
 use crate::crd::common::NamespacesFrom;
-use crate::crd::{Cluster, ClusterRef};
 
 /// How soon to look again whether a Cluster is there that was not. Its own changes come by themselves.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -27,19 +28,15 @@ pub enum Resolved {
     Refused(String),
 }
 
-/// Finds the brokers of a resource in `namespace`, which names either a Cluster or addresses.
+/// Finds the brokers of a resource, which names either a Cluster or addresses.
 ///
 /// # Errors
 /// The API server's.
-pub async fn resolve(
-    context: &Context,
-    namespace: &str,
-    cluster: Option<&ClusterRef>,
-    bootstrap: Option<&str>,
-) -> Result<Resolved, kube::Error> {
-    let Some(reference) = cluster else {
-        return Ok(Resolved::At(bootstrap.unwrap_or_default().to_owned()));
+pub async fn resolve<K: OfCluster>(context: &Context, object: &K) -> Result<Resolved, kube::Error> {
+    let Some(reference) = object.cluster_ref() else {
+        return Ok(Resolved::At(object.bootstrap_servers().unwrap_or_default().to_owned()));
     };
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
     let home = reference.namespace.as_deref().unwrap_or(namespace);
     let named = format!("Cluster {home}/{}", reference.name);
     if !context.settings.watches(home) {
@@ -79,8 +76,9 @@ fn address(cluster: &Cluster) -> Option<&str> {
 ///
 /// # Errors
 /// The API server's.
-pub async fn surely_gone(context: &Context, namespace: &str, reference: &ClusterRef) -> Result<bool, kube::Error> {
-    let home = reference.namespace.as_deref().unwrap_or(namespace);
+pub async fn surely_gone<K: OfCluster>(context: &Context, object: &K) -> Result<bool, kube::Error> {
+    let Some(reference) = object.cluster_ref() else { return Ok(true) };
+    let home = reference.namespace.as_deref().or(object.meta().namespace.as_deref()).unwrap_or_default();
     let api: Api<Cluster> = Api::namespaced(context.client.clone(), home);
     let found = api.get_metadata_opt(&reference.name).await?;
     Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))

@@ -15,6 +15,22 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::FIELD_MANAGER;
+use crate::controllers::Error;
+
+/// Set to "true" it keeps the operator from doing anything about an object that is not being deleted.
+pub const PAUSED: &str = "klamm.dev/paused";
+
+/// Whether an object is to be left alone.
+pub fn is_paused(object: &impl ResourceExt) -> bool {
+    object.annotations().get(PAUSED).is_some_and(|value| value == "true")
+}
+
+/// The new reason why an object is not ready, if that has changed: what an Event is made of.
+pub fn trouble<'a>(before: &[Condition], now: &'a [Condition]) -> Option<&'a Condition> {
+    let ready = |condition: &&Condition| condition.type_ == "Ready";
+    let was = before.iter().find(ready);
+    now.iter().find(ready).filter(|is| is.status != "True" && was.is_none_or(|was| was.reason != is.reason))
+}
 
 /// What a condition may say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -75,6 +91,43 @@ impl Conditions {
             last_transition_time: since.unwrap_or(Time(self.at)),
         });
         self
+    }
+
+    /// All is as described.
+    pub fn ready(&mut self, reason: &str, message: impl Into<String>) -> &mut Self {
+        self.set("Ready", true, reason, message).set("Reconciling", false, reason, "").set("Stalled", false, reason, "")
+    }
+
+    /// Something has to come from elsewhere first.
+    pub fn waiting(&mut self, reason: &str, why: impl Into<String>) -> &mut Self {
+        let why = why.into();
+        self.set("Ready", false, reason, why.clone()).set("Reconciling", true, reason, why);
+        self.set("Stalled", false, reason, "")
+    }
+
+    /// Only another description helps.
+    pub fn stalled(&mut self, reason: &str, why: impl Into<String>) -> &mut Self {
+        let why = why.into();
+        self.set("Ready", false, reason, why.clone()).set("Reconciling", false, reason, "");
+        self.set("Stalled", true, reason, why)
+    }
+
+    /// Something went wrong that may go well the next time.
+    pub fn failed(&mut self, error: &Error) -> &mut Self {
+        let (reason, why) = (error.reason(), error.to_string());
+        self.set("Ready", Is::Unknown, reason, why.clone()).set("Reconciling", true, reason, why);
+        self.set("Stalled", false, reason, "")
+    }
+
+    /// Nothing is looked at, nothing is done: what was true stays so.
+    pub fn paused(&mut self) -> &mut Self {
+        let ready = self.before.iter().find(|condition| condition.type_ == "Ready");
+        let is = match ready.map(|ready| ready.status.as_str()) {
+            Some("True") => Is::True,
+            Some("False") => Is::False,
+            _ => Is::Unknown,
+        };
+        self.ready("Paused", "").set("Ready", is, "Paused", format!("{PAUSED} is set: nothing is done"))
     }
 
     /// The conditions, sorted by type. Those that were not set are gone.

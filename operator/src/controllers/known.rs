@@ -5,14 +5,17 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures::{Stream, StreamExt as _, stream};
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
+use super::owner::OfCluster;
 use super::{Context, Watched};
-use crate::crd::Cluster;
+use crate::crd::{Cluster, ConsumerGroup, Topic};
 
 /// Changes that somebody who listens may lag behind before being told to look at everything.
 const BEHIND: usize = 1024;
@@ -84,4 +87,50 @@ impl Watched for Cluster {
     fn known(context: &Context) -> &Known<Self> {
         &context.clusters
     }
+}
+
+impl Watched for Topic {
+    fn known(context: &Context) -> &Known<Self> {
+        &context.topics
+    }
+}
+
+impl Watched for ConsumerGroup {
+    fn known(context: &Context) -> &Known<Self> {
+        &context.groups
+    }
+}
+
+/// What refers to a Cluster that changes: it may have come, or gone, or admit others now.
+pub fn of_changed_clusters<K: OfCluster>(
+    context: &Context,
+    namespace: Option<&str>,
+) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send + 'static {
+    let (known, namespace) = (K::known(context).clone(), namespace.map(str::to_owned));
+    let changes = context.clusters.changes();
+    stream::unfold((changes, known, namespace), |(mut changes, known, namespace)| async move {
+        let changed = match changes.recv().await {
+            Ok(changed) => Some(changed),
+            Err(RecvError::Lagged(_)) => None,
+            Err(RecvError::Closed) => return None,
+        };
+        let all = known.all();
+        let concerned = all
+            .iter()
+            .filter_map(|object| object.0.as_ref().ok())
+            .filter(|object| namespace.is_none() || object.namespace() == namespace)
+            .filter(|object| changed.as_ref().is_none_or(|changed| refers_to(*object, changed)));
+        let concerned: Vec<_> = concerned
+            .map(|object| ObjectRef::new(&object.name_any()).within(&object.namespace().unwrap_or_default()))
+            .collect();
+        Some((stream::iter(concerned), (changes, known, namespace)))
+    })
+    .flatten()
+}
+
+fn refers_to<K: OfCluster>(object: &K, cluster: &ObjectRef<DeserializeGuard<Cluster>>) -> bool {
+    object.cluster_ref().is_some_and(|reference| {
+        let home = reference.namespace.clone().or_else(|| object.namespace());
+        reference.name == cluster.name && home == cluster.namespace
+    })
 }

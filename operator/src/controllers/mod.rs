@@ -2,7 +2,9 @@
 //!
 //! Here is what they share: how objects come in, how many are worked on at once, when a failed one is tried again.
 
+pub mod finalizer;
 pub mod known;
+pub mod owner;
 pub mod topic;
 
 use std::collections::HashMap;
@@ -23,7 +25,7 @@ use serde::de::DeserializeOwned;
 
 use crate::FIELD_MANAGER;
 use crate::brokers::Ways;
-use crate::crd::{Cluster, Topic};
+use crate::crd::{Cluster, ConsumerGroup, Topic};
 use crate::metrics::{Metrics, Outcome};
 use crate::settings::Settings;
 use known::Known;
@@ -32,6 +34,16 @@ use known::Known;
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 /// Several changes of an object within this time are one.
 const DEBOUNCE: Duration = Duration::from_millis(200);
+
+impl Error {
+    /// One word for it, as a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Error::Client(error) if error.code().is_none() => "ClusterUnreachable",
+            _ => "Error",
+        }
+    }
+}
 
 /// What every controller has.
 #[derive(Clone)]
@@ -48,8 +60,12 @@ pub struct Context {
     pub clusters: Known<Cluster>,
     /// All Topics that are watched.
     pub topics: Known<Topic>,
+    /// All ConsumerGroups that are watched.
+    pub groups: Known<ConsumerGroup>,
     /// All Topics by what the API server says now.
-    pub all_topics: topic::AllTopics,
+    pub all_topics: owner::All<Topic>,
+    /// The same for ConsumerGroups.
+    pub all_groups: owner::All<ConsumerGroup>,
     /// Writes Events.
     pub recorder: Recorder,
     failures: Arc<Mutex<HashMap<String, u32>>>,
@@ -60,7 +76,8 @@ impl Context {
     pub fn new(client: Client, settings: Arc<Settings>, metrics: Metrics) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(settings.identity.clone()) };
         Self {
-            all_topics: topic::all_topics(client.clone(), settings.namespaces()),
+            all_topics: owner::all(client.clone(), settings.namespaces()),
+            all_groups: owner::all(client.clone(), settings.namespaces()),
             recorder: Recorder::new(client.clone(), reporter),
             client,
             settings,
@@ -68,6 +85,7 @@ impl Context {
             ways: Ways::default(),
             clusters: Known::default(),
             topics: Known::default(),
+            groups: Known::default(),
             failures: Arc::default(),
         }
     }

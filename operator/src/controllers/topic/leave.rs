@@ -5,25 +5,20 @@
 
 use klamm_client::ClientError;
 use klamm_protocol::error::ErrorCode;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use kube::{Api, ResourceExt};
-use serde_json::json;
 
 use super::look::Look;
-use super::owner;
 use crate::clusters::{self, Resolved};
+use crate::controllers::finalizer::{self, FORCE};
 use crate::controllers::known::full_name;
-use crate::controllers::{Context, Error};
+use crate::controllers::{Context, Error, owner};
 use crate::crd::Topic;
 use crate::crd::common::DeletionPolicy;
 use crate::events;
 
 /// Keeps a Topic until its topic is deleted.
 pub const FINALIZER: &str = "klamm.dev/topic";
-/// Set to "true" it lets a Topic go at once, whatever becomes of the topic.
-pub const FORCE: &str = "klamm.dev/force-finalize";
 
 /// How a Topic goes.
 enum Farewell {
@@ -38,7 +33,7 @@ enum Farewell {
 /// # Errors
 /// What keeps the topic from being deleted; the Topic stays.
 pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
-    if !topic.finalizers().iter().any(|name| name == FINALIZER) {
+    if !finalizer::has(topic, FINALIZER) {
         return Ok(Action::await_change());
     }
     match farewell(topic, context).await {
@@ -47,7 +42,7 @@ pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
                 tracing::info!(topic = full_name(topic), reason, note, "a Topic goes");
                 events::publish(context, topic, kind, reason, "Delete", note).await;
             }
-            keep(topic, context, false).await?;
+            finalizer::keep(&context.client, topic, FINALIZER, false).await?;
             Ok(Action::await_change())
         }
         Ok(Farewell::Later(reason, why)) => {
@@ -72,7 +67,7 @@ pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
 async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
     let spec = &topic.spec;
     let left = |reason, why: String| Ok(Farewell::Done(Some((EventType::Normal, reason, why))));
-    if topic.annotations().get(FORCE).is_some_and(|value| value == "true") {
+    if finalizer::is_forced(topic) {
         let why = format!("topic {} is left as it is: {FORCE} is set", topic.topic_name());
         return Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))));
     }
@@ -82,19 +77,13 @@ async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
     if owner::owner(topic, context).await.is_some() {
         return Ok(Farewell::Done(None));
     }
-    let namespace = topic.namespace().unwrap_or_default();
-    let resolved = clusters::resolve(context, &namespace, spec.cluster_ref.as_ref(), spec.bootstrap_servers.as_deref());
-    let bootstrap = match resolved.await? {
+    let bootstrap = match clusters::resolve(context, topic).await? {
         Resolved::At(bootstrap) => bootstrap,
         Resolved::NotReady(why) => return Ok(Farewell::Later("ClusterNotReady", why)),
         // It has no say over that cluster.
         Resolved::Refused(why) => return left("TopicLeft", format!("topic {} stays: {why}", topic.topic_name())),
         Resolved::Gone(why) => {
-            let gone = match &spec.cluster_ref {
-                Some(reference) => clusters::surely_gone(context, &namespace, reference).await?,
-                None => true,
-            };
-            return match gone {
+            return match clusters::surely_gone(context, topic).await? {
                 true => left("ClusterGone", format!("there is nothing to delete: {why}")),
                 false => Ok(Farewell::Later("ClusterNotReady", why)),
             };
@@ -117,28 +106,5 @@ fn deletion_refused(topic: &Topic, error: ClientError) -> Result<Farewell, Error
             Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))))
         }
         _ => Err(error.into()),
-    }
-}
-
-/// Sets the finalizer, or takes it away.
-///
-/// # Errors
-/// The API server's.
-pub async fn keep(topic: &Topic, context: &Context, wanted: bool) -> Result<(), Error> {
-    let has = topic.finalizers().iter().any(|name| name == FINALIZER);
-    if has == wanted {
-        return Ok(());
-    }
-    let api: Api<Topic> = Api::namespaced(context.client.clone(), &topic.namespace().unwrap_or_default());
-    let mut all: Vec<&str> = topic.finalizers().iter().map(String::as_str).filter(|name| *name != FINALIZER).collect();
-    if wanted {
-        all.push(FINALIZER);
-    }
-    // Of this very version: a finalizer that somebody else has added meanwhile must not be lost.
-    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": topic.resource_version() } });
-    match api.patch_metadata(&topic.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

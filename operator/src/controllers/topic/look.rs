@@ -5,26 +5,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 use klamm_client::ClientError;
 use klamm_protocol::error::ErrorCode;
-use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::leave::keep;
-use super::owner::owner;
+use super::leave::FINALIZER;
 use crate::clusters::{self, Resolved};
+use crate::controllers::finalizer;
 use crate::controllers::known::full_name;
+use crate::controllers::owner::owner;
 use crate::controllers::{Context, Error};
 use crate::crd::Topic;
 use crate::crd::common::DeletionPolicy;
 use crate::crd::topic::TopicStatus;
 use crate::events;
-use crate::status::{self, Conditions, Is};
+use crate::status::{self, Conditions};
 use crate::topics::cluster;
 use crate::topics::desired;
 use crate::topics::plan::{self, Facts, Plan, Step};
 
-/// Set to "true" it keeps the operator from doing anything about a Topic that is not being deleted.
-const PAUSED: &str = "klamm.dev/paused";
 /// How often a topic is looked at without a change of its resource: others may have changed it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// While replicas move.
@@ -33,7 +31,8 @@ const LOOK_SOON: Duration = Duration::from_secs(5);
 /// One look at a topic, on its way to a status.
 pub struct Look<'a> {
     topic: &'a Topic,
-    conditions: Conditions,
+    /// What is to be said of it.
+    pub conditions: Conditions,
     status: TopicStatus,
 }
 
@@ -61,17 +60,15 @@ impl<'a> Look<'a> {
     /// What is worth another try.
     pub async fn at(&mut self, context: &Context) -> Result<Action, Error> {
         let spec = &self.topic.spec;
-        if self.topic.annotations().get(PAUSED).is_some_and(|value| value == "true") {
-            return Ok(self.paused());
+        if status::is_paused(self.topic) {
+            self.conditions.paused();
+            return Ok(Action::await_change());
         }
         let desired = match desired::desired(self.topic) {
             Ok(desired) => desired,
             Err(invalid) => return Ok(self.stalled("InvalidConfig", invalid.to_string(), Action::await_change())),
         };
-        let namespace = self.topic.namespace().unwrap_or_default();
-        let resolved =
-            clusters::resolve(context, &namespace, spec.cluster_ref.as_ref(), spec.bootstrap_servers.as_deref());
-        let bootstrap = match resolved.await? {
+        let bootstrap = match clusters::resolve(context, self.topic).await? {
             Resolved::At(bootstrap) => bootstrap,
             Resolved::NotReady(why) => return Ok(self.waiting("ClusterNotReady", why)),
             Resolved::Gone(why) => return Ok(self.waiting("ClusterNotFound", why)),
@@ -83,7 +80,8 @@ impl<'a> Look<'a> {
             let why = format!("{owner} names the same topic and is older");
             return Ok(self.stalled("ResourceConflict", why, Action::requeue(LOOK_AGAIN)));
         }
-        keep(self.topic, context, spec.deletion_policy == DeletionPolicy::Delete).await?;
+        let deletes = spec.deletion_policy == DeletionPolicy::Delete;
+        finalizer::keep(&context.client, self.topic, FINALIZER, deletes).await?;
         let brokers = context.ways.to(&bootstrap);
         let facts = brokers.facts(&desired.name).await?;
         let plan = plan::plan(&desired, facts.as_ref(), spec.drift, self.carried_out());
@@ -112,12 +110,9 @@ impl<'a> Look<'a> {
         let status = TopicStatus { conditions: self.conditions.finish(), ..self.status };
         let before = self.topic.status.as_ref();
         let written = status::write(&context.client, self.topic, before, &status).await?;
-        let ready = |status: &TopicStatus| status.conditions.iter().find(|c| c.type_ == "Ready").cloned();
-        let (was, is) = (before.and_then(ready), ready(&status));
-        if let Some(is) = is.filter(|is| written && is.status != "True")
-            && was.is_none_or(|was| was.reason != is.reason)
-        {
-            events::publish(context, self.topic, EventType::Warning, &is.reason, "Reconcile", is.message).await;
+        let was = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        if let Some(is) = status::trouble(was, &status.conditions).filter(|_| written) {
+            events::publish(context, self.topic, EventType::Warning, &is.reason, "Reconcile", &is.message).await;
         }
         Ok(())
     }
@@ -170,14 +165,10 @@ impl<'a> Look<'a> {
         }
         if let Some(change) = &plan.replicas_change {
             let what = format!("{} partitions do not have {} replicas yet", change.partitions_left, change.target);
-            self.conditions.set("Ready", true, "Reassigning", what.clone());
-            self.conditions.set("Reconciling", true, "Reassigning", what);
-            self.conditions.set("Stalled", false, "Reassigning", "");
+            self.conditions.ready("Reassigning", what.clone()).set("Reconciling", true, "Reassigning", what);
             return Action::requeue(LOOK_SOON);
         }
-        self.conditions.set("Ready", true, "AsDescribed", "the topic is as described");
-        self.conditions.set("Reconciling", false, "AsDescribed", "");
-        self.conditions.set("Stalled", false, "AsDescribed", "");
+        self.conditions.ready("AsDescribed", "the topic is as described");
         Action::requeue(LOOK_AGAIN)
     }
 
@@ -202,43 +193,14 @@ impl<'a> Look<'a> {
     }
 
     fn stalled(&mut self, reason: &str, why: String, next: Action) -> Action {
-        self.conditions.set("Ready", false, reason, why.clone());
-        self.conditions.set("Reconciling", false, reason, "");
-        self.conditions.set("Stalled", true, reason, why);
+        self.conditions.stalled(reason, why);
         next
     }
 
     /// Something has to come from elsewhere first.
     pub fn waiting(&mut self, reason: &str, why: String) -> Action {
-        self.conditions.set("Ready", false, reason, why.clone());
-        self.conditions.set("Reconciling", true, reason, why);
-        self.conditions.set("Stalled", false, reason, "");
+        self.conditions.waiting(reason, why);
         Action::requeue(clusters::LOOK_AGAIN)
-    }
-
-    /// Nothing is looked at, nothing is done.
-    fn paused(&mut self) -> Action {
-        let before = self.topic.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == "Ready");
-        let is = match before.map(|ready| ready.status.as_str()) {
-            Some("True") => Is::True,
-            Some("False") => Is::False,
-            _ => Is::Unknown,
-        };
-        self.conditions.set("Ready", is, "Paused", format!("{PAUSED} is set: nothing is done"));
-        self.conditions.set("Reconciling", false, "Paused", "");
-        self.conditions.set("Stalled", false, "Paused", "");
-        Action::await_change()
-    }
-
-    /// It will be tried again.
-    pub fn failed(&mut self, error: &Error) {
-        let reason = match error {
-            Error::Client(error) if error.code().is_none() => "ClusterUnreachable",
-            _ => "Error",
-        };
-        self.conditions.set("Ready", Is::Unknown, reason, error.to_string());
-        self.conditions.set("Reconciling", true, reason, error.to_string());
-        self.conditions.set("Stalled", false, reason, "");
     }
 }
 
