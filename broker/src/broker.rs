@@ -138,6 +138,8 @@ impl Broker {
     fn deciding<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
         let config = self.replicas.config();
         decide(&Context {
+            // The clock by which maintenance ends.
+            now_ms: self.clock.wall_ms(),
             seed: self.random.seed(),
             new_id: &|| self.random.uuid(),
             rules: &*config,

@@ -170,6 +170,7 @@ pub struct WorldFacts {
 impl WorldFacts {
     pub fn context(&self) -> Context<'_> {
         Context {
+            now_ms: 0,
             seed: 1,
             new_id: &|| klamm_protocol::Uuid([9; 16]),
             rules: &*self.rules,

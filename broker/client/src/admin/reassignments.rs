@@ -17,7 +17,7 @@ use crate::error::{ClientError, Result};
 pub struct Reassignment {
     /// All that hold or get a copy: first those that are to remain, the preferred leader first.
     pub replicas: Vec<i32>,
-    /// Those of them that get a copy.
+    /// Those of them that get a copy, and are to keep it.
     pub adding: Vec<i32>,
     /// Those of them that go.
     pub removing: Vec<i32>,
@@ -101,8 +101,10 @@ impl Client {
         let ongoing = answer.await?.topics.into_iter().flat_map(|topic| {
             let name = topic.name;
             topic.partitions.into_iter().map(move |p| {
-                let reassignment =
-                    Reassignment { replicas: p.replicas, adding: p.adding_replicas, removing: p.removing_replicas };
+                let (mut adding, removing) = (p.adding_replicas, p.removing_replicas);
+                // What was to be brought by a move that another has replaced goes again.
+                adding.retain(|id| !removing.contains(id));
+                let reassignment = Reassignment { replicas: p.replicas, adding, removing };
                 (TopicPartition::new(&name, p.partition_index), reassignment)
             })
         });

@@ -13,6 +13,7 @@ use klamm_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse, IncrementalAlterConfigsResponse,
 };
 
+use super::maintenance::{UNTIL, check_until};
 use super::mistakes::{Mistake, made};
 use super::policy::MIN_ISR;
 use super::{ApiError, Context, Decision, Operation, RECORDS_MAX, fields, too_large};
@@ -145,6 +146,9 @@ impl<'r> Batch<'r> {
             }
         }
         check_values(&all)?;
+        if let (ResourceType::Broker, Some(until)) = (resource.kind, changes.get(UNTIL)) {
+            check_until(until.as_deref(), ctx.now_ms)?;
+        }
         let refusal = match resource.kind {
             ResourceType::Broker => ErrorCode::InvalidRequest,
             _ => ErrorCode::InvalidConfig,
@@ -286,5 +290,9 @@ fn new_value(
             _ => {}
         }
     }
-    Ok(Some(list.join(",")))
+    // The last item is gone, and nothing is the default: as if it had never been set. Kafka keeps an empty list, which
+    // leaves those who share one (throttled replicas) with no way to clear it that does not take away what another adds.
+    let none = list.is_empty() && config.config_operation == SUBTRACT;
+    let unset = none && ctx.rules.default_value(resource.kind, key).is_none_or(|default| default.is_empty());
+    Ok((!unset).then(|| list.join(",")))
 }

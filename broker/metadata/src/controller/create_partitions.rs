@@ -79,7 +79,7 @@ fn grow(
         Some(assignments) => (present..)
             .zip(assignments)
             .map(|(number, assignment)| {
-                replicas::check_manual(image, &assignment.broker_ids, Some(factor as usize))?;
+                replicas::check_manual(image, &assignment.broker_ids, &[], Some(factor as usize))?;
                 replicas::manual(image, number, &assignment.broker_ids)
             })
             .collect(),

@@ -173,7 +173,7 @@ fn assigned(image: &Image, topic: &CreatableTopic) -> Result<Vec<Partition>, Api
             let text = format!("Found multiple manual partition assignments for partition {number}");
             return Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, text));
         }
-        replicas::check_manual(image, &assignment.broker_ids, factor)?;
+        replicas::check_manual(image, &assignment.broker_ids, &[], factor)?;
         factor = Some(assignment.broker_ids.len());
         by_number.insert(number, replicas::manual(image, number, &assignment.broker_ids)?);
     }

@@ -1,10 +1,17 @@
 //! Brokers in maintenance lead only what nobody else can, and not for longer than was said.
 
+use klamm_protocol::messages::alter_configs_request::{self, AlterConfigsRequest};
 use klamm_protocol::messages::elect_leaders_request::{ElectLeadersRequest, TopicPartitions};
+use klamm_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 
 use super::*;
 use crate::controller::tests::{context, with_brokers};
-use crate::controller::{balance_leaders, create_topics, elect_leaders, fence, named_topics};
+use crate::controller::{
+    alter_configs, balance_leaders, create_topics, elect_leaders, fence, incremental_alter_configs, named_topics,
+};
+use crate::image::ResourceType;
 
 const POLICY: Policy = Policy { min_isr: 1, unclean: false };
 
@@ -104,4 +111,37 @@ fn what_is_no_time_puts_nobody_in_maintenance() {
     set(&mut image, 0, Some("tomorrow"));
     image.apply(&config_record(&Resource::all_brokers(), UNTIL, Some("1000")).into()).unwrap();
     assert!(image.maintenance().is_empty());
+}
+
+#[test]
+fn maintenance_cannot_be_asked_for_longer_than_a_week() {
+    let image = cluster();
+    let now = context().now_ms;
+    let code = |until: i64, legacy: bool| {
+        let value = Some(until.to_string());
+        if legacy {
+            let configs = vec![alter_configs_request::AlterableConfig { name: UNTIL.into(), value }];
+            let resource = alter_configs_request::AlterConfigsResource {
+                resource_type: ResourceType::Broker as i8,
+                resource_name: "0".into(),
+                configs,
+            };
+            let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
+            let decided = alter_configs(&image, &request, &context());
+            return (decided.records.len(), decided.response.responses[0].error_code);
+        }
+        let configs = vec![AlterableConfig { name: UNTIL.into(), config_operation: 0, value }];
+        let resource =
+            AlterConfigsResource { resource_type: ResourceType::Broker as i8, resource_name: "0".into(), configs };
+        let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        let decided = incremental_alter_configs(&image, &request, &context());
+        (decided.records.len(), decided.response.responses[0].error_code)
+    };
+    let refused = (0, ErrorCode::InvalidConfig.code());
+    for legacy in [false, true] {
+        assert_eq!(code(now + LONGEST_MS, legacy), (1, 0));
+        assert_eq!(code(now + LONGEST_MS + CLOCKS_DIFFER_MS + 1, legacy), refused);
+        assert_eq!(code(i64::MAX, legacy), refused);
+        assert_eq!(code(now - 1, legacy), (1, 0), "it is over at once");
+    }
 }

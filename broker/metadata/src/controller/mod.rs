@@ -91,6 +91,8 @@ pub enum Operation {
 /// What decisions need besides the image and the request.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
     /// Varies placement from request to request.
     pub seed: u64,
     /// Gives new random ids.

@@ -172,8 +172,10 @@ impl<'a> PartitionChange<'a> {
         let (isr, replicas) = (stays(&self.isr), stays(&self.replicas));
         let shrinks = self.adding.len() < self.removing.len();
         let all_in = |wanted: &[i32]| wanted.iter().all(|id| isr.contains(id));
+        // Something that was to be brought and has been replaced since is both.
+        let brings = stays(&self.adding);
         // When replicas become fewer, dropping some must not leave less in sync than staying would.
-        if isr.is_empty() || replicas.is_empty() || !all_in(&self.adding) || (shrinks && !all_in(&replicas)) {
+        if isr.is_empty() || replicas.is_empty() || !all_in(&brings) || (shrinks && !all_in(&replicas)) {
             return;
         }
         (self.isr, self.replicas) = (isr, replicas);

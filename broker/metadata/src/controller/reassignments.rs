@@ -85,19 +85,22 @@ fn start(
     free: bool,
     ctx: &Context<'_>,
 ) -> Result<Option<PartitionChangeRecord>, ApiError> {
-    check_manual(image, wanted, None)?;
+    // What leaves a cordoned broker comes back only by a cancellation: else two who drain brokers would undo each other.
+    let stays = |id: &i32| !partition.removing_replicas.contains(id);
+    let kept: Vec<i32> = partition.replicas.iter().copied().filter(stays).collect();
+    check_manual(image, wanted, &kept, None)?;
     let lasting = partition.replicas.iter().filter(|id| !partition.removing_replicas.contains(id)).count();
     if !free && lasting != wanted.len() {
         let text = format!("The replication factor is changed from {lasting} to {}", wanted.len());
         return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, text));
     }
     let mut change = PartitionChange::new(image, partition, topic.id, number, ctx.policy.of(image, &topic.name));
-    // What an earlier reassignment was about to bring may stay, as long as it's wanted.
     let difference = |a: &[i32], b: &[i32]| a.iter().copied().filter(|id| !b.contains(id)).collect::<BTreeSet<i32>>();
     change.removing = difference(&partition.replicas, wanted).into_iter().collect();
-    let unfinished: Vec<i32> = partition.adding_replicas.iter().copied().filter(|id| wanted.contains(id)).collect();
+    // What an earlier reassignment was about to bring stays known as such, wanted or not: a cancellation then leaves
+    // what there was before the first of them (KIP-455). It is dropped only with the rest, since it may be in sync.
     let mut adding = difference(wanted, &partition.replicas);
-    adding.extend(unfinished);
+    adding.extend(&partition.adding_replicas);
     change.adding = adding.into_iter().collect();
     change.replicas = wanted.iter().chain(&change.removing).copied().collect();
     let fresh = change.replicas.iter().filter(|id| !partition.replicas.contains(id));

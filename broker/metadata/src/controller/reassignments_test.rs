@@ -124,3 +124,102 @@ fn nonsense_is_refused_as_in_kafka() {
     assert_eq!(ask(&mut image, Some(&[0, 1, 2]), false), 0, "nothing to do");
     assert_eq!(image.partition("t", 0).unwrap().partition_epoch, 0);
 }
+
+/// The replicas that a cancellation leaves, in rising order.
+fn taken_back(image: &mut Image) -> Vec<i32> {
+    assert_eq!(ask(image, None, true), 0);
+    let partition = image.partition("t", 0).unwrap();
+    assert!(!partition.is_reassigning(), "{partition:?}");
+    let mut replicas = partition.replicas.clone();
+    replicas.sort_unstable();
+    replicas
+}
+
+#[test]
+fn a_move_that_replaced_another_goes_back_to_before_the_first() {
+    // Kept by the second move, given up by it, and both.
+    for second in [&[3, 4, 2][..], &[4, 1, 2], &[3, 1, 4]] {
+        let mut image = cluster();
+        assert_eq!(ask(&mut image, Some(&[3, 1, 2]), true), 0);
+        assert_eq!(ask(&mut image, Some(second), true), 0);
+        assert_eq!(taken_back(&mut image), [0, 1, 2], "{second:?}");
+    }
+    let mut image = cluster();
+    assert_eq!(ask(&mut image, Some(&[3, 4, 0]), true), 0);
+    assert_eq!(in_sync(&mut image, &[(0, 10), (1, 11), (2, 12), (3, 13)]), 0);
+    assert_eq!(ask(&mut image, Some(&[4, 1, 0]), true), 0, "3 is in sync, and not wanted any more");
+    assert_eq!(image.partition("t", 0).unwrap().isr, [0, 1, 2, 3], "it leaves with the rest");
+    assert_eq!(taken_back(&mut image), [0, 1, 2]);
+    assert_eq!(image.partition("t", 0).unwrap().isr, [0, 1, 2]);
+}
+
+#[test]
+fn a_move_that_replaced_another_ends_without_what_it_gave_up() {
+    let mut image = cluster();
+    assert_eq!(ask(&mut image, Some(&[0, 3, 2]), true), 0);
+    assert_eq!(ask(&mut image, Some(&[0, 4, 2]), true), 0);
+    assert_eq!(in_sync(&mut image, &[(0, 10), (1, 11), (2, 12), (4, 14)]), 0);
+    let done = image.partition("t", 0).unwrap();
+    assert_eq!((&done.replicas[..], done.is_reassigning()), (&[0, 4, 2][..], false), "3 was not waited for");
+    // Replaced by what there was is as good as taken back.
+    assert_eq!(ask(&mut image, Some(&[0, 3, 2]), true), 0);
+    assert_eq!(ask(&mut image, Some(&[0, 4, 2]), true), 0);
+    let back = image.partition("t", 0).unwrap();
+    assert_eq!((&back.replicas[..], back.is_reassigning()), (&[0, 4, 2][..], false));
+}
+
+/// Cordons all directories of a broker.
+fn cordon(image: &mut Image, broker: i32) {
+    let broker = image.broker(broker).unwrap();
+    let record = crate::controller::broker_state::cordon(broker, Some(&broker.log_dirs.clone()));
+    image.apply_all(&[record.unwrap()]).unwrap();
+}
+
+#[test]
+fn a_cordoned_broker_gets_no_replica_and_none_back_that_it_gives_away() {
+    let refused = ErrorCode::InvalidReplicaAssignment.code();
+    let mut image = cluster();
+    cordon(&mut image, 3);
+    assert_eq!(ask(&mut image, Some(&[3, 1, 2]), true), refused);
+    assert!(!image.partition("t", 0).unwrap().is_reassigning());
+    cordon(&mut image, 2);
+    assert_eq!(ask(&mut image, Some(&[4, 1, 2]), true), 0, "what is there may stay while others move");
+    assert_eq!(taken_back(&mut image), [0, 1, 2]);
+    // Off 2 goes one who drains it; another who does not know must not bring it back.
+    assert_eq!(ask(&mut image, Some(&[0, 1, 4]), true), 0);
+    assert_eq!(ask(&mut image, Some(&[4, 1, 2]), true), refused);
+    assert_eq!(taken_back(&mut image), [0, 1, 2], "a cancellation does");
+    // Cordoned after a move to it began: the move goes on, and may be changed otherwise.
+    assert_eq!(ask(&mut image, Some(&[0, 4, 2]), true), 0);
+    cordon(&mut image, 4);
+    assert_eq!(ask(&mut image, Some(&[2, 4, 0]), true), 0);
+    assert_eq!(in_sync(&mut image, &[(0, 10), (1, 11), (2, 12), (4, 14)]), 0);
+    assert_eq!(image.partition("t", 0).unwrap().replicas, [2, 4, 0]);
+}
+
+#[test]
+fn new_partitions_are_not_put_on_a_cordoned_broker_by_hand() {
+    use klamm_protocol::messages::create_partitions_request::{
+        CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
+    };
+    let mut image = cluster();
+    cordon(&mut image, 3);
+    let text = "The manual partition assignment includes broker 3, but all its log directories are cordoned.";
+    let mut request = named_topics(["u"]);
+    (request.topics[0].num_partitions, request.topics[0].replication_factor) = (-1, -1);
+    request.topics[0].assignments = vec![klamm_protocol::messages::create_topics_request::CreatableReplicaAssignment {
+        partition_index: 0,
+        broker_ids: vec![3, 1],
+    }];
+    let decided = create_topics(&image, &request, &context());
+    let topic = &decided.response.topics[0];
+    assert_eq!(
+        (topic.error_code, topic.error_message.as_deref(), decided.records.len()),
+        (ErrorCode::InvalidReplicaAssignment.code(), Some(text), 0)
+    );
+    let assignments = Some(vec![CreatePartitionsAssignment { broker_ids: vec![0, 1, 3] }]);
+    let topic = CreatePartitionsTopic { name: "t".into(), count: 2, assignments };
+    let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
+    let decided = crate::controller::create_partitions(&image, &request, &context());
+    assert_eq!(decided.response.results[0].error_message.as_deref(), Some(text));
+}

@@ -8,8 +8,10 @@ use klamm_protocol::error::ErrorCode;
 use super::ApiError;
 use crate::image::{Image, Partition};
 
-/// Checks a replica list that the requester chose.
-pub fn check_manual(image: &Image, replicas: &[i32], factor: Option<usize>) -> Result<(), ApiError> {
+/// Checks a replica list that the requester chose. A broker whose directories are all cordoned (KIP-1066) gets nothing;
+/// what is on one may stay there, as `kept` says. Kafka refuses that, too, so that nothing else of a partition that has
+/// a replica there could be moved.
+pub fn check_manual(image: &Image, replicas: &[i32], kept: &[i32], factor: Option<usize>) -> Result<(), ApiError> {
     let refuse = |text: String| Err(ApiError::new(ErrorCode::InvalidReplicaAssignment, text));
     if replicas.is_empty() {
         return refuse("The manual partition assignment includes an empty replica list.".into());
@@ -18,9 +20,14 @@ pub fn check_manual(image: &Image, replicas: &[i32], factor: Option<usize>) -> R
     sorted.sort_unstable();
     let mut seen = BTreeSet::new();
     for id in &sorted {
-        if image.broker(*id).is_none() {
+        let Some(broker) = image.broker(*id) else {
             return refuse(format!(
                 "The manual partition assignment includes broker {id}, but no such broker is registered."
+            ));
+        };
+        if broker.is_cordoned() && !kept.contains(id) {
+            return refuse(format!(
+                "The manual partition assignment includes broker {id}, but all its log directories are cordoned."
             ));
         }
         if !seen.insert(*id) {

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use klamm_client::admin::cluster::RegisteredBroker;
 use klamm_client::admin::configs::{ConfigChange, Resource};
 use klamm_client::{Client, Cluster};
-use klamm_metadata::controller::maintenance::UNTIL;
+use klamm_metadata::controller::maintenance::{LONGEST_MS, UNTIL};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -24,8 +24,6 @@ use crate::cli::{CliError, Result};
 const PAUSE: Duration = Duration::from_millis(200);
 /// The controller looks every second; who still leads after this time has a reason.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A week: more is no maintenance.
-const LONGEST_MS: i64 = 7 * 86_400_000;
 /// Partitions that are named where not all are.
 const NAMED: usize = 5;
 

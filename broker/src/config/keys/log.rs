@@ -27,7 +27,7 @@ pub(super) const LOG: &[Key] = &[
     list("log.cleanup.policy").or("delete").each_of(&["compact", "delete"]).cluster_wide().acts("What happens to old records: delete, compact, or both."),
     list("log.dir").or("./klamm-data").not_empty().acts("Data directory when log.dirs is not set."),
     long("log.dir.failure.timeout.ms").or("30000").at_least("1"),
-    list("log.dirs").not_empty().acts("Data directories, comma separated."),
+    list("log.dirs").not_empty().acts("Data directories, comma separated; one so far."),
     long("log.flush.interval.messages").or("9223372036854775807").at_least("1").cluster_wide().acts("Records after which a partition is synced to disk; 1 syncs before the answer."),
     long("log.flush.interval.ms").cluster_wide().acts("Milliseconds after which a partition is synced to disk."),
     int("log.flush.offset.checkpoint.interval.ms").or("60000").at_least("0").acts("How often recovery points are written."),

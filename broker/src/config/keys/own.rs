@@ -12,7 +12,7 @@ pub(super) const OWN: &[Key] = &[
     string("klamm.log.level").or("info").acts("Log level, or a filter such as info,klamm::net=debug."),
     long("klamm.log.scrub.bytes.per.second").or("10485760").at_least("1").cluster_wide().acts("How fast segments are read to be checked; see klamm.log.scrub.interval.ms."),
     long("klamm.log.scrub.interval.ms").or("604800000").at_least("0").cluster_wide().acts("How often every segment is read and its records are checked, so that damage is found while another replica still has them; 0 for never. The first time is ten minutes after the start."),
-    long("klamm.maintenance.until").at_least("0").per_broker().dynamic_only().acts("Maintenance: until then, in milliseconds since 1970, the broker leads nothing that another replica in sync can lead. Removed by the controller when the time has come; see `klamm brokers maintenance`."),
+    long("klamm.maintenance.until").at_least("0").per_broker().dynamic_only().acts("Maintenance: until then, in milliseconds since 1970, the broker leads nothing that another replica in sync can lead. A week ahead at most. Removed by the controller when the time has come; see `klamm brokers maintenance`."),
     int("klamm.quorum.seats").or("3").between("1", "7").acts("Most voters of the metadata quorum: the nodes with the lowest ids sit, the others follow."),
     int("klamm.worker.threads").or("0").between("0", "1024").acts("Threads that serve connections; 0 for one per core."),
 ];
