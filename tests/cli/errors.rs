@@ -61,3 +61,9 @@ fn a_listener_that_is_no_broker_does_not_hang_the_command() {
     refused(&klamm(&["-b", &address, "--timeout", "1", "topics", "list"]).run(), 1, "lost");
     closing.join().expect("the listener ends");
 }
+
+#[test]
+fn a_file_without_end_is_refused() {
+    let output = klamm(&["--command-config", "/dev/zero", "topics", "list"]).run();
+    refused(&output, 2, "more than 1048576 bytes");
+}

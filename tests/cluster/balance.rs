@@ -171,6 +171,8 @@ fn a_move_to_a_broker_that_is_down_waits_and_can_be_taken_back() {
     whole(&cluster, "stuck");
     let wrong = klamm(&cluster, "reassign execute /nowhere/plan.json").run();
     assert!(wrong.code == 2 && wrong.err.contains("/nowhere/plan.json"), "{wrong}");
+    let endless = klamm(&cluster, "reassign execute /dev/zero").run();
+    assert!(endless.code == 2 && endless.err.contains("/dev/zero: it has more than"), "{endless}");
     let _ = fs::remove_dir_all(dir);
 }
 

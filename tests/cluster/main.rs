@@ -7,6 +7,7 @@ mod balance;
 mod checker;
 mod deletions;
 mod disks;
+mod drains;
 mod example;
 mod failover;
 mod history;

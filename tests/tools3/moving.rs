@@ -216,3 +216,92 @@ fn moves_that_cannot_end_are_taken_back_by_either_tool() {
     whole_again(&mut cluster);
     let _ = std::fs::remove_dir_all(dir);
 }
+
+/// What kafka-reassign-partitions prints for the way back, and what it proposes.
+fn generated(cluster: &Cluster, topic: &str, brokers: &str, dir: &std::path::Path) -> (String, String) {
+    let topics = dir.join("topics.json");
+    std::fs::write(&topics, format!(r#"{{"version":1,"topics":[{{"topic":"{topic}"}}]}}"#)).expect("the topics");
+    let arguments = format!("--topics-to-move-json-file {} --broker-list {brokers} --generate", topics.display());
+    let printed = java(cluster, REASSIGN, &arguments).ok().out;
+    let (current, proposed) = printed.split_once("Proposed partition reassignment configuration").expect("a proposal");
+    let current = current.trim().strip_prefix("Current partition replica assignment").expect("the way back");
+    (current.trim().to_owned(), proposed.trim().to_owned())
+}
+
+#[test]
+fn the_way_back_that_apaches_tool_prints_names_directories_and_either_tool_takes_it() {
+    let cluster = cluster();
+    let topic = create(&cluster, "back", "0,0");
+    produce(&cluster, &topic, 0, 1000);
+    let dir = paths::scratch_dir("back");
+    let (current, proposed) = generated(&cluster, &topic, "2", &dir);
+    assert_contains(&current, &cluster.data(0).display().to_string());
+    let (back, there) = (dir.join("back.json"), dir.join("there.json"));
+    std::fs::write(&back, &current).expect("the way back");
+    std::fs::write(&there, proposed).expect("the plan");
+    let (back, there) = (back.display(), there.display());
+    let on = |id: &str| {
+        let rows = partitions(&cluster, &topic);
+        assert!(rows.iter().all(|(_, replicas, _)| *replicas == [id]), "{rows:?}");
+    };
+    for tool in ["apache", "klamm"] {
+        klamm(&cluster, &format!("reassign execute {there}")).ok().expect("2 partitions moved");
+        on("2");
+        match tool {
+            "klamm" => klamm(&cluster, &format!("reassign execute {back}")).ok().expect("2 partitions moved"),
+            _ => java(&cluster, REASSIGN, &format!("--reassignment-json-file {back} --execute"))
+                .ok()
+                .expect("Successfully started partition reassignments")
+                .expect(&format!("for replica {topic}-0 with broker 0")),
+        };
+        eventually("all is back, and in its directory", 30, || {
+            let verified = java(&cluster, REASSIGN, &format!("--reassignment-json-file {back} --verify")).ok();
+            let moved = verified.out.matches("completed successfully").count();
+            (verified.out.matches("is completed").count() == 2 && moved == 2).then_some(())
+        });
+        on("0");
+    }
+    // Where it is already, and a directory that is not there.
+    java(&cluster, REASSIGN, &format!("--reassignment-json-file {back} --execute")).ok();
+    klamm(&cluster, &format!("reassign execute {back}")).ok().expect("nothing to move");
+    let wrong = current.replace(&cluster.data(0).display().to_string(), "/nowhere");
+    let file = dir.join("wrong.json");
+    std::fs::write(&file, wrong).expect("a wrong file");
+    let file = file.display();
+    let refused = klamm(&cluster, &format!("reassign execute {file}")).run();
+    assert!(refused.code == 1 && refused.err.contains("broker 0 has no log directory /nowhere"), "{refused}");
+    let refused = java(&cluster, REASSIGN, &format!("--reassignment-json-file {file} --execute")).run();
+    assert!(refused.code != 0, "{refused}");
+    on("0");
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+#[test]
+fn a_move_into_a_named_directory_can_be_taken_back() {
+    let cluster = cluster();
+    let topic = create(&cluster, "named", "0:1");
+    let line = "x".repeat(999) + "\n";
+    let args = format!("-P -t {topic} -p 0 -X acks=all -X batch.size=100000");
+    kcat(&cluster, &args).stdin(line.repeat(8_000)).ok();
+    let dir = paths::scratch_dir("named");
+    let (one, two) = (cluster.data(1), cluster.data(2));
+    let plan = serde_json::json!({"version": 1, "partitions": [
+        {"topic": topic, "partition": 0, "replicas": [2, 1], "log_dirs": [two.display().to_string(), one.display().to_string()]},
+    ]});
+    let file = dir.join("plan.json");
+    std::fs::write(&file, plan.to_string()).expect("the plan");
+    let file = format!("--reassignment-json-file {}", file.display());
+    java(&cluster, REASSIGN, &format!("{file} --execute --throttle 20000"))
+        .ok()
+        .expect(&format!("for replica {topic}-0 with broker 2"));
+    java(&cluster, REASSIGN, "--list").ok().expect(&format!("{topic}-0"));
+    java(&cluster, REASSIGN, &format!("{file} --cancel")).ok().expect("Successfully cancelled");
+    eventually("nothing is being moved", 10, || {
+        klamm(&cluster, "reassign status").ok().out.contains("nothing is being moved").then_some(())
+    });
+    let rows = partitions(&cluster, &topic);
+    assert_eq!(rows[0].1, ["0", "1"], "{rows:?}");
+    let left = klamm(&cluster, &format!("configs describe topic {topic}")).ok();
+    assert!(!left.out.contains("throttled"), "{left}");
+    let _ = std::fs::remove_dir_all(dir);
+}

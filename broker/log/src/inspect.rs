@@ -37,15 +37,30 @@ const OFFSET_CHECKPOINTS: [&str; 4] = [
     "cleaner-offset-checkpoint",
 ];
 
+/// Larger than any index, snapshot or checkpoint that a broker writes in earnest.
+const BYTES_MAX: u64 = 256 << 20;
+
 /// Reads a file by what its name says it is; `None` when it is no file of a log, or a segment itself.
 pub fn side_file(disk: &dyn Disk, path: &Path) -> Result<Option<SideFile>, LogError> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let numbered = name.split_once('.').filter(|(digits, _)| digits.len() == 20);
+    let numbered = numbered.and_then(|(digits, suffix)| Some((digits.parse::<i64>().ok()?, suffix)));
+    let known = match numbered {
+        Some((_, suffix)) => ["index", "timeindex", "txnindex", "snapshot"].contains(&suffix),
+        None => [EPOCH_FILE, metadata::FILE].contains(&name) || OFFSET_CHECKPOINTS.contains(&name),
+    };
+    if !known {
+        return Ok(None);
+    }
+    let size = disk.metadata(path).map_err(|e| LogError::io("reading", path, e))?.len;
+    if size > BYTES_MAX {
+        let why = format!("it has {size} bytes, more than {BYTES_MAX}");
+        return Err(LogError::io("reading", path, std::io::Error::new(std::io::ErrorKind::FileTooLarge, why)));
+    }
     let bytes = disk.read_file(path).map_err(|e| LogError::io("reading", path, e))?;
     let bytes = bytes.ok_or_else(|| LogError::io("reading", path, std::io::ErrorKind::NotFound.into()))?;
     let new =
         |kind, fields| SideFile { path: path.to_path_buf(), kind, fields, rows: Vec::new(), problems: Vec::new() };
-    let numbered = name.split_once('.').filter(|(digits, _)| digits.len() == 20);
-    let numbered = numbered.and_then(|(digits, suffix)| Some((digits.parse::<i64>().ok()?, suffix)));
     let file = match (numbered, name) {
         (Some((base, "index")), _) => offset_index(new("offset index", &["offset", "position"]), base, &bytes),
         (Some((base, "timeindex")), _) => time_index(new("time index", &["timestamp", "offset"]), base, &bytes),

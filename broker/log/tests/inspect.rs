@@ -55,6 +55,18 @@ fn a_sound_log_is_shown_whole() {
 }
 
 #[test]
+fn a_file_larger_than_any_index_is_not_read_into_memory() {
+    let tmp = tempfile::tempdir().unwrap();
+    for (name, refused) in [("00000000000000000000.index", true), ("00000000000000000000.log", false)] {
+        let file = tmp.path().join(name);
+        // A hole: it takes no room on disk.
+        std::fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+        let read = side_file(&RealDisk, &file);
+        assert_eq!(read.as_ref().is_err_and(|e| e.to_string().contains("more than")), refused, "{read:?}");
+    }
+}
+
+#[test]
 fn every_index_entry_that_leads_astray_is_named() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().join("t-0");

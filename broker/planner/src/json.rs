@@ -12,6 +12,9 @@ use crate::plan::Plan;
 /// The version of the format.
 const VERSION: i64 = 1;
 
+/// Leaves it to the broker where it keeps a replica.
+const ANY: &str = "any";
+
 /// The replicas that a partition is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -21,6 +24,8 @@ pub struct Assignment {
     pub partition: i32,
     /// Replicas, the preferred leader first.
     pub replicas: Vec<i32>,
+    /// The log directory that each of them is to lie in, in the same order; `None` leaves it to the broker.
+    pub log_dirs: Vec<Option<String>>,
 }
 
 /// Why a file is not understood.
@@ -41,9 +46,9 @@ pub enum FileError {
     /// A partition's number is negative.
     #[error("{0} has no partition {1}")]
     BadPartition(String, i32),
-    /// A replica is to lie in a directory that is named.
-    #[error("{0}-{1} names a log directory: only \"any\" is possible")]
-    Directory(String, i32),
+    /// Not as many directories as replicas.
+    #[error("{0}-{1} names {2} log directories for {3} replicas")]
+    Directories(String, i32, usize, usize),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,7 +85,7 @@ pub fn write(plan: &Plan) -> String {
         topic: one.topic.clone(),
         partition: one.partition,
         replicas: one.to.clone(),
-        log_dirs: Some(vec!["any".to_owned(); one.to.len()]),
+        log_dirs: Some(vec![ANY.to_owned(); one.to.len()]),
         from: Some(one.from.clone()),
         bytes: Some(one.bytes),
     };
@@ -110,13 +115,17 @@ pub fn read(text: &str) -> Result<Vec<Assignment>, FileError> {
         if replicas.is_empty() || distinct.len() != replicas.len() || replicas.iter().any(|id| *id < 0) {
             return Err(FileError::BadReplicas(topic, partition));
         }
-        if log_dirs.is_some_and(|dirs| dirs.iter().any(|dir| dir != "any")) {
-            return Err(FileError::Directory(topic, partition));
-        }
+        let log_dirs = match log_dirs {
+            None => vec![None; replicas.len()],
+            Some(dirs) if dirs.len() != replicas.len() => {
+                return Err(FileError::Directories(topic, partition, dirs.len(), replicas.len()));
+            }
+            Some(dirs) => dirs.into_iter().map(|dir| Some(dir).filter(|dir| dir != ANY)).collect(),
+        };
         if !seen.insert((topic.clone(), partition)) {
             return Err(FileError::Twice(topic, partition));
         }
-        assignments.push(Assignment { topic, partition, replicas });
+        assignments.push(Assignment { topic, partition, replicas, log_dirs });
     }
     Ok(assignments)
 }
@@ -142,7 +151,10 @@ mod tests {
         let expected = r#"{"version":1,"partitions":[{"topic":"a \"quoted\" topic","partition":3,"replicas":[2,1],"log_dirs":["any","any"],"from":[0,1],"bytes":10}],"elections":[{"topic":"t","partition":0,"leader":2}]}"#;
         assert_eq!(text, expected);
         let read = read(&text).expect("our own file");
-        assert_eq!(read, [Assignment { topic: one.topic, partition: 3, replicas: vec![2, 1] }]);
+        assert_eq!(
+            read,
+            [Assignment { topic: one.topic, partition: 3, replicas: vec![2, 1], log_dirs: vec![None, None] }]
+        );
     }
 
     #[test]
@@ -150,6 +162,14 @@ mod tests {
         let text = r#"{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[1,2],"log_dirs":["any","any"]},{"topic":"t","partition":1,"replicas":[2]}]}"#;
         let replicas: Vec<_> = read(text).expect("a file of Kafka's").into_iter().map(|a| a.replicas).collect();
         assert_eq!(replicas, [vec![1, 2], vec![2]]);
+    }
+
+    #[test]
+    fn the_way_back_that_kafka_prints_names_directories() {
+        let text =
+            r#"{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[1,2],"log_dirs":["/d/1","any"]}]}"#;
+        let read = read(text).expect("a file of Kafka's");
+        assert_eq!(read[0].log_dirs, [Some("/d/1".to_owned()), None]);
     }
 
     #[test]
@@ -165,7 +185,7 @@ mod tests {
             (one(r#"{"topic":"t","partition":0,"replicas":[1,1]}"#), "t-0 are not distinct"),
             (one(r#"{"topic":"t","partition":0,"replicas":[-1]}"#), "t-0 are not distinct"),
             (one(r#"{"topic":"t","partition":-1,"replicas":[1]}"#), "no partition -1"),
-            (one(r#"{"topic":"t","partition":0,"replicas":[1],"log_dirs":["/d"]}"#), "only \"any\""),
+            (one(r#"{"topic":"t","partition":0,"replicas":[1],"log_dirs":["/d","any"]}"#), "2 log directories for 1"),
             (one(&format!("{good},{good}")), "named twice"),
         ] {
             let refused = read(&text).expect_err(&text).to_string();

@@ -201,6 +201,7 @@ table! {
     OffsetForLeaderEpoch 2..=4 => offset_for_leader_epoch, OffsetForLeaderEpochRequest;
     DescribeConfigs 1..=4 => describe_configs, DescribeConfigsRequest;
     AlterConfigs 0..=2 by controller => alter_configs, AlterConfigsRequest;
+    AlterReplicaLogDirs 1..=2 => alter_replica_log_dirs, AlterReplicaLogDirsRequest, "a second log directory";
     DescribeLogDirs 1..=5 => describe_log_dirs, DescribeLogDirsRequest;
     CreatePartitions 0..=3 by controller => create_partitions, CreatePartitionsRequest;
     DeleteGroups 0..=3 => delete_groups, DeleteGroupsRequest;

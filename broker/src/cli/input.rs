@@ -1,6 +1,8 @@
 //! Arguments that more than one command takes.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::path::Path;
 
 use klamm_client::{Client, ClientError, TopicPartition};
 use klamm_protocol::error::ErrorCode;
@@ -61,9 +63,35 @@ impl TopicArg {
     }
 }
 
+/// The content of a file, or of stdin where it is called `-`. One larger than `limit`, or without end as a device is, is
+/// refused before it fills the memory.
+pub(super) fn read_file(file: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let read = |source: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        source.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 <= limit {
+            return Ok(bytes);
+        }
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {limit} bytes")))
+    };
+    if file == Path::new("-") { read(&mut io::stdin().lock()) } else { read(&mut std::fs::File::open(file)?) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_end_is_refused() -> io::Result<()> {
+        let endless = read_file(Path::new("/dev/zero"), 1 << 20);
+        let why = endless.expect_err("refused").to_string();
+        assert!(why.contains("more than 1048576 bytes"), "{why}");
+        let file = std::env::temp_dir().join(format!("klamm-input-{}", std::process::id()));
+        std::fs::write(&file, "12345")?;
+        assert_eq!(read_file(&file, 5)?, b"12345");
+        assert!(read_file(&file, 4).is_err());
+        std::fs::remove_file(file)
+    }
 
     #[test]
     fn key_values_are_split_at_the_first_equals_sign() {

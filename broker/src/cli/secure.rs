@@ -6,6 +6,7 @@ use std::path::Path;
 
 use klamm_client::Tls;
 
+use super::input::read_file;
 use super::{CliError, Result};
 use crate::config::tls::TlsSettings;
 use crate::config::{Entries, Layers, properties};
@@ -14,7 +15,7 @@ use crate::tls;
 /// Reads the file: TLS for connections, or none.
 pub fn read(file: &Path) -> Result<Option<Tls>> {
     let bad = |reason: &dyn std::fmt::Display| CliError::usage(format!("{}: {reason}", file.display()));
-    let bytes = std::fs::read(file).map_err(|e| bad(&e))?;
+    let bytes = read_file(file, properties::MAX_BYTES as u64).map_err(|e| bad(&e))?;
     let parsed = properties::parse(&bytes).map_err(|e| bad(&e))?;
     of(parsed.into_iter().map(|entry| (entry.key, entry.value)).collect()).map_err(|reason| bad(&reason))
 }

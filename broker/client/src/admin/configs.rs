@@ -1,7 +1,8 @@
 //! Reading and changing configs of topics, brokers, groups and the cluster default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use klamm_protocol::error::ErrorCode;
 use klamm_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use klamm_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use klamm_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -10,6 +11,9 @@ use klamm_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRe
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::error::{ClientError, Result};
+
+/// Topics in one request, so that neither it nor its answer grows too large.
+const TOPICS_PER_REQUEST: usize = 500;
 
 /// Whose configs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,11 @@ pub enum ConfigSource {
 }
 
 impl ConfigSource {
+    /// Whether it was set while the cluster runs, on the resource itself.
+    pub fn is_dynamic(self) -> bool {
+        matches!(self, Self::Topic | Self::Broker | Self::Group | Self::ClientMetrics | Self::Logger)
+    }
+
     /// A stable lower-case name.
     pub fn name(self) -> &'static str {
         match self {
@@ -165,6 +174,29 @@ impl Client {
     /// # Errors
     /// Nobody answered: nothing is known of any of them.
     pub async fn describe_topics_configs(&self, topics: &[&str]) -> Result<Vec<Result<Vec<ConfigEntry>>>> {
+        self.describe_topics(topics, None).await
+    }
+
+    /// The named keys of many topics; topics that are not there are left out.
+    pub async fn describe_topics_keys(
+        &self,
+        topics: &BTreeSet<String>,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, Vec<ConfigEntry>>> {
+        let mut described = BTreeMap::new();
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        for names in names.chunks(TOPICS_PER_REQUEST) {
+            for (name, entries) in names.iter().zip(self.describe_topics(names, Some(keys)).await?) {
+                match entries {
+                    Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {}
+                    entries => drop(described.insert((*name).to_owned(), entries?)),
+                }
+            }
+        }
+        Ok(described)
+    }
+
+    async fn describe_topics(&self, topics: &[&str], keys: Option<&[String]>) -> Result<Vec<Result<Vec<ConfigEntry>>>> {
         let resource = |name: &&str| Resource::Topic((*name).to_owned());
         let request = DescribeConfigsRequest {
             resources: topics
@@ -173,7 +205,7 @@ impl Client {
                 .map(|topic| DescribeConfigsResource {
                     resource_type: topic.kind(),
                     resource_name: topic.name(),
-                    configuration_keys: None,
+                    configuration_keys: keys.map(<[String]>::to_vec),
                 })
                 .collect(),
             include_synonyms: false,

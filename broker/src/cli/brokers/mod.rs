@@ -12,7 +12,7 @@ use klamm_client::admin::configs::{ConfigChange, Resource};
 
 use super::outcome::BrokerOutcome;
 use super::output::print;
-use super::reassign::{Carrying, agreed_or_askable, can_drain, drain};
+use super::reassign::{Carrying, agreed_or_askable, drain};
 use super::{Global, Result};
 
 pub(super) use list::{BrokerRow, list};
@@ -66,9 +66,7 @@ pub(super) async fn run(global: Global, command: Brokers) -> Result {
         }
         Brokers::Drain { id, carrying } => {
             agreed_or_askable(&carrying)?;
-            can_drain(&client, id).await?;
-            cordon(&client, id).await?;
-            drain(&client, global.output, id, &carrying).await
+            drain(&client, global.output, id, &carrying, async || cordon(&client, id).await).await
         }
     }
 }

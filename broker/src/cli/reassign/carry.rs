@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use klamm_client::admin::cluster::Election;
 use klamm_client::admin::placement::{Sizes, size};
-use klamm_client::{Client, TopicPartition};
+use klamm_client::admin::reassignments::Reassignment;
+use klamm_client::{Client, Partition, TopicPartition};
 use tokio::time::sleep;
 
 use super::progress::{Progress, State, bytes};
 use crate::cli::consume::interrupted;
+use crate::cli::output::list;
 use crate::cli::{CliError, Result};
 
 /// Moves in one request; brokers bound what one may change.
@@ -50,7 +52,9 @@ pub(super) enum Outcome {
     Moved,
     /// It goes on.
     Started,
-    /// It did not begin, or was taken back.
+    /// Somebody else took it back, or had the partition moved elsewhere; or its topic is gone.
+    Replaced(String),
+    /// It did not begin.
     Failed(String),
 }
 
@@ -176,11 +180,7 @@ impl Carrier<'_> {
                 }
                 _ => {
                     let since = *running.missing.get_or_insert_with(Instant::now);
-                    let why = match listed {
-                        Some(_) => "somebody has it moved elsewhere",
-                        None => "it was taken back, or its topic deleted",
-                    };
-                    (since.elapsed() >= GONE).then(|| Outcome::Failed(why.to_owned()))
+                    (since.elapsed() >= GONE).then(|| Outcome::Replaced(fate(&running.step, now, listed)))
                 }
             };
             match ended {
@@ -207,6 +207,19 @@ impl Carrier<'_> {
         let running = self.running.values().map(|running| running.left);
         let left = running.chain(self.queue.iter().map(Step::bytes)).fold(0, u64::saturating_add);
         State { left, ..self.total }
+    }
+}
+
+/// Why a move does not go on: what is there in its place.
+fn fate(step: &Step, now: Option<&Partition>, listed: Option<&Reassignment>) -> String {
+    let set = |ids: &[i32]| ids.iter().copied().collect::<BTreeSet<i32>>();
+    match (now, listed) {
+        (None, _) => "its topic was deleted".to_owned(),
+        (_, Some(other)) => format!("somebody else has it moved to {}", list(&other.target())),
+        (Some(now), None) if set(&now.replicas) == set(&step.from) => {
+            format!("somebody else took it back: its replicas are {} as before", list(&now.replicas))
+        }
+        (Some(now), None) => format!("somebody else had it moved: its replicas are {}", list(&now.replicas)),
     }
 }
 
@@ -263,6 +276,28 @@ mod tests {
     fn only_new_replicas_are_copied() {
         assert_eq!(step(&[0, 1], &[2, 1, 3], 10).bytes(), 20);
         assert_eq!(step(&[0, 1], &[1, 0], 10).bytes(), 0);
+    }
+
+    #[test]
+    fn who_lost_a_move_is_told_what_is_there_instead() {
+        let step = step(&[0, 1], &[2, 1], 10);
+        let now = |replicas: &[i32]| Partition {
+            index: 0,
+            leader: 0,
+            leader_epoch: 0,
+            replicas: replicas.to_vec(),
+            isr: vec![0],
+            offline: Vec::new(),
+            error: klamm_protocol::ErrorCode::None,
+        };
+        let other = Reassignment { replicas: vec![3, 1, 0, 2], adding: vec![3], removing: vec![0, 2] };
+        assert_eq!(fate(&step, None, None), "its topic was deleted");
+        let elsewhere = fate(&step, Some(&now(&[3, 1, 0, 2])), Some(&other));
+        assert_eq!(elsewhere, "somebody else has it moved to 3,1");
+        let back = fate(&step, Some(&now(&[1, 0])), None);
+        assert_eq!(back, "somebody else took it back: its replicas are 1,0 as before");
+        let done = fate(&step, Some(&now(&[3, 1])), None);
+        assert_eq!(done, "somebody else had it moved: its replicas are 3,1");
     }
 
     #[test]

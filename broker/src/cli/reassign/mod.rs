@@ -5,9 +5,12 @@
 //! kafka-reassign-partitions reads, and the other way round.
 
 mod carry;
+mod directories;
+mod drain;
 mod facts;
 mod planned;
 mod progress;
+mod run;
 mod status;
 mod throttle;
 
@@ -19,13 +22,16 @@ use clap::{Args, Subcommand};
 use klamm_client::{Client, TopicPartition};
 use klamm_planner::{Assignment, Facts, Plan, Wish};
 
-use self::carry::{Manner, Step, carry_out};
-use self::planned::{Executed, Planned};
-use self::throttle::Throttled;
-use super::input::{TopicArg, topic_arg};
+use self::carry::Step;
+use self::planned::Planned;
+use self::run::Run;
+use super::input::{TopicArg, read_file, topic_arg};
 use super::outcome::PartitionOutcome;
 use super::output::{Format, print};
 use super::{CliError, Global, Result};
+
+/// The largest file of a plan: room for some 500,000 partitions.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// `klamm reassign`.
 #[derive(Debug, Subcommand)]
@@ -99,6 +105,8 @@ pub(super) struct Balance {
     carrying: Carrying,
 }
 
+pub(super) use drain::drain;
+
 pub(super) async fn run(global: Global, command: Reassign) -> Result {
     let client = global.connect().await?;
     match command {
@@ -109,8 +117,9 @@ pub(super) async fn run(global: Global, command: Reassign) -> Result {
         Reassign::Execute(args) => match &args.file {
             Some(file) => {
                 let steps = of_file(&client, file).await?;
-                let then = steps.iter().map(|step| step.at.clone()).collect();
-                finish(&client, global.output, steps, then, &args.carrying).await
+                let mut run = Run::new(&client, &args.carrying);
+                run.carry(steps).await?;
+                run.finish(global.output).await
             }
             None => plan_and_carry_out(&client, global.output, &args.scope, &args.carrying).await,
         },
@@ -134,20 +143,6 @@ pub(super) async fn balance(client: &Client, output: Format, args: &Balance) -> 
         return print(output, &Planned::new(&facts, plan));
     }
     plan_and_carry_out(client, output, &scope, &args.carrying).await
-}
-
-/// Whether a broker can give everything away. To be asked before it is cordoned: a refusal then leaves nothing behind.
-pub(super) async fn can_drain(client: &Client, broker: i32) -> Result {
-    let scope = Scope { drain: vec![broker], ..Scope::default() };
-    let mut facts = client.placement().await?;
-    facts::drain(&mut facts, &scope.drain, &scope.brokers)?;
-    klamm_planner::plan(&facts, &wish(&facts, &scope)).map(drop).map_err(explain)
-}
-
-/// `klamm brokers drain`: everything that one broker holds.
-pub(super) async fn drain(client: &Client, output: Format, broker: i32, carrying: &Carrying) -> Result {
-    let scope = Scope { drain: vec![broker], ..Scope::default() };
-    plan_and_carry_out(client, output, &scope, carrying).await
 }
 
 async fn plan(client: &Client, scope: &Scope) -> Result<(Facts, Plan)> {
@@ -192,22 +187,19 @@ fn explain(error: klamm_planner::Error) -> CliError {
 
 async fn plan_and_carry_out(client: &Client, output: Format, scope: &Scope, carrying: &Carrying) -> Result {
     let (facts, plan) = plan(client, scope).await?;
-    if !plan.is_empty() && !carrying.yes {
-        agreed_or_askable(carrying)?;
-        confirm(&Planned::new(&facts, plan.clone()))?;
+    agreed(&facts, &plan, carrying)?;
+    let mut run = Run::new(client, carrying);
+    run.carry_plan(&facts, &plan).await?;
+    run.finish(output).await
+}
+
+/// Asks whether to carry a plan out, unless nobody needs to be asked.
+fn agreed(facts: &Facts, plan: &Plan, carrying: &Carrying) -> Result {
+    if plan.is_empty() || carrying.yes {
+        return Ok(());
     }
-    let sizes: BTreeMap<(&str, i32), u64> =
-        facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p.bytes)).collect();
-    let step = |one: &klamm_planner::Move| Step {
-        at: TopicPartition::new(&one.topic, one.partition),
-        from: one.from.clone(),
-        to: one.to.clone(),
-        size: sizes.get(&(one.topic.as_str(), one.partition)).copied().unwrap_or(0),
-    };
-    let steps: Vec<Step> = plan.moves.iter().map(step).collect();
-    let elected = plan.elections.iter().map(|one| TopicPartition::new(&one.topic, one.partition));
-    let then = steps.iter().map(|step| step.at.clone()).chain(elected).collect();
-    finish(client, output, steps, then, carrying).await
+    agreed_or_askable(carrying)?;
+    confirm(&Planned::new(facts, plan.clone()))
 }
 
 /// Refuses to go on where something would have to be asked and nobody can be.
@@ -235,52 +227,18 @@ fn confirm(planned: &Planned) -> Result {
     }
 }
 
-/// Carries the steps out, has leaders elected, and says what was done.
-async fn finish(
-    client: &Client,
-    output: Format,
-    steps: Vec<Step>,
-    then: BTreeSet<TopicPartition>,
-    carrying: &Carrying,
-) -> Result {
-    // Who does not wait can't begin one when another ends.
-    let moves_max =
-        if carrying.no_wait { usize::MAX } else { usize::try_from(carrying.max_moves).unwrap_or(usize::MAX) };
-    let manner = Manner { moves_max, wait: !carrying.no_wait };
-    let ended = match carrying.throttle {
-        None => carry_out(client, steps, manner).await?,
-        Some(rate) => {
-            let throttled = Throttled::of(&steps);
-            throttled.apply(client, rate).await?;
-            let ended = carry_out(client, steps, manner).await.map_err(|e| {
-                e.and(
-                    "the throttle stays until `kafka-reassign-partitions.sh --verify` or `klamm configs` takes it off",
-                )
-            })?;
-            throttled.remove(client).await?;
-            ended
-        }
-    };
-    let elected = if carrying.no_wait { 0 } else { carry::elect(client, &then).await? };
-    let executed = Executed::new(&ended, elected);
-    print(output, &executed)?;
-    match executed.failed() {
-        0 => Ok(()),
-        n => Err(CliError::new(format!("{n} of {} moves failed", ended.len()))),
-    }
-}
-
 /// What a file asks for and is not so yet.
 async fn of_file(client: &Client, file: &Path) -> Result<Vec<Step>> {
-    let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(file) };
     let bad = |reason: &dyn std::fmt::Display| CliError::usage(format!("{}: {reason}", file.display()));
-    let text = text.map_err(|e| bad(&e))?;
+    let bytes = read_file(file, FILE_BYTES_MAX).map_err(|e| bad(&e))?;
+    let text = String::from_utf8(bytes).map_err(|e| bad(&e))?;
     let asked = klamm_planner::read(&text).map_err(|e| bad(&e))?;
     let facts = client.placement().await?;
     let known: BTreeMap<(&str, i32), &klamm_planner::Partition> =
         facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p)).collect();
     let mut steps = Vec::new();
-    for Assignment { topic, partition, replicas } in asked {
+    directories::check(client, &asked).await?;
+    for Assignment { topic, partition, replicas, .. } in asked {
         let Some(now) = known.get(&(topic.as_str(), partition)) else {
             let hint = "`klamm topics list --all` shows what there is";
             return Err(CliError::new(format!("there is no partition {topic}-{partition}")).hint(hint));

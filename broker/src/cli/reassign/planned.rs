@@ -128,7 +128,7 @@ struct Moved {
     partition: i32,
     from: Vec<i32>,
     to: Vec<i32>,
-    /// `moved`, `started` or `failed`.
+    /// `moved`, `started`, `replaced` or `failed`.
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -140,6 +140,7 @@ impl Executed {
             let (result, error) = match outcome {
                 Outcome::Moved => ("moved", None),
                 Outcome::Started => ("started", None),
+                Outcome::Replaced(why) => ("replaced", Some(why.clone())),
                 Outcome::Failed(why) => ("failed", Some(why.clone())),
             };
             let (from, to) = (step.from.clone(), step.to.clone());
@@ -148,8 +149,9 @@ impl Executed {
         Self { moves: ended.iter().map(moved).collect(), elected, summary: summary(ended) }
     }
 
+    /// How many did not begin, or somebody else put an end to.
     pub(super) fn failed(&self) -> usize {
-        self.moves.iter().filter(|moved| moved.result == "failed").count()
+        self.moves.iter().filter(|moved| moved.error.is_some()).count()
     }
 }
 
