@@ -4,7 +4,9 @@
 //! object at a time and from scratch each time: what an object needs follows from what is there now, never from which
 //! event led there. `run` starts everything in order.
 
+mod apply;
 mod brokers;
+pub mod ca;
 pub mod clusters;
 pub mod controllers;
 pub mod crd;
@@ -12,6 +14,8 @@ mod events;
 mod http;
 mod lease;
 pub mod metrics;
+pub mod quantity;
+pub mod render;
 mod rounds;
 pub mod run;
 pub mod settings;

@@ -104,7 +104,7 @@ fn start(context: &Context, asked: &watch::Receiver<bool>) -> JoinSet<()> {
     // All watches are known before the first controller works: some look at what others watch.
     let mut all: Vec<BoxFuture<'static, ()>> = Vec::new();
     for namespace in context.settings.namespaces() {
-        all.push(Box::pin(controllers::observe::<Cluster>(context, namespace.as_deref(), stop())));
+        all.push(Box::pin(controllers::controller::<Cluster>(context, namespace.clone(), stop())));
         all.push(Box::pin(controllers::controller::<Topic>(context, namespace, stop())));
     }
     all.into_iter().collect()

@@ -4,6 +4,7 @@
 //! cluster, the other modules are the tests.
 
 mod charts;
+mod clusters;
 mod kubernetes;
 
 mod pods;

@@ -47,6 +47,11 @@ impl Operator {
         (out.code == 0).then_some(out.out)
     }
 
+    /// What it logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
     /// One of its metrics; 0 when it isn't there.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").unwrap_or_default();

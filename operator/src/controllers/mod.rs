@@ -2,6 +2,7 @@
 //!
 //! Here is what they share: how objects come in, how many are worked on at once, when a failed one is tried again.
 
+pub mod cluster;
 pub mod finalizer;
 pub mod known;
 pub mod owner;
@@ -177,16 +178,6 @@ pub fn watch<K: Watched>(
         })
         .predicate_filter(described, kube::runtime::PredicateConfig::default());
     (store, changes)
-}
-
-/// Makes a kind known that nothing is done for here, until `stop` resolves.
-pub fn observe<K: Watched>(
-    context: &Context,
-    namespace: Option<&str>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = ()> + Send + 'static {
-    let (_, changes) = watch::<K>(context, namespace);
-    changes.take_until(stop).for_each(|_| std::future::ready(()))
 }
 
 /// A kind's controller, which runs until `stop` resolves; work under way is finished first. What it watches is known to

@@ -1,0 +1,377 @@
+//! What the controller does with the API server, against one that is made up: it stores what it is given, counts, and
+//! fails when told to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+
+/// The API server's memory.
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    requests: usize,
+    writes: Vec<(String, String)>,
+    bodies: Vec<(String, String)>,
+    fail: Option<(usize, u16)>,
+}
+
+#[derive(Clone, Default)]
+struct Server(Arc<Mutex<State>>);
+
+impl Server {
+    fn client(&self) -> Client {
+        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let server = self.clone();
+        tokio::spawn(async move {
+            while let Some((request, send)) = handle.next_request().await {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.expect("a body");
+                match server.answer(head.method.as_str(), head.uri.path(), &body) {
+                    Some((code, value)) => {
+                        let body = Body::from(value.to_string().into_bytes());
+                        send.send_response(Response::builder().status(code).body(body).expect("an answer"));
+                    }
+                    None => send.send_error(std::io::Error::other("the connection broke")),
+                }
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn answer(&self, method: &str, path: &str, body: &[u8]) -> Option<(u16, Value)> {
+        let mut state = self.0.lock();
+        let number = state.requests;
+        state.requests += 1;
+        if let Some((at, code)) = state.fail
+            && at == number
+        {
+            return (code != 0).then(|| (code, failure(code)));
+        }
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        if method != "GET" {
+            state.writes.push((method.to_owned(), path.to_owned()));
+            state.bodies.push((path.to_owned(), String::from_utf8_lossy(body).into_owned()));
+        }
+        let whole = path.trim_end_matches("/status").to_owned();
+        Some(match method {
+            "GET"
+                if path.ends_with('s')
+                    && !state.objects.contains_key(path)
+                    && path.split('/').next_back().is_some_and(|last| KINDS.contains(&last)) =>
+            {
+                let below = format!("{path}/");
+                let items: Vec<Value> =
+                    state.objects.iter().filter(|(at, _)| at.starts_with(&below)).map(|(_, v)| v.clone()).collect();
+                (200, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": items }))
+            }
+            "GET" => match state.objects.get(path) {
+                Some(object) => (200, object.clone()),
+                None => (404, failure(404)),
+            },
+            "PATCH" if path.ends_with("/status") => {
+                let Some(object) = state.objects.get_mut(&whole) else { return Some((404, failure(404))) };
+                object["status"] = sent["status"].clone();
+                (200, object.clone())
+            }
+            "PATCH" | "PUT" => {
+                let uid = format!("uid-of-{path}");
+                (200, state.store(path.to_owned(), sent, &uid))
+            }
+            "POST" if path.ends_with("/events") => (201, sent),
+            "POST" => {
+                let at = format!("{path}/{}", sent["metadata"]["name"].as_str().unwrap_or_default());
+                if state.objects.contains_key(&at) {
+                    return Some((409, failure(409)));
+                }
+                (201, state.store(at.clone(), sent, &at))
+            }
+            "DELETE" => match state.objects.remove(path) {
+                Some(object) => (200, object),
+                None => (404, failure(404)),
+            },
+            other => panic!("{other} {path} is not expected"),
+        })
+    }
+
+    fn get(&self, path: &str) -> Option<Value> {
+        self.0.lock().objects.get(path).cloned()
+    }
+
+    fn put(&self, path: &str, value: Value) {
+        self.0.lock().objects.insert(path.to_owned(), value);
+    }
+
+    /// The writes since the last call, without Events.
+    fn writes(&self) -> Vec<String> {
+        let mut state = self.0.lock();
+        state.requests = 0;
+        let writes = std::mem::take(&mut state.writes);
+        let writes = writes.into_iter().filter(|(_, path)| !path.ends_with("/events"));
+        writes
+            .map(|(method, path)| format!("{method} {}", path.split("/namespaces/x/").last().unwrap_or_default()))
+            .collect()
+    }
+}
+
+const KINDS: [&str; 4] = ["pods", "services", "persistentvolumeclaims", "secrets"];
+
+impl State {
+    fn store(&mut self, path: String, mut object: Value, uid: &str) -> Value {
+        object["metadata"]["uid"] = uid.into();
+        object["metadata"]["resourceVersion"] = self.writes.len().to_string().into();
+        if object["kind"] == "Service" && object["spec"]["type"] == "NodePort" {
+            object["spec"]["ports"][0]["nodePort"] = 30001.into();
+        }
+        self.objects.insert(path, object.clone());
+        object
+    }
+}
+
+fn failure(code: u16) -> Value {
+    let reason = match code {
+        404 => "NotFound",
+        409 => "Conflict",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason,
+        "message": "made up" })
+}
+
+const HERE: &str = "/apis/klamm.dev/v1alpha1/namespaces/x/clusters/prod";
+const SET: &str = "/apis/apps/v1/namespaces/x/statefulsets/prod";
+
+/// A Cluster and the API server that has it.
+struct World {
+    server: Server,
+    context: Context,
+}
+
+impl World {
+    fn new(spec: Value) -> World {
+        let server = Server::default();
+        server.put(
+            HERE,
+            json!({ "apiVersion": "klamm.dev/v1alpha1", "kind": "Cluster", "spec": spec,
+                "metadata": { "name": "prod", "namespace": "x", "uid": "e203a878", "generation": 1 } }),
+        );
+        let settings: Settings = render::golden_settings();
+        let context = Context::new(server.client(), Arc::new(settings), Metrics::new().expect("metrics"));
+        World { server, context }
+    }
+
+    fn cluster(&self) -> Cluster {
+        serde_json::from_value(self.server.get(HERE).expect("the Cluster")).expect("a Cluster")
+    }
+
+    async fn pass(&self) -> Result<(), Error> {
+        Cluster::reconcile(&self.cluster(), &self.context).await.map(|_| ())
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Value)) {
+        let mut object = self.server.get(HERE).expect("the Cluster");
+        edit(&mut object);
+        self.server.put(HERE, object);
+    }
+
+    fn condition(&self, kind: &str) -> String {
+        let status = self.cluster().status.expect("a status");
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind).expect("the condition");
+        format!("{}/{}", found.status, found.reason)
+    }
+
+    /// All that is stored, without what differs from run to run.
+    fn all(&self) -> BTreeMap<String, Value> {
+        let mut all = self.server.0.lock().objects.clone();
+        for object in all.values_mut() {
+            if object["kind"] == "Secret" {
+                object["data"] = Value::Null;
+            }
+            object["metadata"]["resourceVersion"] = Value::Null;
+            for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                condition["lastTransitionTime"] = Value::Null;
+            }
+            if object["status"]["operation"].is_object() {
+                object["status"]["operation"]["startedAt"] = Value::Null;
+            }
+        }
+        all
+    }
+}
+
+fn outside() -> Value {
+    json!({ "replicas": 2, "listeners": [{ "name": "plain", "port": 9092 }, { "name": "out", "port": 9094, "type": "nodeport" }] })
+}
+
+#[tokio::test]
+async fn a_cluster_is_applied_once() {
+    let world = World::new(outside());
+    world.pass().await.unwrap();
+    let expected = [
+        "POST secrets",
+        "POST secrets",
+        "PATCH services/prod-brokers",
+        "PATCH services/prod-bootstrap",
+        "PATCH services/prod-bootstrap-out",
+        "PATCH services/prod-out-0",
+        "PATCH services/prod-out-1",
+        "PATCH serviceaccounts/prod",
+        "PATCH networkpolicies/prod",
+        "PATCH poddisruptionbudgets/prod",
+        "PATCH configmaps/prod-config",
+        "PATCH statefulsets/prod",
+        "PATCH clusters/prod/status",
+    ];
+    assert_eq!(world.server.writes(), expected);
+    for pass in 0..3 {
+        world.pass().await.unwrap();
+        assert!(world.server.writes().is_empty(), "pass {pass}");
+    }
+    assert_eq!(world.condition("Ready"), "False/Creating");
+    let bodies = world.server.0.lock().bodies.clone();
+    for (path, body) in bodies.iter().filter(|(path, _)| !path.contains("/secrets")) {
+        assert!(!body.contains("PRIVATE KEY") && !body.contains("UFJJVkFURSBLRVk"), "{path} holds a key");
+    }
+}
+
+#[tokio::test]
+async fn what_others_change_is_changed_back_by_one_write() {
+    let world = World::new(outside());
+    world.pass().await.unwrap();
+    world.server.writes();
+    let path = "/api/v1/namespaces/x/services/prod-bootstrap";
+    let mut service = world.server.get(path).unwrap();
+    service["spec"]["ports"][0]["port"] = 1.into();
+    service["spec"]["clusterIP"] = "10.0.0.1".into();
+    world.server.put(path, service);
+    world.pass().await.unwrap();
+    assert_eq!(world.server.writes(), ["PATCH services/prod-bootstrap"]);
+    world.pass().await.unwrap();
+    assert!(world.server.writes().is_empty());
+}
+
+#[tokio::test]
+async fn whichever_request_fails_the_next_pass_goes_on() {
+    let calm = World::new(outside());
+    calm.pass().await.unwrap();
+    let (expected, requests) = (calm.all(), calm.server.0.lock().requests);
+    assert!(requests > 20);
+    // 0: the connection breaks.
+    for code in [0, 409, 429, 500, 503] {
+        for number in 0..requests {
+            let world = World::new(outside());
+            world.server.0.lock().fail = Some((number, code));
+            let _ = world.pass().await;
+            world.server.0.lock().fail = None;
+            world.pass().await.unwrap_or_else(|e| panic!("request {number}, {code}: {e}"));
+            assert_eq!(world.all(), expected, "request {number}, {code}");
+            assert!(world.server.writes().iter().all(|write| !write.starts_with("DELETE")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_belongs_to_others_is_not_touched() {
+    let world = World::new(outside());
+    let path = "/api/v1/namespaces/x/services/prod-bootstrap";
+    let theirs = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "prod-bootstrap" }, "spec": {} });
+    world.server.put(path, theirs.clone());
+    world.pass().await.unwrap();
+    assert_eq!(world.server.get(path), Some(theirs));
+    assert_eq!(world.condition("Stalled"), "True/NameTaken");
+    assert_eq!(world.condition("Ready"), "False/NameTaken");
+    assert!(world.server.get(SET).is_none(), "no half of a cluster is begun");
+}
+
+#[tokio::test]
+async fn what_the_api_server_refuses_stalls() {
+    let world = World::new(outside());
+    world.pass().await.unwrap();
+    let requests = world.server.0.lock().requests;
+    world.server.writes();
+    world.edit(|cluster| cluster["spec"]["podTemplate"] = json!({ "spec": { "hostNetwork": "nonsense" } }));
+    let mut stalled = 0;
+    for number in 0..requests {
+        world.server.0.lock().requests = 0;
+        world.server.0.lock().fail = Some((number, 422));
+        if world.pass().await.is_ok() && world.condition("Stalled") == "True/Refused" {
+            stalled += 1;
+        }
+    }
+    assert_eq!(stalled, 1, "only the StatefulSet was to be written");
+}
+
+#[tokio::test]
+async fn nothing_is_changed_while_paused() {
+    let world = World::new(outside());
+    world.edit(|cluster| cluster["spec"]["paused"] = true.into());
+    world.pass().await.unwrap();
+    assert_eq!(world.server.writes(), ["PATCH clusters/prod/status"]);
+    world.edit(|cluster| cluster["spec"]["paused"] = false.into());
+    world.pass().await.unwrap();
+    world.server.writes();
+    world.edit(|cluster| {
+        cluster["spec"]["paused"] = true.into();
+        cluster["spec"]["config"] = json!({ "num.partitions": 7 });
+    });
+    world.pass().await.unwrap();
+    assert!(world.server.writes().iter().all(|write| write == "PATCH clusters/prod/status"));
+}
+
+#[tokio::test]
+async fn the_number_of_brokers_stays() {
+    let world = World::new(outside());
+    world.pass().await.unwrap();
+    world.edit(|cluster| cluster["spec"]["replicas"] = 5.into());
+    world.pass().await.unwrap();
+    assert_eq!(world.server.get(SET).unwrap()["spec"]["replicas"], 2);
+    world.edit(|cluster| cluster["spec"]["replicas"] = 1.into());
+    world.pass().await.unwrap();
+    assert_eq!(world.server.get(SET).unwrap()["spec"]["replicas"], 2);
+}
+
+#[tokio::test]
+async fn services_of_a_listener_go_with_it() {
+    let world = World::new(outside());
+    world.pass().await.unwrap();
+    world.server.writes();
+    world.edit(|cluster| {
+        cluster["spec"]["listeners"].as_array_mut().unwrap().pop();
+    });
+    world.pass().await.unwrap();
+    let deleted: Vec<_> = world.server.writes().into_iter().filter(|write| write.starts_with("DELETE")).collect();
+    let expected = ["prod-bootstrap-out", "prod-out-0", "prod-out-1"].map(|name| format!("DELETE services/{name}"));
+    assert_eq!(deleted, expected);
+}
+
+#[tokio::test]
+async fn a_cluster_that_goes_is_left_alone() {
+    let world = World::new(outside());
+    world.edit(|cluster| cluster["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
+    world.pass().await.unwrap();
+    assert_eq!(world.server.0.lock().requests, 0);
+}
+
+#[tokio::test]
+async fn an_authority_that_was_spoilt_stalls() {
+    let world = World::new(outside());
+    world.pass().await.unwrap();
+    let path = "/api/v1/namespaces/x/secrets/prod-brokers-ca";
+    let mut secret = world.server.get(path).unwrap();
+    secret["data"]["ca.key"] = "bm9uc2Vuc2U=".into();
+    world.server.put(path, secret.clone());
+    world.server.writes();
+    world.pass().await.unwrap();
+    assert_eq!(world.condition("Stalled"), "True/CertificateError");
+    assert_eq!(world.server.get(path), Some(secret));
+}

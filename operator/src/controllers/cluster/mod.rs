@@ -1,0 +1,397 @@
+//! The controller of Clusters: reads everything, checks, renders, applies what differs, tells the brokers, and says in the
+//! status how it stands.
+//!
+//! What is there is found by `observed`, certificates are kept by `secrets`, what brokers are told while they run is in
+//! `live`, how their volumes grow in `storage`, which rack they are in in `rack`, and what all of that comes to in `status`.
+//!
+//! It restarts no broker and changes no number of brokers: what needs that is shown and left alone. Nor does it delete a
+//! Cluster's parts: all of them have the Cluster as their owner.
+
+mod live;
+mod observed;
+mod rack;
+mod secrets;
+mod status;
+mod storage;
+
+#[cfg(test)]
+mod controller_test;
+#[cfg(test)]
+mod status_test;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, watcher};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::Value;
+
+use super::{Context, Error, Reconcile};
+use crate::FIELD_MANAGER;
+use crate::apply::{self, ApplyError, Owner};
+use crate::ca::Data;
+use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus};
+use crate::events::publish;
+use crate::render::{self, Checked, Facts};
+use crate::status::write;
+use live::{Configured, Told};
+use observed::{DYNAMIC, Observed, observe};
+use secrets::SecretError;
+use status::{Problem, View};
+use storage::Volumes;
+
+/// How often a Cluster is looked at though nothing happened: certificates get old, and brokers tell of no change.
+const AGAIN: Duration = Duration::from_secs(60);
+/// The same while something is awaited that tells of no change.
+const SOON: Duration = Duration::from_secs(3);
+
+impl Reconcile for Cluster {
+    const CONTROLLER: &'static str = "cluster";
+
+    async fn reconcile(object: &Self, context: &Context) -> Result<Action, Error> {
+        if object.metadata.deletion_timestamp.is_some() {
+            // Its parts go with it. Whatever was made now would keep it.
+            return Ok(Action::await_change());
+        }
+        let now = Timestamp::now();
+        let view = match render::check(object, &context.settings) {
+            Ok(checked) => Pass::new(object, context, checked, now)?.run().await?,
+            Err(invalid) => {
+                let problem = Problem { reason: invalid.reason.into(), message: invalid.message };
+                refused(object, context, problem).await?
+            }
+        };
+        let before = object.status.as_ref();
+        let status = status::build(&view, before, now);
+        if write(&context.client, object, before, &status).await? {
+            tell(object, context, before, &status).await;
+        }
+        let awaited = view.configured != Configured::Applied || status.ready_replicas < status.replicas;
+        Ok(Action::requeue(if awaited && view.problem.is_none() { SOON } else { AGAIN }))
+    }
+
+    fn watch_more(
+        controller: Controller<DeserializeGuard<Self>>,
+        context: &Context,
+        namespace: Option<&str>,
+    ) -> Controller<DeserializeGuard<Self>> {
+        fn api<K>(context: &Context, namespace: Option<&str>) -> Api<K>
+        where
+            K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        {
+            match namespace {
+                Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+                None => Api::all(context.client.clone()),
+            }
+        }
+        let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={FIELD_MANAGER}"));
+        controller
+            .owns(api::<StatefulSet>(context, namespace), ours())
+            .owns(api::<Service>(context, namespace), ours())
+            .owns(api::<ConfigMap>(context, namespace), ours())
+            .owns(api::<ServiceAccount>(context, namespace), ours())
+            .owns(api::<PodDisruptionBudget>(context, namespace), ours())
+            .owns(api::<NetworkPolicy>(context, namespace), ours())
+            .watches(api::<Pod>(context, namespace), ours(), |pod| cluster_of(&pod))
+            .watches(api::<PersistentVolumeClaim>(context, namespace), ours(), |claim| cluster_of(&claim))
+    }
+}
+
+/// The Cluster whose labels an object carries.
+fn cluster_of(object: &impl ResourceExt) -> Option<ObjectRef<DeserializeGuard<Cluster>>> {
+    let cluster = object.labels().get("app.kubernetes.io/instance")?;
+    Some(ObjectRef::new(cluster).within(&object.namespace()?))
+}
+
+/// Why a pass ends before its end.
+enum Halt {
+    /// A person has to do something.
+    Problem(Problem),
+    /// Later it may go.
+    Error(Error),
+}
+
+impl From<ApplyError> for Halt {
+    fn from(error: ApplyError) -> Self {
+        let reason = match &error {
+            ApplyError::Kube(_) => None,
+            ApplyError::Refused { .. } => Some("Refused"),
+            ApplyError::Taken { .. } => Some("NameTaken"),
+            ApplyError::Malformed(_) => Some("Malformed"),
+        };
+        match (reason, error) {
+            (Some(reason), error) => Self::Problem(Problem { reason: reason.into(), message: error.to_string() }),
+            (None, ApplyError::Kube(error)) => Self::Error(error.into()),
+            (None, error) => Self::Error(Error::Other(error.to_string())),
+        }
+    }
+}
+
+impl From<SecretError> for Halt {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Apply(error) => error.into(),
+            SecretError::Ca { .. } => {
+                Self::Problem(Problem { reason: "CertificateError".into(), message: error.to_string() })
+            }
+        }
+    }
+}
+
+impl From<kube::Error> for Halt {
+    fn from(error: kube::Error) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// One look at a Cluster, from facts to objects to what the brokers say.
+struct Pass<'a> {
+    cluster: &'a Cluster,
+    context: &'a Context,
+    checked: Checked,
+    owner: Owner,
+    now: Timestamp,
+    waiting: Option<String>,
+    told: Option<Told>,
+    configured: Configured,
+    volumes: Volumes,
+}
+
+impl<'a> Pass<'a> {
+    fn new(cluster: &'a Cluster, context: &'a Context, checked: Checked, now: Timestamp) -> Result<Self, Error> {
+        let owner = owner(cluster)?;
+        Ok(Self {
+            cluster,
+            context,
+            checked,
+            owner,
+            now,
+            waiting: None,
+            told: None,
+            configured: Configured::NotAsked,
+            volumes: Volumes::Fit,
+        })
+    }
+
+    async fn run(mut self) -> Result<View, Error> {
+        let observed = observe(&self.context.client, &self.checked.names).await?;
+        let halted = match self.advance(&observed).await {
+            Ok(()) => None,
+            Err(Halt::Error(error)) => return Err(error),
+            Err(Halt::Problem(problem)) => Some(problem),
+        };
+        // As it is after what was done.
+        let observed = observe(&self.context.client, &self.checked.names).await?;
+        Ok(self.view(&observed, halted))
+    }
+
+    /// Brings everything one step further.
+    async fn advance(&mut self, observed: &Observed) -> Result<(), Halt> {
+        let client = &self.context.client;
+        let names = self.checked.names.clone();
+        let paused = self.checked.spec.paused;
+        let certificates = secrets::keep(client, &self.owner, &names, self.now, paused).await?;
+        if !paused {
+            self.apply(observed, self.tracked(observed)).await?;
+        }
+        self.volumes = storage::grow(client, observed, &self.checked.spec.storage, paused).await?;
+        if let Some(rack) = self.checked.spec.rack.clone().filter(|_| !paused) {
+            self.checked.warnings.extend(rack::tell(client, observed, &rack.topology_key).await?);
+        }
+        let before = observed.dynamic_keys();
+        if let Some(certificates) = certificates {
+            self.talk(observed, &certificates, &before, paused).await;
+        }
+        // What was taken back need not be remembered any longer.
+        let kept: Vec<String> = self.checked.dynamic.keys().cloned().collect();
+        if !paused && self.configured == Configured::Applied && self.tracked(observed) != kept {
+            self.apply(observed, kept).await?;
+        }
+        Ok(())
+    }
+
+    /// The keys that brokers have from the operator, or are about to have.
+    fn tracked(&self, observed: &Observed) -> Vec<String> {
+        let mut keys = observed.dynamic_keys();
+        keys.extend(self.checked.dynamic.keys().cloned());
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// Services, then the rest once their addresses are known.
+    async fn apply(&mut self, observed: &Observed, dynamic: Vec<String>) -> Result<(), Halt> {
+        let client = &self.context.client;
+        let listeners = self.checked.spec.listeners.clone();
+        let mut facts = observed.facts(&self.checked.names, &listeners, self.cluster_id());
+        let wanted = render::services(&self.checked, &facts);
+        let mut services = Vec::new();
+        for service in &wanted {
+            services.push(apply::apply(client, &self.owner, service.clone()).await?.0);
+        }
+        let name = |object: &Value| object["metadata"]["name"].as_str().map(String::from);
+        let kept: Vec<_> = wanted.iter().filter_map(name).collect();
+        for old in observed.services.iter().filter(|service| !kept.contains(&service.name_any())) {
+            if old.owner_references().iter().any(|reference| reference.uid == self.owner.reference.uid) {
+                let mut object = serde_json::to_value(old).map_err(|e| ApplyError::Malformed(e.to_string()))?;
+                object["apiVersion"] = "v1".into();
+                object["kind"] = "Service".into();
+                apply::delete(client, &self.owner, &object).await?;
+            }
+        }
+        let services = services.into_iter().map(serde_json::from_value).collect::<Result<Vec<Service>, _>>();
+        let services = services.map_err(|e| ApplyError::Malformed(e.to_string()))?;
+        let after = Observed { services, ..observed.clone() };
+        facts = Facts { outside: after.facts(&self.checked.names, &listeners, None).outside, ..facts };
+        match render::brokers(&self.checked, &facts) {
+            Ok(objects) => {
+                for mut object in objects {
+                    if object["kind"] == "ConfigMap" && !dynamic.is_empty() {
+                        object["metadata"]["annotations"][DYNAMIC] = dynamic.join(",").into();
+                    }
+                    apply::apply(client, &self.owner, object).await?;
+                }
+            }
+            Err(missing) => {
+                let (listener, broker) = (&missing.listener, missing.broker);
+                self.waiting = Some(format!("listener {listener}: the address of broker {broker} is not known yet"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the brokers how they are and tells them their configuration, if one of them can be expected to answer.
+    async fn talk(&mut self, observed: &Observed, certificates: &Data, before: &[String], paused: bool) {
+        let names = &self.checked.names;
+        let running = |id: &i32| observed.seen(names, *id).state == BrokerState::Running;
+        let (ready, pods) = (observed.pods.keys().filter(|id| running(id)).count(), observed.pods.len());
+        if ready == 0 {
+            return;
+        }
+        let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
+        let all = ready == pods && i32::try_from(pods).is_ok_and(|pods| pods >= replicas);
+        let least = self.checked.dynamic.get("min.insync.replicas").and_then(|text| text.trim().parse().ok());
+        let brokers = match live::connect(names, certificates).await {
+            Ok(brokers) => brokers,
+            Err(error) => {
+                self.configured = Configured::Unreachable(error);
+                return;
+            }
+        };
+        match live::ask(&brokers, (!all).then_some(least.unwrap_or(1))).await {
+            Ok(told) => self.told = Some(told),
+            Err(error) => {
+                self.configured = Configured::Unreachable(error.to_string());
+                return;
+            }
+        }
+        self.configured = if paused {
+            Configured::Applied
+        } else {
+            live::configure(&brokers, &self.checked.dynamic, before, &self.checked.unmanaged).await
+        };
+    }
+
+    fn cluster_id(&self) -> Option<String> {
+        self.cluster.status.as_ref().and_then(|status| status.cluster_id.clone())
+    }
+
+    fn view(self, observed: &Observed, problem: Option<Problem>) -> View {
+        let names = &self.checked.names;
+        let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+        let seen: BTreeMap<_, _> = (0..replicas.unwrap_or(0)).map(|id| (id, observed.seen(names, id))).collect();
+        let mut nodes: Vec<String> = seen.values().filter_map(|seen| seen.node.clone()).collect();
+        nodes.sort();
+        nodes.dedup();
+        let places = observed.bootstrap(names, &self.checked.spec.listeners);
+        View {
+            generation: self.cluster.metadata.generation,
+            asked: self.checked.spec.replicas,
+            replicas,
+            brokers: seen,
+            template: Some(self.checked.template_hash()),
+            selector: names.selector_text(),
+            paused: self.checked.spec.paused,
+            problem,
+            waiting: self.waiting,
+            warnings: self.checked.warnings.clone(),
+            told: self.told,
+            configured: self.configured,
+            volumes: self.volumes,
+            listeners: render::bootstrap(&self.checked, &nodes, &places),
+        }
+    }
+}
+
+fn owner(cluster: &Cluster) -> Result<Owner, Error> {
+    let reference = cluster.controller_owner_ref(&()).ok_or_else(|| Error::Other("a Cluster without a uid".into()))?;
+    Ok(Owner { reference, namespace: cluster.namespace().unwrap_or_default() })
+}
+
+/// The view of a Cluster of which nothing can be made: its brokers go on as they are.
+async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Result<View, Error> {
+    let names = render::names::Names {
+        cluster: cluster.name_any(),
+        namespace: cluster.namespace().unwrap_or_default(),
+        domain: context.settings.cluster_domain.clone(),
+    };
+    let observed = observe(&context.client, &names).await?;
+    let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+    let status = cluster.status.clone().unwrap_or_default();
+    Ok(View {
+        generation: cluster.metadata.generation,
+        asked: cluster.spec.replicas,
+        replicas,
+        brokers: (0..replicas.unwrap_or(0)).map(|id| (id, observed.seen(&names, id))).collect(),
+        template: None,
+        selector: names.selector_text(),
+        paused: cluster.spec.paused,
+        problem: Some(problem),
+        waiting: None,
+        warnings: Vec::new(),
+        told: None,
+        configured: Configured::NotAsked,
+        volumes: Volumes::Fit,
+        listeners: status.listeners.into_iter().map(|l| (l.name, l.bootstrap_servers)).collect(),
+    })
+}
+
+/// Tells in Events what has changed in the conditions that people wait for.
+async fn tell(cluster: &Cluster, context: &Context, before: Option<&ClusterStatus>, status: &ClusterStatus) {
+    for condition in &status.conditions {
+        let was = before.and_then(|before| before.conditions.iter().find(|c| c.type_ == condition.type_));
+        let Some(type_) = news(was, condition) else { continue };
+        let note = match condition.message.as_str() {
+            "" => format!("{} is {}", condition.type_, condition.status),
+            message => format!("{} is {}: {message}", condition.type_, condition.status),
+        };
+        publish(context, cluster, type_, &condition.reason, "Reconcile", note).await;
+    }
+}
+
+/// Whether a condition is worth an Event, and which.
+fn news(was: Option<&Condition>, is: &Condition) -> Option<EventType> {
+    let good = match is.type_.as_str() {
+        "Ready" | "UpToDate" | "ConfigApplied" | "StorageReady" => "True",
+        "Stalled" | "Warning" => "False",
+        _ => return None,
+    };
+    match was.map(|was| was.status.as_str()) {
+        Some(was) if was == is.status => None,
+        _ if is.status == "Unknown" => None,
+        // That a new Cluster is not ready is no news, and neither is that nothing is wrong with it.
+        None | Some("Unknown") if is.status == good || is.type_ == "Ready" => None,
+        _ if is.status == good => Some(EventType::Normal),
+        _ => Some(EventType::Warning),
+    }
+}

@@ -1,0 +1,250 @@
+//! What all that was seen of a Cluster comes to: its status. Pure: the same observations give the same status, whatever
+//! was said before, but for times and for whether the cluster has ever been complete.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::live::{Configured, Told};
+use super::observed::Seen;
+use super::storage::Volumes;
+use crate::crd::cluster::{
+    BrokerState, BrokerStatus, ClusterStatus, ListenerStatus, Operation, OperationStep, OperationType,
+};
+use crate::status::{Conditions, Is};
+
+/// Why the operator does not go on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// One word.
+    pub reason: String,
+    /// In plain words.
+    pub message: String,
+}
+
+/// What a status is made of.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The Cluster's `metadata.generation`.
+    pub generation: Option<i64>,
+    /// `spec.replicas`.
+    pub asked: i32,
+    /// How many brokers the StatefulSet has; `None` before there is one.
+    pub replicas: Option<i32>,
+    /// The brokers by id.
+    pub brokers: BTreeMap<i32, Seen>,
+    /// By what a pod is known to run as described.
+    pub template: Option<String>,
+    /// The labels of the brokers' pods.
+    pub selector: String,
+    /// Whether the operator holds back.
+    pub paused: bool,
+    /// Why nothing is done until a person does something.
+    pub problem: Option<Problem>,
+    /// What is waited for, before there can be brokers.
+    pub waiting: Option<String>,
+    /// What is allowed and hardly meant.
+    pub warnings: Vec<String>,
+    /// The brokers' answers.
+    pub told: Option<Told>,
+    /// What came of the configuration.
+    pub configured: Configured,
+    /// How the volumes stand.
+    pub volumes: Volumes,
+    /// Where clients begin.
+    pub listeners: Vec<(String, String)>,
+}
+
+/// The status.
+pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> ClusterStatus {
+    let known = before.map(|before| before.conditions.as_slice()).unwrap_or_default();
+    let mut conditions = Conditions::new(known, view.generation, now);
+    let count = |test: &dyn Fn(&Seen) -> bool| {
+        i32::try_from(view.brokers.values().filter(|seen| test(seen)).count()).unwrap_or(i32::MAX)
+    };
+    let ready = count(&|seen| seen.state == BrokerState::Running);
+    let wanted = view.replicas.unwrap_or(view.asked);
+    let complete = view.replicas.is_some() && ready >= wanted;
+    let creating = is_creating(before) && !(complete && view.configured != Configured::NotAsked);
+    let failing = in_words(view, &|seen| seen.state == BrokerState::Failing);
+    let operation = operation(view, creating, before, now);
+
+    brokers_ready(&mut conditions, view, ready, wanted);
+    up_to_date(&mut conditions, view, operation.as_ref());
+    match &view.configured {
+        Configured::Applied => conditions.set("ConfigApplied", true, "Applied", ""),
+        Configured::NotAsked if view.problem.is_some() => {
+            conditions.set("ConfigApplied", Is::Unknown, "NotAsked", "the brokers were not asked")
+        }
+        Configured::NotAsked => conditions.set("ConfigApplied", Is::Unknown, "NoBroker", "no broker is ready yet"),
+        Configured::Refused(why) => conditions.set("ConfigApplied", false, "Refused", why.as_str()),
+        Configured::Unreachable(why) => conditions.set("ConfigApplied", Is::Unknown, "Unreachable", why.as_str()),
+    };
+    match &view.volumes {
+        Volumes::Fit => conditions.set("StorageReady", true, "AsDescribed", ""),
+        Volumes::Growing(which) => conditions.set("StorageReady", false, "Growing", format!("growing: {which}")),
+        Volumes::Refused(why) => conditions.set("StorageReady", false, "CannotGrow", why.as_str()),
+    };
+    if !view.warnings.is_empty() {
+        conditions.set("Warning", true, "HardlyMeant", view.warnings.join("; "));
+    }
+    readiness(&mut conditions, view, ready, wanted, creating);
+    progress(&mut conditions, view, complete, creating, &failing);
+
+    let brokers = view.brokers.iter().filter(|(id, _)| **id < wanted).map(|(id, seen)| BrokerStatus {
+        id: *id,
+        pod: seen.pod.clone(),
+        rack: view.told.as_ref().and_then(|told| told.racks.get(id).cloned().flatten()),
+        state: seen.state,
+        up_to_date: view.template.is_some() && seen.template == view.template,
+    });
+    let versions: Vec<_> = view.brokers.values().map(|seen| seen.version.clone()).collect();
+    let version =
+        versions.first().cloned().flatten().filter(|first| versions.iter().all(|v| v.as_ref() == Some(first)));
+    ClusterStatus {
+        observed_generation: view.generation,
+        replicas: count(&|seen| seen.exists),
+        ready_replicas: ready,
+        updated_replicas: count(&|seen| view.template.is_some() && seen.template == view.template),
+        selector: Some(view.selector.clone()),
+        cluster_id: match &view.told {
+            Some(told) => Some(told.cluster_id.clone()),
+            None => before.and_then(|before| before.cluster_id.clone()),
+        },
+        version,
+        listeners: view
+            .listeners
+            .iter()
+            .map(|(name, servers)| ListenerStatus { name: name.clone(), bootstrap_servers: servers.clone() })
+            .collect(),
+        brokers: brokers.collect(),
+        operation,
+        conditions: conditions.finish(),
+    }
+}
+
+/// Whether the cluster has never been complete.
+fn is_creating(before: Option<&ClusterStatus>) -> bool {
+    let Some(before) = before.filter(|before| !before.conditions.is_empty()) else { return true };
+    before.operation.as_ref().is_some_and(|operation| operation.kind == OperationType::Create)
+}
+
+/// The brokers of which something holds, each with why.
+fn in_words(view: &View, test: &dyn Fn(&Seen) -> bool) -> Option<String> {
+    let one = |seen: &Seen| match &seen.why {
+        Some(why) => format!("{} ({why})", seen.pod),
+        None => seen.pod.clone(),
+    };
+    let all: Vec<_> = view.brokers.values().filter(|seen| test(seen)).map(one).collect();
+    let (shown, more) = (all.iter().take(5).cloned().collect::<Vec<_>>().join(", "), all.len().saturating_sub(5));
+    match (all.is_empty(), more) {
+        (true, _) => None,
+        (false, 0) => Some(shown),
+        (false, more) => Some(format!("{shown} and {more} more")),
+    }
+}
+
+fn brokers_ready(conditions: &mut Conditions, view: &View, ready: i32, wanted: i32) {
+    match in_words(view, &|seen| seen.state != BrokerState::Running) {
+        None if view.replicas.is_some() => {
+            conditions.set("BrokersReady", true, "AllReady", format!("{ready} of {wanted}"))
+        }
+        None => conditions.set("BrokersReady", false, "NoBroker", "there are no brokers yet"),
+        Some(away) => {
+            let message = format!("{ready} of {wanted} brokers are ready; not ready: {away}");
+            conditions.set("BrokersReady", false, "NotAllReady", message)
+        }
+    };
+}
+
+fn up_to_date(conditions: &mut Conditions, view: &View, operation: Option<&Operation>) {
+    match operation.filter(|operation| operation.step == OperationStep::Pending) {
+        Some(pending) => {
+            let reason = match pending.kind {
+                OperationType::RollingRestart => "RestartRequired",
+                _ => "ScalingPending",
+            };
+            conditions.set("UpToDate", false, reason, pending.message.as_str())
+        }
+        None if view.replicas.is_none() => {
+            conditions.set("UpToDate", Is::Unknown, "NoBroker", "there are no brokers yet")
+        }
+        None if view.template.is_none() => {
+            conditions.set("UpToDate", Is::Unknown, "NotChecked", "nothing can be made of the description")
+        }
+        None => conditions.set("UpToDate", true, "AsDescribed", ""),
+    };
+}
+
+fn readiness(conditions: &mut Conditions, view: &View, ready: i32, wanted: i32, creating: bool) {
+    if let Some(problem) = &view.problem {
+        conditions.set("Ready", false, &problem.reason, problem.message.as_str());
+        return;
+    }
+    let told = format!("{ready} of {wanted} brokers are ready");
+    if creating {
+        let message = view.waiting.clone().unwrap_or(told);
+        conditions.set("Ready", false, "Creating", message);
+        return;
+    }
+    if ready >= wanted {
+        conditions.set("Ready", true, "Serving", told);
+        return;
+    }
+    match view.told.as_ref().and_then(|told| told.unavailable) {
+        Some(0) => conditions.set("Ready", true, "Degraded", format!("{told}; every partition can be written to")),
+        Some(short) => {
+            let message = format!("{told}; {short} partitions cannot be written to");
+            conditions.set("Ready", false, "PartitionsUnavailable", message)
+        }
+        None => conditions.set("Ready", false, "BrokersUnreachable", told),
+    };
+}
+
+/// What kstatus reads: whether something goes on, or will not go on by itself.
+fn progress(conditions: &mut Conditions, view: &View, complete: bool, creating: bool, failing: &Option<String>) {
+    match (&view.problem, failing) {
+        (Some(problem), _) => conditions.set("Stalled", true, &problem.reason, problem.message.as_str()),
+        (None, Some(failing)) => conditions.set("Stalled", true, "BrokersFail", failing.as_str()),
+        (None, None) => conditions.set("Stalled", false, "Fine", ""),
+    };
+    let (going, reason, message) = match (&view.volumes, &view.waiting) {
+        _ if view.problem.is_some() => (false, "Stalled", String::new()),
+        _ if view.paused => (false, "Paused", "spec.paused is true: nothing is changed".to_owned()),
+        (_, Some(waiting)) => (true, "WaitingForAddress", waiting.clone()),
+        _ if creating => (true, "Creating", String::new()),
+        _ if !complete => (true, "BrokersNotReady", String::new()),
+        (Volumes::Growing(which), _) => (true, "VolumesGrow", which.clone()),
+        _ => (false, "Done", String::new()),
+    };
+    conditions.set("Reconciling", going, reason, message);
+}
+
+fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: Timestamp) -> Option<Operation> {
+    let wanted = view.replicas.unwrap_or(view.asked);
+    let outdated = |seen: &Seen| seen.exists && view.template.is_some() && seen.template != view.template;
+    let old: Vec<i32> = view.brokers.iter().filter(|(_, seen)| outdated(seen)).map(|(id, _)| *id).collect();
+    let asked = view.asked;
+    let (kind, reason, step, message, brokers) = if creating {
+        let message = "the first brokers start".to_owned();
+        (OperationType::Create, "NewCluster", OperationStep::Running, message, Vec::new())
+    } else if !old.is_empty() {
+        let list = old.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "brokers {list} run by an older description: it takes effect when their pods are deleted, one after the other"
+        );
+        (OperationType::RollingRestart, "TemplateChanged", OperationStep::Pending, message, old)
+    } else if asked > wanted {
+        let message = format!("{asked} brokers are asked for, there are {wanted}");
+        (OperationType::ScaleOut, "ReplicasChanged", OperationStep::Pending, message, (wanted..asked).collect())
+    } else if asked < wanted {
+        let message = format!("{asked} brokers are asked for, there are {wanted}");
+        (OperationType::ScaleIn, "ReplicasChanged", OperationStep::Pending, message, (asked..wanted).collect())
+    } else {
+        return None;
+    };
+    let same = before.and_then(|before| before.operation.as_ref()).filter(|op| op.kind == kind && op.step == step);
+    let started_at = same.map_or(Time(now), |operation| operation.started_at.clone());
+    Some(Operation { kind, reason: reason.into(), step, message, brokers, started_at })
+}

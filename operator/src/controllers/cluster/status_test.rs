@@ -1,0 +1,178 @@
+//! What a Cluster's status says, case by case.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::live::{Configured, Told};
+use super::observed::Seen;
+use super::status::{Problem, View, build};
+use super::storage::Volumes;
+use crate::crd::cluster::{BrokerState, ClusterStatus, OperationStep, OperationType};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+fn seen(id: i32, state: BrokerState) -> Seen {
+    Seen {
+        pod: format!("prod-{id}"),
+        exists: true,
+        state,
+        why: None,
+        template: Some("new".into()),
+        version: Some("1".into()),
+        node: None,
+    }
+}
+
+/// A cluster of brokers in these states.
+fn view(states: &[BrokerState]) -> View {
+    let brokers: BTreeMap<_, _> = (0..).zip(states).map(|(id, state)| (id, seen(id, *state))).collect();
+    let count = i32::try_from(states.len()).unwrap();
+    View {
+        generation: Some(3),
+        asked: count,
+        replicas: Some(count),
+        brokers,
+        template: Some("new".into()),
+        selector: "a=b".into(),
+        paused: false,
+        problem: None,
+        waiting: None,
+        warnings: Vec::new(),
+        told: Some(Told { cluster_id: "id".into(), ..Told::default() }),
+        configured: Configured::Applied,
+        volumes: Volumes::Fit,
+        listeners: Vec::new(),
+    }
+}
+
+use BrokerState::{Failing, Running, Starting};
+
+/// `Ready=True/Serving Stalled=…` of the conditions named.
+#[track_caller]
+fn check(status: &ClusterStatus, expected: &str) {
+    for wanted in expected.split_whitespace() {
+        let kind = wanted.split('=').next().unwrap();
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+        let found = found.map(|c| format!("{kind}={}/{}", c.status, c.reason));
+        assert_eq!(found.as_deref(), Some(wanted), "{:#?}", status.conditions);
+    }
+    assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(3)));
+}
+
+/// The status of a cluster that has been complete once.
+fn complete() -> ClusterStatus {
+    build(&view(&[Running, Running, Running]), None, at(1))
+}
+
+#[test]
+fn a_new_cluster_is_created_until_all_brokers_are_ready_and_configured() {
+    let mut nothing = view(&[]);
+    (nothing.asked, nothing.replicas, nothing.told, nothing.configured) = (3, None, None, Configured::NotAsked);
+    let first = build(&nothing, None, at(1));
+    check(&first, "Ready=False/Creating Reconciling=True/Creating Stalled=False/Fine BrokersReady=False/NoBroker");
+    check(&first, "ConfigApplied=Unknown/NoBroker UpToDate=Unknown/NoBroker StorageReady=True/AsDescribed");
+    let second = build(&view(&[Running, Starting, Starting]), Some(&first), at(2));
+    check(&second, "Ready=False/Creating BrokersReady=False/NotAllReady Reconciling=True/Creating");
+    assert_eq!(second.operation.as_ref().map(|o| (o.kind, o.started_at.0)), Some((OperationType::Create, at(1))));
+    let mut unconfigured = view(&[Running, Running, Running]);
+    unconfigured.configured = Configured::NotAsked;
+    check(&build(&unconfigured, Some(&second), at(3)), "Ready=False/Creating");
+    let done = build(&view(&[Running, Running, Running]), Some(&second), at(4));
+    check(&done, "Ready=True/Serving Reconciling=False/Done Stalled=False/Fine BrokersReady=True/AllReady");
+    assert_eq!((done.operation, done.ready_replicas, done.replicas, done.updated_replicas), (None, 3, 3, 3));
+    assert_eq!((done.version.as_deref(), done.cluster_id.as_deref()), (Some("1"), Some("id")));
+}
+
+#[test]
+fn a_status_that_says_nothing_new_is_the_same() {
+    let first = complete();
+    assert_eq!(build(&view(&[Running, Running, Running]), Some(&first), at(99)), first);
+}
+
+#[test]
+fn a_broker_that_is_away_matters_when_partitions_do() {
+    let away = |unavailable: Option<usize>| {
+        let mut view = view(&[Running, Starting, Running]);
+        view.told.as_mut().unwrap().unavailable = unavailable;
+        build(&view, Some(&complete()), at(9))
+    };
+    check(&away(Some(0)), "Ready=True/Degraded BrokersReady=False/NotAllReady Reconciling=True/BrokersNotReady");
+    check(&away(Some(7)), "Ready=False/PartitionsUnavailable");
+    check(&away(None), "Ready=False/BrokersUnreachable");
+}
+
+#[test]
+fn a_broker_that_fails_stalls_and_says_why() {
+    let mut view = view(&[Running, Failing, Running]);
+    view.brokers.get_mut(&1).unwrap().why = Some("ImagePullBackOff: no such image".into());
+    let status = build(&view, None, at(1));
+    check(&status, "Stalled=True/BrokersFail Ready=False/Creating");
+    let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
+    assert_eq!(stalled.message, "prod-1 (ImagePullBackOff: no such image)");
+}
+
+#[test]
+fn an_older_description_is_shown_and_left() {
+    let mut view = view(&[Running, Running, Running]);
+    view.brokers.get_mut(&1).unwrap().template = Some("old".into());
+    view.asked = 5;
+    let status = build(&view, Some(&complete()), at(9));
+    check(&status, "UpToDate=False/RestartRequired Ready=True/Serving Reconciling=False/Done Stalled=False/Fine");
+    let operation = status.operation.clone().unwrap();
+    assert_eq!((operation.kind, operation.step), (OperationType::RollingRestart, OperationStep::Pending));
+    assert_eq!((operation.brokers.as_slice(), operation.started_at.0), (&[1][..], at(9)));
+    assert_eq!((status.updated_replicas, status.brokers[1].up_to_date), (2, false));
+    assert_eq!(build(&view, Some(&status), at(10)), status);
+}
+
+#[test]
+fn another_number_of_brokers_is_shown_and_left() {
+    for (asked, kind, about) in [(5, OperationType::ScaleOut, vec![3, 4]), (2, OperationType::ScaleIn, vec![2])] {
+        let mut view = view(&[Running, Running, Running]);
+        view.asked = asked;
+        let status = build(&view, Some(&complete()), at(9));
+        check(&status, "UpToDate=False/ScalingPending Ready=True/Serving");
+        assert_eq!(status.operation.map(|o| (o.kind, o.brokers)), Some((kind, about)));
+        assert_eq!(status.replicas, 3);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_stalled_for_every_tool() {
+    let mut view = view(&[Running]);
+    view.problem = Some(Problem { reason: "InvalidConfig".into(), message: "m".into() });
+    view.template = None;
+    check(
+        &build(&view, Some(&complete()), at(9)),
+        "Ready=False/InvalidConfig Stalled=True/InvalidConfig Reconciling=False/Stalled",
+    );
+}
+
+#[test]
+fn brokers_refuse_or_do_not_answer() {
+    let with = |configured: Configured| {
+        let mut view = view(&[Running]);
+        view.configured = configured;
+        build(&view, Some(&complete()), at(9))
+    };
+    check(&with(Configured::Refused("x".into())), "ConfigApplied=False/Refused Ready=True/Serving");
+    check(&with(Configured::Unreachable("x".into())), "ConfigApplied=Unknown/Unreachable Ready=True/Serving");
+}
+
+#[test]
+fn volumes_and_pauses() {
+    let mut growing = view(&[Running]);
+    growing.volumes = Volumes::Growing("data-prod-0".into());
+    check(&build(&growing, Some(&complete()), at(9)), "StorageReady=False/Growing Reconciling=True/VolumesGrow");
+    growing.volumes = Volumes::Refused("no".into());
+    check(&build(&growing, Some(&complete()), at(9)), "StorageReady=False/CannotGrow Reconciling=False/Done");
+    let mut paused = view(&[Running]);
+    paused.paused = true;
+    check(&build(&paused, Some(&complete()), at(9)), "Reconciling=False/Paused Ready=True/Serving");
+    let mut warned = view(&[Running]);
+    warned.warnings = vec!["w".into()];
+    check(&build(&warned, Some(&complete()), at(9)), "Warning=True/HardlyMeant");
+}

@@ -1,0 +1,135 @@
+//! What a Cluster is made of in Kubernetes: pure functions from its description and a few facts to objects.
+//!
+//! The same description gives the same objects, byte for byte. What is in a pod's template depends neither on how many
+//! brokers there are nor on where they run, so that scaling restarts nobody; [`names::TEMPLATE_HASH`] is computed over
+//! what was rendered here, never over what the API server made of it.
+
+pub mod checked;
+mod hash;
+pub mod keys;
+pub mod names;
+mod network;
+mod overlay;
+mod pod;
+mod properties;
+mod service;
+mod statefulset;
+
+#[cfg(test)]
+mod golden_test;
+#[cfg(test)]
+pub use golden_test::settings as golden_settings;
+#[cfg(test)]
+mod property_test;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+pub use checked::{Checked, Invalid, check};
+pub use hash::{fingerprint, hash};
+
+use crate::crd::cluster::{Listener, ListenerType};
+
+/// What builders have to know of the world.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// How many brokers the StatefulSet has; `None` before there is one.
+    pub replicas: Option<i32>,
+    /// The size in the StatefulSet's claim template, which cannot change.
+    pub claim_size: Option<String>,
+    /// The id of the Kafka cluster, once it was told.
+    pub cluster_id: Option<String>,
+    /// What the Services of brokers got, by listener and broker.
+    pub outside: BTreeMap<(String, i32), Outside>,
+}
+
+/// Where a broker is reached from outside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outside {
+    /// On this port of any node.
+    Port(i32),
+    /// At this host: a load balancer's.
+    Host(String),
+}
+
+impl Checked {
+    /// How many brokers there are to be now. The only place that decides it: once there are brokers, their number stays.
+    pub fn replicas(&self, facts: &Facts) -> i32 {
+        facts.replicas.unwrap_or(self.spec.replicas)
+    }
+
+    /// The part of the brokers' configuration that is one for all, with what it takes effect by: a restart.
+    fn static_configuration(&self) -> Value {
+        let advertised: Vec<_> =
+            self.spec.listeners.iter().map(|l| json!([l.name, l.kind, l.advertised_host])).collect();
+        json!({ "all": properties::of_all(self), "advertised": advertised })
+    }
+
+    /// By what a pod is known to run as described.
+    pub fn template_hash(&self) -> String {
+        hash(&json!([self.static_configuration(), pod::template(self)]))
+    }
+}
+
+/// The Services: first of all, since some addresses are known only when they are there.
+pub fn services(checked: &Checked, facts: &Facts) -> Vec<Value> {
+    service::all(checked, checked.replicas(facts))
+}
+
+/// Everything else.
+///
+/// # Errors
+/// The listener and broker whose address outside is not known yet.
+pub fn brokers(checked: &Checked, facts: &Facts) -> Result<Vec<Value>, Missing> {
+    let replicas = checked.replicas(facts);
+    Ok(vec![
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": checked.names.meta(&checked.names.cluster),
+            "automountServiceAccountToken": false,
+        }),
+        network::policy(checked),
+        network::budget(checked),
+        properties::config_map(checked, facts, replicas)?,
+        statefulset::build(checked, facts, replicas),
+    ])
+}
+
+/// An address outside that is not known yet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Missing {
+    /// The listener.
+    pub listener: String,
+    /// The broker.
+    pub broker: i32,
+}
+
+/// The host that clients outside are told, where it is given.
+fn advertised_host(listener: &Listener, id: i32) -> Option<String> {
+    listener.advertised_host.as_ref().map(|host| host.replace("{id}", &id.to_string()))
+}
+
+/// Where clients begin, by listener: what the status shows. `nodes` are addresses of nodes that brokers run on,
+/// `bootstrap` what the Services for the start got.
+pub fn bootstrap(checked: &Checked, nodes: &[String], bootstrap: &BTreeMap<String, Outside>) -> Vec<(String, String)> {
+    let names = &checked.names;
+    let one = |listener: &Listener| {
+        let name = listener.name.clone();
+        let servers = match (listener.kind, bootstrap.get(&name)) {
+            (ListenerType::Internal, _) => format!("{}:{}", names.host(&names.bootstrap()), listener.port),
+            (ListenerType::Nodeport, Some(Outside::Port(port))) => {
+                let hosts: Vec<_> = nodes.iter().map(|node| format!("{}:{port}", bracketed(node))).collect();
+                hosts.join(",")
+            }
+            (ListenerType::Loadbalancer, Some(Outside::Host(host))) => format!("{}:{}", bracketed(host), listener.port),
+            _ => String::new(),
+        };
+        (name, servers)
+    };
+    checked.spec.listeners.iter().map(one).filter(|(_, servers)| !servers.is_empty()).collect()
+}
+
+/// An IPv6 address in brackets, anything else as it is.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}

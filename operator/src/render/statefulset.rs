@@ -1,0 +1,59 @@
+//! The brokers.
+
+use serde_json::{Value, json};
+
+use super::checked::Checked;
+use super::names::{CLUSTER_ID, DATA, TEMPLATE_HASH};
+use super::{Facts, pod, properties};
+use crate::crd::cluster::{ClaimRetention, StorageType};
+
+/// The StatefulSet. Pods are replaced by the operator alone, and all begin at once: a quorum needs its majority.
+pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
+    let names = &checked.names;
+    let mut template = pod::template(checked);
+    template["metadata"]["annotations"][TEMPLATE_HASH] = checked.template_hash().into();
+    let storage = &checked.spec.storage;
+    let mut claims = Vec::new();
+    if storage.kind == StorageType::Persistent {
+        // A template of claims never changes: the claims themselves grow.
+        let size = facts.claim_size.as_deref().unwrap_or(&storage.size);
+        let mut spec = json!({
+            "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
+            "resources": { "requests": { "storage": size } },
+        });
+        if let Some(class) = &storage.storage_class_name {
+            spec["storageClassName"] = class.as_str().into();
+        }
+        claims.push(json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": DATA, "labels": names.labels(),
+                "annotations": { CLUSTER_ID: properties::cluster_id(checked, facts) },
+            },
+            "spec": spec,
+        }));
+    }
+    let retention = |retention: ClaimRetention| match retention {
+        ClaimRetention::Retain => "Retain",
+        ClaimRetention::Delete => "Delete",
+    };
+    let mut set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": names.meta(&names.cluster),
+        "spec": {
+            "replicas": replicas,
+            "serviceName": names.headless(),
+            "selector": { "matchLabels": names.selector() },
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": { "type": "OnDelete" },
+            "revisionHistoryLimit": 2,
+            "persistentVolumeClaimRetentionPolicy": {
+                "whenScaled": retention(storage.when_scaled), "whenDeleted": retention(storage.when_deleted),
+            },
+            "template": template,
+        },
+    });
+    if !claims.is_empty() {
+        set["spec"]["volumeClaimTemplates"] = claims.into();
+    }
+    set
+}

@@ -1,0 +1,277 @@
+//! Clusters on real nodes: from a description to records, and to nothing again.
+
+use std::time::Instant;
+
+use klamm_tests::{Tool, assert_contains};
+use serde_json::{Value, json};
+
+use crate::kubernetes::image::{self, Image};
+use crate::kubernetes::kubectl::install_types;
+use crate::kubernetes::{Namespace, with_nodes};
+use crate::process::{Operator, until_condition};
+
+const BROKER: &str = "klamm.test/broker:1";
+
+/// A namespace with the strictest pod security, an operator for it, and the brokers' image on every node.
+struct World {
+    space: Namespace,
+    operator: Operator,
+}
+
+impl World {
+    fn new(what: &str) -> World {
+        image::load(&Image::new(BROKER, &["/klamm"]).file(image::static_binary("klamm"), "/klamm").user("65532:65532"));
+        install_types();
+        let space = Namespace::new(what);
+        let label = ["label", "namespace", space.name(), "pod-security.kubernetes.io/enforce=restricted"];
+        crate::kubernetes::kubectl::kubectl(label).ok();
+        let operator = Operator::start(&[&space]);
+        World { space, operator }
+    }
+
+    /// Applies a Cluster and waits until it is ready.
+    fn create(&self, name: &str, spec: Value) {
+        let since = Instant::now();
+        self.space.apply(&cluster(name, spec));
+        self.wait(name, "condition=Ready");
+        println!("figures cluster {name}: ready {:.1} s after apply", since.elapsed().as_secs_f64());
+    }
+
+    #[track_caller]
+    fn wait(&self, name: &str, what: &str) {
+        let wait = ["wait", &format!("--for={what}"), &format!("cluster/{name}"), "--timeout=120s"];
+        let output = self.space.kubectl(wait).limit(130).run();
+        if output.code != 0 {
+            let shown = self.space.kubectl(["get", "clusters,sts,svc,cm,pdb,networkpolicy,sa", "--output=yaml"]).run();
+            let pods = self.space.kubectl(["describe", "pods"]).run();
+            let logs = self.space.kubectl(["logs", "-l", "app.kubernetes.io/name=klamm", "--tail=30"]).run();
+            let events = self.space.kubectl(["get", "events"]).run();
+            panic!("{output}\n{shown}\n{pods}\n{logs}\n{events}\noperator: {}", self.operator.log());
+        }
+    }
+
+    fn klamm(&self, bootstrap: &str, args: &[&str]) -> Tool {
+        Tool::new(image::static_binary("klamm")).args(["--bootstrap", bootstrap]).args(args)
+    }
+
+    fn bootstrap(&self, name: &str, listener: &str) -> String {
+        let cluster = self.space.get("cluster", name).expect("a cluster");
+        let all = cluster["status"]["listeners"].as_array().expect("listeners").clone();
+        let found = all.iter().find(|one| one["name"] == listener).expect("the listener");
+        found["bootstrapServers"].as_str().expect("servers").to_owned()
+    }
+
+    /// Writes records and reads them again.
+    fn use_it(&self, bootstrap: &str, topic: &str) {
+        self.klamm(bootstrap, &["topics", "create", topic, "--partitions", "3"]).ok();
+        let lines: String = (0..100).map(|n| format!("line-{n}\n")).collect();
+        self.klamm(bootstrap, &["produce", topic]).stdin(&*lines).ok();
+        let read = self.klamm(bootstrap, &["consume", topic, "--from-beginning", "--exit-at-end"]).ok();
+        assert_eq!(read.out.lines().count(), 100);
+    }
+}
+
+fn cluster(name: &str, mut spec: Value) -> Value {
+    spec["image"] = BROKER.into();
+    spec["podTemplate"]["spec"]["containers"] = json!([{ "name": "broker", "imagePullPolicy": "Never" }]);
+    json!({ "apiVersion": "klamm.dev/v1alpha1", "kind": "Cluster", "metadata": { "name": name }, "spec": spec })
+}
+
+/// What everything of a Cluster is called.
+const PARTS: &str = "statefulset,service,configmap,secret,poddisruptionbudget,networkpolicy,serviceaccount,pod,pvc";
+
+impl World {
+    /// Names and versions of all objects: what changes when anything is written.
+    fn versions(&self) -> String {
+        let path = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
+        let kinds = "cluster,statefulset,service,configmap,secret,poddisruptionbudget,networkpolicy,serviceaccount";
+        self.space.kubectl(["get", kinds, "--output", path]).ok().out
+    }
+
+    /// Changes a Cluster's description.
+    fn edit(&self, name: &str, spec: &Value) {
+        let patch = json!({ "spec": spec }).to_string();
+        self.space.kubectl(["patch", "cluster", name, "--type=merge", "--patch", &patch]).ok();
+    }
+
+    fn until(&self, name: &str, kind: &str, wanted: &str) -> Value {
+        until_condition(&self.space, "cluster", name, kind, wanted)
+    }
+
+    fn uids(&self, name: &str) -> String {
+        let path = "jsonpath={.items[*].metadata.uid}";
+        let selector = format!("app.kubernetes.io/instance={name}");
+        self.space.kubectl(["get", "pods", "--selector", &selector, "--output", path]).ok().out
+    }
+}
+
+#[test]
+fn a_single_broker_serves_and_leaves_nothing() {
+    with_nodes("clusters::a_single_broker_serves_and_leaves_nothing", || {
+        let world = World::new("one");
+        let spec = json!({
+            "replicas": 1, "storage": { "size": "1Gi", "whenDeleted": "Delete" },
+            "resources": { "requests": { "cpu": "0.05", "memory": "64Mi" }, "limits": { "memory": "128Mi" } },
+        });
+        world.create("one", spec);
+        world.use_it(&world.bootstrap("one", "plain"), "orders");
+        let columns = world.space.kubectl(["get", "cluster", "one"]).ok();
+        columns.expect("READY").expect("True");
+
+        world.space.kubectl(["delete", "cluster", "one", "--wait", "--timeout=60s"]).limit(70).ok();
+        klamm_tests::eventually("nothing is left", 90, || {
+            let left =
+                world.space.kubectl(["get", PARTS, "--selector=app.kubernetes.io/instance=one", "--output=name"]).ok();
+            if left.out.trim().is_empty() { Some(()) } else { pause() }
+        });
+    });
+}
+
+#[test]
+fn three_brokers_follow_their_description() {
+    with_nodes("clusters::three_brokers_follow_their_description", || {
+        let world = World::new("three");
+        // Names that brokers are reached by inside, for a listener with certificates of the user's own.
+        let host = format!("*.three-brokers.{0}.svc.cluster.local", world.space.name());
+        let start = format!("three-bootstrap.{}.svc.cluster.local", world.space.name());
+        let authority = certificate(&world.space, "clients", &[host, start]);
+        let spec = json!({
+            "replicas": 3, "storage": { "size": "1Gi" }, "rack": {},
+            "config": {
+                "default.replication.factor": 3, "min.insync.replicas": 2, "log.retention.ms": 86_400_000,
+                "offsets.topic.num.partitions": 5,
+            },
+            "listeners": [
+                { "name": "plain", "port": 9092 },
+                { "name": "outside", "port": 9094, "type": "nodeport" },
+                { "name": "tls", "port": 9095, "tls": { "secretName": "clients" } },
+            ],
+        });
+        world.create("three", spec);
+
+        // Each in a rack of its own, each in sync, and reached by every way that there is.
+        let status = world.space.get("cluster", "three").expect("a cluster")["status"].clone();
+        let racks: std::collections::BTreeSet<_> =
+            status["brokers"].as_array().expect("brokers").iter().map(|b| b["rack"].to_string()).collect();
+        assert_eq!(racks.len(), 3, "{status:#}");
+        assert_eq!((&status["readyReplicas"], &status["updatedReplicas"]), (&json!(3), &json!(3)));
+        world.use_it(&world.bootstrap("three", "plain"), "inside");
+        world.use_it(&world.bootstrap("three", "outside"), "outside");
+        let file = klamm_tests::paths::scratch_dir("authority").join("client.properties");
+        let trust = authority.replace('\n', "\\n");
+        let text = format!("security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.certificates={trust}\n");
+        std::fs::write(&file, text).expect("written");
+        let topics = ["--command-config", &file.display().to_string(), "topics", "list"];
+        world.klamm(&world.bootstrap("three", "tls"), &topics).ok().expect("inside");
+        let plain = world.bootstrap("three", "plain");
+        let configs = ["configs", "describe", "brokers"];
+        world.klamm(&plain, &configs).ok().expect("log.retention.ms").expect("min.insync.replicas");
+
+        // Nothing is written when nothing happens.
+        let before = world.versions();
+        std::thread::sleep(std::time::Duration::from_secs(10));
+        assert_eq!(world.versions(), before);
+
+        // A key that changes while brokers run does so, and restarts nobody.
+        let pods = world.uids("three");
+        world.edit("three", &json!({ "config": { "log.retention.ms": null, "log.segment.bytes": 2_000_000 } }));
+        world.until("three", "ConfigApplied", "True/Applied");
+        let told = klamm_tests::eventually("the brokers have the key", 30, || {
+            let told = world.klamm(&plain, &configs).ok().out;
+            let done = told.contains("log.segment.bytes") && !told.contains("log.retention.ms");
+            if done { Some(told) } else { pause() }
+        });
+        assert_contains(&told, "2000000");
+        world.until("three", "UpToDate", "True/AsDescribed");
+
+        // What needs a restart, and another number of brokers, is shown and left alone.
+        world.edit("three", &json!({ "config": { "num.partitions": 7 } }));
+        let shown = world.until("three", "UpToDate", "False/RestartRequired");
+        assert_eq!(shown["status"]["operation"]["type"], "RollingRestart", "{shown:#}");
+        world.edit("three", &json!({ "config": { "num.partitions": null }, "replicas": 4 }));
+        let shown = world.until("three", "UpToDate", "False/ScalingPending");
+        assert_eq!(shown["status"]["operation"]["type"], "ScaleOut", "{shown:#}");
+        world.edit("three", &json!({ "replicas": 3 }));
+        world.until("three", "UpToDate", "True/AsDescribed");
+
+        // What makes no sense stalls, and the brokers go on.
+        world.edit("three", &json!({ "config": { "node.id": 7 } }));
+        world.until("three", "Stalled", "True/InvalidConfig");
+        world.edit("three", &json!({ "config": { "node.id": null } }));
+        world.until("three", "Ready", "True/Serving");
+        assert_eq!(world.uids("three"), pods, "no pod was replaced");
+
+        // Volumes grow.
+        world.edit("three", &json!({ "storage": { "size": "2Gi" } }));
+        klamm_tests::eventually("the claims are larger", 30, || {
+            let path = "jsonpath={.items[*].spec.resources.requests.storage}";
+            let sizes = world.space.kubectl(["get", "pvc", "--output", path]).ok().out;
+            if sizes == "2Gi 2Gi 2Gi" { Some(()) } else { pause() }
+        });
+        world.until("three", "StorageReady", "True/AsDescribed");
+
+        // A pod that is lost is missed, and comes back with what it had.
+        world.space.kubectl(["delete", "pod", "three-1", "--wait=false"]).ok();
+        world.until("three", "BrokersReady", "False");
+        world.until("three", "BrokersReady", "True");
+        world.use_it(&world.bootstrap("three", "outside"), "afterwards");
+
+        // Deleted, the claims stay; the same description finds the records again.
+        let spec = world.space.get("cluster", "three").expect("a cluster")["spec"].clone();
+        let id = world.space.get("cluster", "three").expect("a cluster")["status"]["clusterId"].clone();
+        world.space.kubectl(["delete", "cluster", "three", "--wait", "--timeout=60s"]).limit(70).ok();
+        klamm_tests::eventually("only the claims are left", 90, || {
+            let left = world
+                .space
+                .kubectl(["get", PARTS, "--selector=app.kubernetes.io/instance=three", "--output=name"])
+                .ok();
+            if left.out.lines().count() == 3 && left.out.contains("persistentvolumeclaim") { Some(()) } else { pause() }
+        });
+        world.create("three", spec);
+        let again = world.space.get("cluster", "three").expect("a cluster");
+        assert_eq!(again["status"]["clusterId"], id, "its disks say who it is");
+        let read = ["consume", "inside", "--from-beginning", "--exit-at-end"];
+        let read = world.klamm(&world.bootstrap("three", "plain"), &read).ok();
+        assert_eq!(read.out.lines().count(), 100);
+        println!("figures operator: {} KiB resident", world.operator.rss_kib());
+    });
+}
+
+#[test]
+fn an_image_that_is_not_there_stalls() {
+    with_nodes("clusters::an_image_that_is_not_there_stalls", || {
+        let world = World::new("stalls");
+        let spec =
+            json!({ "replicas": 1, "storage": { "type": "Ephemeral", "size": "1Gi" }, "config": { "no.such.key": 1 } });
+        world.space.apply(&cluster("odd", spec));
+        let shown = world.until("odd", "Stalled", "True/BrokersFail");
+        let text = shown["status"]["conditions"].to_string();
+        assert!(text.contains("no.such.key") && text.contains("unknown key"), "{text}");
+        let mut absent = cluster("absent", json!({ "replicas": 1, "storage": { "type": "Ephemeral", "size": "1Gi" } }));
+        absent["spec"]["image"] = "klamm.test/none:1".into();
+        world.space.apply(&absent);
+        let shown = world.until("absent", "Stalled", "True/BrokersFail");
+        assert_contains(&shown["status"]["conditions"].to_string(), "ErrImageNeverPull");
+    });
+}
+
+fn pause<T>() -> Option<T> {
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    None
+}
+
+/// Puts a Secret of type `kubernetes.io/tls` there, and gives the authority that signed it.
+fn certificate(space: &Namespace, name: &str, hosts: &[String]) -> String {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(hosts.to_vec()).expect("parameters");
+    let signed = params.signed_by(&key, &authority).expect("signed");
+    space.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": "kubernetes.io/tls",
+        "stringData": { "tls.crt": signed.pem(), "tls.key": key.serialize_pem(), "ca.crt": authority.pem() },
+    }));
+    authority.pem()
+}
