@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use klamm_group::{Answer, Config, Coordinator, CoordinatorRecord, Step, Ticket, TopicFacts, Topics, partition_for};
-use klamm_log::LogError;
+use klamm_log::{Damage, LogError, ReadResult};
 use klamm_metadata::Image;
 use klamm_protocol::batch::{BatchBuilder, RecordBatch};
 use klamm_protocol::{ErrorCode, Uuid};
@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::api::error;
 use crate::broker::{Broker, Stop};
 use crate::replica::partition::{Acks, Append, Flush, Isolation, NotAppended, Origin, Partition};
+use crate::replica::repair;
 use crate::replica::waiting::Reached;
 
 /// The topic that groups and committed offsets live in.
@@ -39,6 +40,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of the log is read at once while loading.
 const LOAD_BYTES: usize = 1 << 20;
+
+/// How often a range is read again because it had to be checked, or has changed meanwhile.
+const CHECKS_MAX: usize = 8;
 
 /// Most bytes a batch of the offsets topic may decompress to: only brokers write there.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
@@ -380,16 +384,50 @@ fn read(broker: &Arc<Broker>, shards: Vec<Arc<Shard>>) {
         for shard in shards {
             match load(&shard.partition, broker.groups.config.clone()) {
                 Ok(coordinator) => broker.groups.loaded(&broker, &shard, coordinator),
-                Err(reason) if shard.partition.is_led_here() && !shard.partition.is_deleted() => {
+                Err(NotLoaded::Damaged(damage, is_news)) => {
+                    if is_news {
+                        repair::tell(&broker, &shard.partition, &damage);
+                    }
+                    // Its groups wait until another replica leads, as it will if one is in sync.
+                    tracing::error!(
+                        partition = %shard.partition.dir_name(), %damage,
+                        "damaged: the groups in this partition are not served from here"
+                    );
+                }
+                Err(NotLoaded::Failed(reason)) if shard.partition.is_led_here() && !shard.partition.is_deleted() => {
                     let what = format!("{} cannot be read: {reason}", shard.partition.dir_name());
                     tracing::error!("{what}");
                     broker.stop(Stop::Storage(what));
                 }
                 // Truncated or removed under our hands, and somebody else's by now.
-                Err(_) => {}
+                Err(NotLoaded::Failed(_)) => {}
             }
         }
     });
+}
+
+/// Why a coordinator has not come to be.
+#[derive(Debug)]
+pub enum NotLoaded {
+    /// Records are not what was written; whether that is news.
+    Damaged(Box<Damage>, bool),
+    /// Anything else.
+    Failed(String),
+}
+
+impl std::fmt::Display for NotLoaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Damaged(damage, _) => damage.fmt(f),
+            Self::Failed(reason) => reason.fmt(f),
+        }
+    }
+}
+
+impl From<LogError> for NotLoaded {
+    fn from(error: LogError) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 /// What became of a step.
@@ -472,25 +510,27 @@ fn append_records(
     partition.append(&bytes, Origin::Coordinator(epoch), Acks::All, now_ms).map(Some)
 }
 
-/// Reads a whole partition into a new coordinator.
+/// Reads a whole partition into a new coordinator. Blocks. What was found on disk is checked first: a coordinator that
+/// took damaged records for what was written would give them away, and write down what follows from them.
 ///
 /// # Errors
 /// It cannot be read, and why.
-pub fn load(partition: &Partition, config: Config) -> Result<Coordinator, String> {
+pub fn load(partition: &Partition, config: Config) -> Result<Coordinator, NotLoaded> {
     let mut coordinator = Coordinator::new(config);
     let mut offset = partition.offsets().log_start;
     loop {
-        let read = partition.read(offset, LOAD_BYTES, Isolation::ReadUncommitted, true).map_err(|e| e.to_string())?;
+        let read = read_checked(partition, offset)?;
         if read.is_empty() {
             return Ok(coordinator);
         }
-        for batch in RecordBatch::all(read.bytes().map_err(|e| e.to_string())?) {
-            let batch = batch.map_err(|e| e.to_string())?;
+        let failed = |e: &dyn std::fmt::Display| NotLoaded::Failed(e.to_string());
+        for batch in RecordBatch::all(read.bytes().map_err(|e| failed(&e))?) {
+            let batch = batch.map_err(|e| failed(&e))?;
             if batch.header().is_control() {
                 continue;
             }
             for record in batch.records(DECOMPRESSED_BYTES_MAX) {
-                let record = record.map_err(|e| e.to_string())?;
+                let record = record.map_err(|e| failed(&e))?;
                 let Some(key) = &record.key else { continue };
                 if let Err(error) = coordinator.replay(key, record.value.as_ref()) {
                     tracing::warn!(partition = %partition.dir_name(), offset = record.offset, %error, "record skipped");
@@ -500,3 +540,26 @@ pub fn load(partition: &Partition, config: Config) -> Result<Coordinator, String
         offset = read.next_offset;
     }
 }
+
+/// Reads what this process knows to be sound, or has just checked.
+fn read_checked(partition: &Partition, offset: i64) -> Result<ReadResult, NotLoaded> {
+    for _ in 0..CHECKS_MAX {
+        let read = match partition.read(offset, LOAD_BYTES, Isolation::ReadUncommitted, true) {
+            Err(LogError::Corrupt(damage)) => {
+                let is_news = partition.with_log(|log| log.note_damage(&damage));
+                return Err(NotLoaded::Damaged(damage, is_news));
+            }
+            read => read?,
+        };
+        let Some(unchecked) = read.unchecked else { return Ok(read) };
+        let checked = unchecked.check()?;
+        if let Some(damage) = partition.with_log(|log| log.checked(&checked)) {
+            return Err(NotLoaded::Damaged(Box::new(damage), true));
+        }
+    }
+    Err(NotLoaded::Failed("it changes all the time".into()))
+}
+
+#[cfg(test)]
+#[path = "coordinator_test.rs"]
+mod tests;

@@ -40,7 +40,10 @@ pub async fn run(broker: Arc<Broker>) {
             _ = tick.tick() => |broker| { flush_by_time(broker); remove_files(&broker.replicas, &broker.clock) },
             _ = retention.tick() => |broker| apply_retention(&broker.replicas, &broker.clock),
             _ = checkpoint.tick() => write_checkpoints,
-            _ = high_watermarks.tick() => |broker| broker.replicas.write_high_watermarks(),
+            _ = high_watermarks.tick() => |broker| {
+                let written = broker.replicas.write_high_watermarks();
+                written.and(let_go_of_kept(&broker.replicas, &broker.clock))
+            },
             _ = idle.tick() => |broker| close_idle(&broker.replicas),
             _ = broker.stopping() => return,
         };
@@ -114,6 +117,20 @@ pub fn apply_retention(replicas: &Replicas, clock: &Clock) -> Result<(), DirErro
         if removed > 0 {
             tracing::info!(partition = %partition.dir_name(), segments = removed, "retention removed segments");
             replicas.trashed(partition);
+        }
+        Ok(())
+    })
+}
+
+/// Removes what repairs have kept and do not need any more.
+///
+/// # Errors
+/// A partition's, after all others have had their turn.
+pub fn let_go_of_kept(replicas: &Replicas, clock: &Clock) -> Result<(), DirError> {
+    each(replicas, |partition| {
+        for file in partition.let_go_of_kept(clock.settled_ms())? {
+            tracing::info!(file = %file.display(), "what a repair had kept is here again: removed");
+            replicas.storage().remove_file(&file)?;
         }
         Ok(())
     })

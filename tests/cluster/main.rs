@@ -4,6 +4,7 @@
 //! Apache Kafka in Klamm's place. docs/faults.md says what each test does.
 
 mod balance;
+mod both;
 mod checker;
 mod deletions;
 mod disks;

@@ -5,6 +5,7 @@ use klamm::maintenance;
 use klamm::replica::follower::{Fetched, Outcome, Position, Unusable};
 use klamm::replica::isr;
 use klamm::replica::leader::{After, Progress, Verdict, is_premature};
+use klamm::replica::refill::Refilled;
 use klamm::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
 use klamm_log::LogError;
 use klamm_protocol::ErrorCode;
@@ -153,7 +154,10 @@ impl World {
         link.round += 1;
         let (leader, round) = (*leader, link.round);
         let mut news = false;
-        let (mut truncated, mut anew) = (0, 0);
+        let (mut truncated, mut anew, mut taken_back) = (0, 0, 0);
+        if up.replicas.partitions().iter().filter(|partition| partition.take_cut()).count() > 0 {
+            up.replicas.write_checkpoints().unwrap_or_else(|e| panic!("node {id}: {e}"));
+        }
         for part in answer.into_iter().flatten() {
             let Some(partition) = up.partition(part.key) else { continue };
             let wall_ms = up.clock.wall_ms();
@@ -179,6 +183,11 @@ impl World {
                     let begun = partition.out_of_range(part.epoch, part.log_start, wall_ms);
                     anew += u64::from(begun.unwrap_or_else(|e| panic!("node {id} cannot begin anew: {e}")));
                 }
+                ErrorCode::KafkaStorageError if partition.kept_bytes() > 0 => {
+                    let refilled = partition.refill(part.epoch, part.asked, wall_ms);
+                    let refilled = refilled.unwrap_or_else(|e| panic!("node {id} cannot refill: {e}"));
+                    taken_back += u64::from(matches!(refilled, Refilled::Bytes(_)));
+                }
                 _ => {}
             }
             if partition.wants_flush() {
@@ -191,6 +200,7 @@ impl World {
             up.replicas.write_checkpoints().unwrap_or_else(|e| panic!("node {id}: {e}"));
         }
         *self.counts.entry("truncated").or_default() += truncated;
+        *self.counts.entry("taken back").or_default() += taken_back;
         *self.counts.entry("begun anew").or_default() += anew;
         let delay = if news { self.random.between(50, 3_000) } else { self.random.between(3_000, 15_000) };
         self.after(delay, Event::Fetch(id, boot, leader, round));
@@ -287,7 +297,8 @@ impl World {
         let what = self.random.below(6);
         let Some(up) = self.node(id).up.as_ref().filter(|up| up.standing == Standing::Open) else { return };
         let done = match what {
-            0 | 1 => up.replicas.write_high_watermarks(),
+            0 => up.replicas.write_high_watermarks(),
+            1 => maintenance::let_go_of_kept(&up.replicas, &up.clock),
             2 => up.replicas.write_checkpoints(),
             3 => maintenance::close_idle(&up.replicas),
             4 => maintenance::apply_retention(&up.replicas, &up.clock),

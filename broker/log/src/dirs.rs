@@ -183,7 +183,7 @@ impl LogDir {
             log_start_offset: self.log_starts.get(&key).copied().unwrap_or(0),
             log_start_lost: self.log_starts_lost,
             machine_restarted: self.machine_restarted,
-            cut_damage: false,
+            refill: false,
         }
     }
 
@@ -252,6 +252,11 @@ impl LogDir {
             .into_iter()
             .filter_map(|name| Some((split_dir_name(&name)?, self.path.join(&name))))
             .collect())
+    }
+
+    /// Names of the directories that were set aside because they belong to no topic of the cluster.
+    pub fn strays(&self) -> Result<Vec<String>, DirError> {
+        Ok(self.entries()?.into_iter().filter(|name| name.ends_with("-stray")).collect())
     }
 
     fn entries(&self) -> Result<Vec<String>, LogError> {

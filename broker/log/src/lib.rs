@@ -6,6 +6,7 @@
 
 pub mod aborted;
 pub mod append;
+mod aside;
 pub mod checkpoint;
 mod compact;
 pub mod config;
@@ -34,6 +35,7 @@ mod walk;
 
 pub use aborted::AbortedTxn;
 pub use append::Appended;
+pub use aside::Kept;
 pub use compact::{Compacted, Compaction, CompactionLimits};
 pub use config::LogConfig;
 pub use dirs::LogDir;

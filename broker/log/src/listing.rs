@@ -23,6 +23,8 @@ pub(crate) struct Found {
     pub epochs: bool,
     /// Whether `partition.metadata` is there.
     pub mark: bool,
+    /// What a repair keeps: files for [`crate::aside`].
+    pub kept: Vec<String>,
 }
 
 /// `00000000000000000042.log` -> 42 and `log`.
@@ -76,6 +78,7 @@ pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<(Found, bool), LogErro
                     found.side.insert((base, known));
                 }
             }
+            None if name.ends_with(".aside") => found.kept.push(name),
             None => {}
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use klamm_protocol::Uuid;
 
 use crate::aborted::AbortedTxn;
+use crate::aside::Aside;
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::epochs::{EPOCH_FILE, Epochs};
@@ -66,6 +67,8 @@ pub struct Log {
     pub(crate) report: Option<Box<RecoveryReport>>,
     /// Damaged places, by segment and position.
     pub(crate) damages: Vec<Known>,
+    /// What a repair took out and is not here again.
+    pub(crate) aside: Option<Box<Aside>>,
 }
 
 /// What opening a log had to do; all zero after a clean stop.

@@ -134,8 +134,17 @@ impl Log {
         let Some((at, start, first_offset)) = self.start_of(offset)? else {
             return Ok(nothing);
         };
+        let segment = self.segments[at].base;
+        if first_offset > offset
+            && let Some(known) = self.damaged_between(segment, start, offset)
+        {
+            return Err(LogError::Corrupt(Box::new(known.damage.clone())));
+        }
         if first_offset >= upper_bound {
-            return Ok(nothing);
+            // Compaction may have removed all that is between, or this batch has a garbled offset and hides the others.
+            let (size, end) = (self.segments[at].size, self.end_of(at));
+            let unchecked = self.unchecked(at, (0, size), (segment, end), offset)?;
+            return Ok(ReadResult { unchecked, ..nothing });
         }
         let (bound, bound_offset) = self.bound_in(at, upper_bound)?;
         if bound <= start {
@@ -153,12 +162,6 @@ impl Log {
                 Some(_) => return Ok(nothing),
             }
         };
-        let segment = self.segments[at].base;
-        if first_offset > offset
-            && let Some(known) = self.damaged_between(segment, start, offset)
-        {
-            return Err(LogError::Corrupt(Box::new(known.damage.clone())));
-        }
         if let Some(known) = self.damaged_in(segment, start, end) {
             if known.position == start {
                 return Err(LogError::Corrupt(Box::new(known.damage.clone())));

@@ -13,6 +13,7 @@ use klamm_protocol::Uuid;
 use klamm_protocol::batch::EndTxnMarker;
 
 use crate::aborted::{self, AbortedTxn};
+use crate::aside;
 use crate::config::{LogConfig, mix};
 use crate::disk::{Disk, Open};
 use crate::epochs::{EPOCH_FILE, Epochs};
@@ -42,8 +43,9 @@ pub struct Recovery {
     /// The machine has started anew since the log was last written, so unflushed pages may be missing in any order.
     /// After a mere crash of the process they can't be.
     pub machine_restarted: bool,
-    /// The operator accepts losing what is behind damage: cut there, and set the rest aside.
-    pub cut_damage: bool,
+    /// Another replica has all of it: what is damaged is taken out with its segment and all that follow, and kept until
+    /// it is here again.
+    pub refill: bool,
 }
 
 /// What the scan of a segment found.
@@ -86,6 +88,7 @@ impl Log {
         let mut log = Log {
             salt: dir.file_name().map_or(0, |n| n.as_encoded_bytes().iter().fold(0, |h, b| mix(h ^ u64::from(*b)))),
             dir: dir.to_path_buf(),
+            aside: aside::find(&*disk, dir, &found.kept)?,
             disk,
             config: config.into(),
             topic_id,
@@ -112,7 +115,7 @@ impl Log {
             damages: Vec::new(),
         };
         log.load_segments(&found, &recovery, now_ms)?;
-        log.load_data(found.epochs, &recovery)?;
+        log.load_data(found.epochs, &recovery, now_ms)?;
         for at in 0..log.segments.len() {
             // Nothing stays open for a partition nobody uses.
             log.with_segment(at, |s, place| s.close(place))?;
@@ -140,7 +143,7 @@ impl Log {
         Ok(())
     }
 
-    fn load_data(&mut self, has_epochs: bool, recovery: &Recovery) -> Result<(), LogError> {
+    fn load_data(&mut self, has_epochs: bool, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
         self.log_start = sane_start(recovery).max(self.segments[0].base);
         self.log_end = i64::MAX;
         let epochs = if has_epochs { self.read_epochs()? } else { None };
@@ -167,10 +170,10 @@ impl Log {
             self.rebuild_epochs(scan_from)?;
         }
         if scan_from < self.segments.len() {
-            self.scan(scan_from, recovery)?;
+            self.scan(scan_from, recovery, now_ms)?;
             if scan_from > 0 && self.log_end < recovery.recovery_point {
                 // A recovery point beyond the end says nothing about what is below it.
-                self.scan(0, recovery)?;
+                self.scan(0, recovery, now_ms)?;
             }
         }
         if self.log_end < recovery.recovery_point {
@@ -258,23 +261,25 @@ impl Log {
     }
 
     /// Checks all batches from segment `from` on, rebuilds its indexes and finds the log's end.
-    fn scan(&mut self, from: usize, recovery: &Recovery) -> Result<(), LogError> {
+    fn scan(&mut self, from: usize, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
         let base = self.segments[from].base;
         self.producers = self.producers_at(base)?;
+        // What is filled again anyway has to agree with the epoch file as well: no CRC covers the epoch of a batch.
+        let known = if recovery.refill { self.epochs.clone() } else { Epochs::default() };
         // The scan finds these again, and only those that are really there.
         self.epochs.truncate_end(base);
         let mut buf = Vec::new();
         let mut at = from;
         while at < self.segments.len() {
             self.log_end = self.segments[at].base;
-            let scanned = self.scan_segment(at, &mut buf)?;
+            let scanned = self.scan_segment(at, &known, &mut buf)?;
             if let Some((position, what)) = scanned.bad {
-                self.mend(at, position, what, recovery)?;
+                self.mend(at, position, what, recovery, now_ms)?;
             } else if let Some(next) = self.segments.get(at + 1).map(|s| s.base)
                 && self.log_end < next
                 && scanned.dense
             {
-                self.mend_hole(at, next, recovery)?;
+                self.mend_hole(at, next, recovery, now_ms)?;
             }
             at += 1;
         }
@@ -285,8 +290,12 @@ impl Log {
     ///
     /// Compaction leaves such a hole too, but not where nothing was flushed yet. There it is a lost end, if the machine
     /// went down, and what follows is set aside. Otherwise somebody cut the file: the records are gone either way.
-    fn mend_hole(&mut self, at: usize, next: i64, recovery: &Recovery) -> Result<(), LogError> {
+    fn mend_hole(&mut self, at: usize, next: i64, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
         let file = self.segments[at].log_path(self.place());
+        if recovery.refill {
+            tracing::warn!(file = %file.display(), from = self.log_end, to = next, "offsets are missing: setting aside what follows");
+            return self.put_rest_aside(at + 1, now_ms);
+        }
         if recovery.machine_restarted && self.log_end >= recovery.recovery_point {
             tracing::warn!(file = %file.display(), log_end = self.log_end, next, "the end of a segment was never written");
             self.rename_to_cut(at + 1)?;
@@ -298,8 +307,8 @@ impl Log {
         Ok(())
     }
 
-    /// Scans one segment.
-    fn scan_segment(&mut self, at: usize, buf: &mut Vec<u8>) -> Result<ScannedSegment, LogError> {
+    /// Scans one segment, whose batches must have the epochs that are `known`, as far as any are.
+    fn scan_segment(&mut self, at: usize, known: &Epochs, buf: &mut Vec<u8>) -> Result<ScannedSegment, LogError> {
         if self.segments[at].size == 0 {
             return Ok(ScannedSegment { bad: None, dense: true });
         }
@@ -311,6 +320,7 @@ impl Log {
         let path = self.segments[at].log_path(self.place());
         let mut aborts = Vec::new();
         let mut dense = true;
+        let mut rises = true;
         let mut scan = Scan::new(&*file, self.segments[at].base, 0, size, std::mem::take(buf));
         let bad = loop {
             let (header, position, marker) = match scan.next() {
@@ -331,6 +341,13 @@ impl Log {
                 );
                 break Some((position, what));
             }
+            let epoch = header.partition_leader_epoch;
+            if let Some(known) = known.at_offset(header.base_offset)
+                && known != epoch
+            {
+                break Some((position, format!("the batch has leader epoch {epoch}, not {known}")));
+            }
+            rises &= self.epochs.latest().is_none_or(|latest| latest <= epoch);
             dense &= header.base_offset == self.log_end
                 && i64::from(header.records_count) == i64::from(header.last_offset_delta) + 1;
             self.with_segment(at, |s, place| s.note(place, &header, position))?;
@@ -341,7 +358,9 @@ impl Log {
             self.log_end = header.next_offset();
         };
         *buf = scan.into_buffer();
-        self.segments[at].trust.add(0, bad.as_ref().map_or(size, |(p, _)| *p));
+        if rises {
+            self.segments[at].trust.add(0, bad.as_ref().map_or(size, |(p, _)| *p));
+        }
         let scanned = u64::from(bad.as_ref().map_or(size, |(p, _)| *p));
         if scanned > 0 {
             self.reported().scanned_bytes += scanned;
@@ -361,16 +380,28 @@ impl Log {
     }
 
     /// Deals with a bad place in segment `at`: cut it off, set things aside, or refuse.
-    fn mend(&mut self, at: usize, position: u32, what: String, recovery: &Recovery) -> Result<(), LogError> {
+    fn mend(
+        &mut self,
+        at: usize,
+        position: u32,
+        what: String,
+        recovery: &Recovery,
+        now_ms: i64,
+    ) -> Result<(), LogError> {
         let size = self.segments[at].size;
         let path = self.segments[at].log_path(self.place());
         let file = self.with_segment(at, |s, place| s.log_file(place))?;
-        let next_sound =
-            find_sound(&*file, position, size, self.log_end).map_err(|e| LogError::io("reading", &path, e))?;
+        // Any offset of this segment counts: a garbled offset before makes all that follow look like old ones.
+        let above = self.segments[at].base.saturating_sub(1);
+        let next_sound = find_sound(&*file, position, size, above).map_err(|e| LogError::io("reading", &path, e))?;
         let later_data = self.segments[at + 1..].iter().any(|s| s.size > 0);
         if next_sound.is_some() || later_data {
+            if recovery.refill {
+                tracing::warn!(file = %path.display(), position, log_end = self.log_end, %what, "setting aside a damaged segment and what follows it");
+                return self.put_rest_aside(at, now_ms);
+            }
             let never_flushed = recovery.machine_restarted && self.log_end >= recovery.recovery_point;
-            if !never_flushed && !recovery.cut_damage {
+            if !never_flushed {
                 return Err(LogError::Corrupt(Box::new(Damage {
                     file: path,
                     position: u64::from(position),
@@ -396,6 +427,17 @@ impl Log {
             self.with_segment(at, |s, place| s.reset_indexes(place))?;
         }
         Ok(())
+    }
+
+    /// Puts the segments from index `at` on aside, of which it isn't known yet what they hold.
+    fn put_rest_aside(&mut self, at: usize, now_ms: i64) -> Result<(), LogError> {
+        let last = self.active();
+        let (base, dense) = (self.segments[last].base, !self.config.compact);
+        let path = self.segments[last].log_path(self.place());
+        let file = self.with_segment(last, |s, place| s.log_file(place))?;
+        self.log_end = aside::sound_end(&*file, base, dense).map_err(|e| LogError::io("reading", &path, e))?;
+        self.put_aside(at, now_ms)?;
+        self.disk.sync_dir(&self.dir).map_err(|e| LogError::io("syncing", &self.dir, e))
     }
 
     /// Removes the segments after `at`, which are empty or set aside.

@@ -217,12 +217,16 @@ impl Log {
     }
 
     /// A truncation that fails half-way leaves files and state apart, so it takes the log offline.
-    fn truncating(&mut self, truncate: impl FnOnce(&mut Log) -> Result<(), LogError>) -> Result<(), LogError> {
+    pub(crate) fn truncating(
+        &mut self,
+        truncate: impl FnOnce(&mut Log) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
         self.generation = self.generation.wrapping_add(1);
         self.recent.clear();
         self.cursors.clear();
         self.damages.clear();
         let cut = truncate(self);
+        self.refute_kept();
         // Segments that are gone must not come back beside those that take their place.
         let synced =
             cut.and_then(|()| self.disk.sync_dir(&self.dir).map_err(|e| LogError::io("syncing", &self.dir, e)));
@@ -249,23 +253,6 @@ impl Log {
         }
     }
 
-    /// Removes everything from a batch boundary on.
-    pub(crate) fn cut_at_position(
-        &mut self,
-        at: usize,
-        position: u32,
-        offset: i64,
-        now_ms: i64,
-    ) -> Result<(), LogError> {
-        self.truncating(|log| {
-            for gone in (at + 1..log.segments.len()).rev() {
-                log.discard(gone, now_ms)?;
-                log.segments.pop();
-            }
-            log.cut_segment(at, position, offset)
-        })
-    }
-
     /// A cut is safe before anything is written where it was. Otherwise a power loss could bring back what was cut off in
     /// the place of that, batches as sound as those around them: nobody would ever notice.
     fn sync_cut(&mut self, at: usize) -> Result<(), LogError> {
@@ -281,7 +268,7 @@ impl Log {
     }
 
     /// Puts everything in line with a log that ends with the segment `keep`.
-    fn ends_with(&mut self, keep: usize) -> Result<(), LogError> {
+    pub(crate) fn ends_with(&mut self, keep: usize) -> Result<(), LogError> {
         // The end of the last batch left, as opening the log again will find it: never in a gap that compaction made.
         let end = self.with_segment(keep, |s, place| if s.size == 0 { Ok(s.base) } else { s.end_offset(place) })?;
         self.log_end = end;
@@ -302,6 +289,11 @@ impl Log {
                 self.segments.pop();
             }
         }
+        self.begin_at(offset, now_ms)
+    }
+
+    /// Goes on at `offset` with one new, empty segment in place of the one that is left.
+    pub(crate) fn begin_at(&mut self, offset: i64, now_ms: i64) -> Result<(), LogError> {
         self.segments[0] = Segment::new(offset, now_ms);
         self.log_start = offset;
         self.log_end = offset;

@@ -164,7 +164,7 @@ pub(crate) fn find_sound(file: &dyn DiskFile, from: u32, end: u32, above: i64) -
             };
             let len = header.total_len() as u64;
             let plausible = header.base_offset > above
-                && header.base_offset - above < i64::from(u32::MAX)
+                && header.base_offset.checked_sub(above).is_some_and(|d| d < i64::from(u32::MAX))
                 && len <= u64::from(end - position);
             if !plausible || len > budget {
                 continue;

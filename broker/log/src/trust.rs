@@ -353,22 +353,6 @@ impl Log {
     pub(crate) fn damaged_between(&self, segment: i64, start: u32, wanted: i64) -> Option<&Known> {
         self.damages.iter().find(|k| k.segment == segment && k.position <= start && k.damage.offset == wanted)
     }
-
-    /// Removes the first damage that is known and everything behind it, to be fetched again from a replica that has it.
-    /// Returns the log's end afterwards.
-    pub fn cut_damage(&mut self, now_ms: i64) -> Result<Option<i64>, LogError> {
-        self.ensure_online()?;
-        let Some(known) = self.damages.first().cloned() else { return Ok(None) };
-        self.damages.clear();
-        let Some(at) = self.segments.iter().position(|s| s.base == known.segment) else { return Ok(None) };
-        let offset = known.damage.offset;
-        tracing::warn!(
-            file = %known.damage.file.display(), position = known.position, offset, end = self.log_end,
-            "cutting off a damaged place and what follows it"
-        );
-        self.cut_at_position(at, known.position, offset, now_ms)?;
-        Ok(Some(self.log_end))
-    }
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ proptest! {
         recovery_point in prop_oneof![Just(0i64), 0i64..130, Just(i64::MAX), Just(-5)],
         log_start_offset in prop_oneof![4 => Just(0i64), 1 => 0i64..150, 1 => Just(i64::MAX), 1 => Just(i64::MIN)],
         machine_restarted: bool,
-        cut_damage: bool,
+        refill: bool,
     ) {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path().join("t-0");
@@ -205,7 +205,7 @@ proptest! {
         for (which, harm) in &harms {
             inflict(&dir, *which, harm);
         }
-        let recovery = Recovery { clean, recovery_point, log_start_offset, machine_restarted, cut_damage, ..Recovery::default() };
+        let recovery = Recovery { clean, recovery_point, log_start_offset, machine_restarted, refill, ..Recovery::default() };
         use_it(&dir, &recovery);
         // What the first start made of it opens as well.
         use_it(&dir, &Recovery { clean: !clean, recovery_point: 0, ..recovery });

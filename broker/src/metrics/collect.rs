@@ -107,9 +107,12 @@ fn brokers(image: &Image, listener: &str) -> Vec<BrokerFacts> {
 fn replication(broker: &Broker) -> ReplicationFacts {
     let around = &broker.replicas.around;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let partitions = broker.replicas.partitions();
     ReplicationFacts {
         offline: broker.replicas.offline_count(),
         damaged: broker.replicas.damaged.count(),
+        bereft: partitions.iter().filter(|p| p.is_bereft()).count(),
+        kept_bytes: partitions.iter().map(|p| p.kept_bytes()).sum(),
         shrinks: count(&around.isr_shrinks),
         expands: count(&around.isr_expands),
         failed_updates: count(&around.isr_failed_updates),

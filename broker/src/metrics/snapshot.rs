@@ -59,6 +59,10 @@ pub struct ReplicationFacts {
     pub offline: usize,
     /// Replicas that are known to be damaged.
     pub damaged: usize,
+    /// Those under repair that nobody can give what comes next.
+    pub bereft: usize,
+    /// Bytes that repairs keep.
+    pub kept_bytes: u64,
     /// ISRs that became smaller.
     pub shrinks: u64,
     /// ISRs that became larger.
@@ -267,6 +271,8 @@ impl Snapshot {
         let replication = &self.replication;
         text.value(&table::OFFLINE_REPLICAS, &[], replication.offline);
         text.value(&table::DAMAGED_REPLICAS, &[], replication.damaged);
+        text.value(&table::BEREFT_REPLICAS, &[], replication.bereft);
+        text.value(&table::KEPT_BYTES, &[], replication.kept_bytes);
         text.value(&table::ISR_SHRINKS, &[], replication.shrinks);
         text.value(&table::ISR_EXPANDS, &[], replication.expands);
         text.value(&table::ISR_FAILED, &[], replication.failed_updates);

@@ -86,6 +86,8 @@ metrics! {
     REASSIGNING = Gauge "kafka_server_replicamanager_reassigningpartitions" [] "Led partitions that are being reassigned.";
     OFFLINE_REPLICAS = Gauge "kafka_server_replicamanager_offlinereplicacount" [] "Replicas here that could not be opened.";
     DAMAGED_REPLICAS = Gauge "klamm_log_damaged_partitions" [] "Replicas here with records that are known to be damaged and were not taken from another replica yet.";
+    BEREFT_REPLICAS = Gauge "klamm_log_unrepairable_partitions" [] "Replicas here under repair that have come to records which neither the leader nor they have undamaged.";
+    KEPT_BYTES = Gauge "klamm_log_repair_kept_bytes" [] "Bytes that repairs took out of damaged replicas and keep until they are there again.";
     DAMAGES = Counter "klamm_log_damage_found_total" [] "Damaged places found in segments: bits that are not what was written.";
     ISR_SHRINKS = Counter "kafka_server_replicamanager_isrshrinks_total" [] "Times a replica left the in-sync replicas of a partition led here.";
     ISR_EXPANDS = Counter "kafka_server_replicamanager_isrexpands_total" [] "Times a replica joined the in-sync replicas of a partition led here.";

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::flush::Flusher;
 use super::follower::{Fetched, Outcome, Position, Unusable};
 use super::partition::{Around, Partition};
+use super::refill::Refilled;
 use crate::clock::Clock;
 use crate::config::ReplicationSettings;
 
@@ -354,6 +355,9 @@ impl<'f> Task<'f> {
 
     /// One fetch and what follows from its answer.
     async fn round(&mut self, ready: &HashMap<Key, (Arc<Partition>, Sent)>) {
+        if ready.values().filter(|(partition, _)| partition.take_cut()).count() > 0 {
+            (self.around.truncated)();
+        }
         let request = self.request(ready);
         let settings = &self.fetchers.settings;
         let parked = Duration::from_millis(u64::try_from(settings.fetch_wait_max_ms).unwrap_or(0));
@@ -454,10 +458,18 @@ impl<'f> Task<'f> {
         };
         let mut flushing = Vec::new();
         let mut truncated = false;
+        let mut bereft = Vec::new();
         for topic in response.responses {
             for data in topic.partitions {
                 let key = (topic.topic_id, data.partition_index);
                 let Some((partition, sent)) = ready.get(&key) else { continue };
+                let code = ErrorCode::from_code(data.error_code);
+                if matches!(code, ErrorCode::KafkaStorageError | ErrorCode::CorruptMessage)
+                    && partition.kept_bytes() > 0
+                {
+                    bereft.push((key, partition.clone(), *sent));
+                    continue;
+                }
                 let end = partition.offsets().log_end;
                 if !self.take_one(partition, sent, data) {
                     self.pause(key, sent.epoch);
@@ -469,6 +481,13 @@ impl<'f> Task<'f> {
                 if partition.wants_flush() {
                     flushing.push(self.around.flusher.flush(partition));
                 }
+            }
+        }
+        for (key, partition, sent) in bereft {
+            if !self.refill(&partition, sent).await {
+                self.pause(key, sent.epoch);
+            } else if partition.wants_flush() {
+                flushing.push(self.around.flusher.flush(&partition));
             }
         }
         if truncated {
@@ -540,6 +559,37 @@ impl<'f> Task<'f> {
             },
             code => {
                 tracing::debug!(partition = name(), leader = self.lane.leader, code = code.name(), "not fetched");
+                false
+            }
+        }
+    }
+
+    /// The leader has damaged what was asked for: perhaps it is among what a repair has kept here. Whether to go on at once.
+    async fn refill(&self, partition: &Arc<Partition>, sent: Sent) -> bool {
+        let (wall_ms, refilling) = (self.around.clock.settled_ms(), partition.clone());
+        let refilled = tokio::task::spawn_blocking(move || refilling.refill(sent.epoch, sent.position, wall_ms)).await;
+        let (offset, leader) = (sent.position.fetch_offset, self.lane.leader);
+        match refilled {
+            Ok(Ok(Refilled::Bytes(bytes))) => {
+                tracing::warn!(
+                    partition = %partition.dir_name(), offset, bytes, leader,
+                    "the leader has damaged these records: taken back from what the repair has kept here"
+                );
+                true
+            }
+            Ok(Ok(Refilled::Nowhere(is_news))) => {
+                if is_news {
+                    tracing::error!(
+                        partition = %partition.dir_name(), offset, leader,
+                        "damaged at the same place here and at the leader: this replica cannot be filled again beyond it"
+                    );
+                }
+                false
+            }
+            Ok(Ok(Refilled::Moot)) => true,
+            Ok(Err(error)) => self.log_failed(partition, &error),
+            Err(panic) => {
+                tracing::error!(partition = %partition.dir_name(), %panic, "refilling failed");
                 false
             }
         }

@@ -108,6 +108,21 @@ pub fn take(
     Ok((Outcome::Appended(bytes), high_watermark.max(log.log_start_offset())))
 }
 
+/// Takes back records of our own from before a repair, where the leader has damaged those. They are the leader's, too, if
+/// the next fetch shows no difference: until then they count for nothing, and the high watermark stays.
+///
+/// # Errors
+/// They do not fit the log any more, or the log failed.
+pub fn take_back(log: &mut Log, asked: Position, records: &Bytes, now_ms: i64) -> Result<usize, Unusable> {
+    if asked != position(log) {
+        return Err(Unusable::Answer("the log has changed meanwhile".into()));
+    }
+    check(log, records)?;
+    log.taking_kept();
+    let appended = log.append_as_follower(records, now_ms)?;
+    Ok(if appended.is_some() { records.len() } else { 0 })
+}
+
 /// A log that has begun anew at its leader's log start may begin inside a batch, since records can be deleted up to any
 /// offset. The batch is kept whole.
 fn begin_inside_batch(log: &mut Log, records: &[u8], now_ms: i64) -> Result<(), LogError> {

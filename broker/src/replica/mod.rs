@@ -9,6 +9,7 @@ pub mod isr;
 pub mod leader;
 pub mod partition;
 pub mod peers;
+pub mod refill;
 pub mod refusals;
 pub mod repair;
 pub mod replicas;

@@ -128,6 +128,12 @@ pub struct Partition {
     pub(super) behind: AtomicI64,
     /// Whether the controller counts this replica as in sync.
     pub(super) in_sync: AtomicBool,
+    /// Bytes of what a repair keeps until it is here again.
+    pub(super) kept_bytes: AtomicU64,
+    /// As follower under repair: where neither the leader nor what is kept has sound records; negative for nowhere.
+    pub(super) bereft_at: AtomicI64,
+    /// The log was cut for a repair, and recovery points on disk may be beyond its end.
+    pub(super) cut_unmarked: AtomicBool,
     deleted: AtomicBool,
     /// Fetches that wait for the high watermark.
     pub(super) waiters: FetchWaiters,
@@ -266,6 +272,7 @@ impl Partition {
     /// Wraps an opened log that was known to be committed up to `high_watermark`. It has no role yet.
     pub fn new(topic: Arc<Topic>, index: i32, log: Log, high_watermark: i64, around: Arc<Around>) -> Self {
         let (start, end, size) = (log.log_start_offset(), log.log_end_offset(), log.size());
+        let kept = log.kept_bytes();
         Self {
             topic,
             index,
@@ -278,6 +285,9 @@ impl Partition {
             size_bytes: AtomicI64::new(i64::try_from(size).unwrap_or(i64::MAX)),
             behind: AtomicI64::new(0),
             in_sync: AtomicBool::new(false),
+            kept_bytes: AtomicU64::new(kept),
+            bereft_at: AtomicI64::new(-1),
+            cut_unmarked: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             state: Mutex::new(State {
                 log,
@@ -550,6 +560,7 @@ impl Partition {
         self.log_end.store(end, Ordering::Release);
         self.log_start.store(start, Ordering::Release);
         self.size_bytes.store(i64::try_from(state.log.size()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.kept_bytes.store(state.log.kept_bytes(), Ordering::Relaxed);
     }
 
     /// Syncs everything appended so far, on the calling thread, and lets it count.

@@ -118,7 +118,8 @@ pub fn met(broker: &Broker, partition: &Partition, damage: &Damage) {
     }
 }
 
-fn tell(broker: &Broker, partition: &Partition, damage: &Damage) {
+/// Tells of damage that is news, and has it repaired.
+pub fn tell(broker: &Broker, partition: &Partition, damage: &Damage) {
     let (file, position, offset) = (damage.file.display(), damage.position, damage.offset);
     tracing::error!(
         partition = %partition.dir_name(), %file, position, offset, what = damage.what,

@@ -112,6 +112,7 @@ impl Partition {
         }
         self.leader_epoch.store(wanted.leader_epoch, Ordering::Release);
         self.leader.store(wanted.leader, Ordering::Release);
+        self.bereft_at.store(-1, Ordering::Relaxed);
         if turn == Turn::Leads {
             self.move_on(guard);
             // Fetches parked under the old epoch have to be told of the new one.
@@ -125,7 +126,7 @@ impl Partition {
         turn
     }
 
-    /// As [`follow`](Self::follow), for a replica that the controller has written off: what is damaged is cut off before
+    /// As [`follow`](Self::follow), for a replica that the controller has written off: what is damaged is set aside before
     /// anything is fetched in the new epoch.
     pub fn follow_anew(&self, wanted: &Registered, now_ms: i64, wall_ms: i64) -> Turn {
         let mut guard = self.state.lock();
@@ -133,16 +134,17 @@ impl Partition {
         if wanted.leader_epoch > self.leader_epoch() && state.log.damage().is_some() {
             // Neither this role nor any fetch under way may touch the log between the cut and the new epoch.
             state.role = Role::Idle;
-            match state.log.cut_damage(wall_ms) {
+            match state.log.take_out_damage(wall_ms) {
                 Ok(end) => tracing::warn!(
                     partition = %self.dir_name(), ?end, leader = wanted.leader,
                     "a damaged replica is filled again from its leader"
                 ),
-                Err(error) => tracing::error!(partition = %self.dir_name(), %error, "a damaged log was not cut"),
+                Err(error) => tracing::error!(partition = %self.dir_name(), %error, "a damaged log was not set aside"),
             }
             let end = state.log.log_end_offset();
             self.high_watermark.fetch_min(end, Ordering::AcqRel);
             self.publish_log(state);
+            self.was_cut();
         }
         drop(guard);
         self.follow(wanted, now_ms)
@@ -383,6 +385,9 @@ impl Partition {
         // Even a failed attempt may have changed the log.
         self.publish_log(state);
         let (outcome, high_watermark) = taken?;
+        if outcome != Outcome::Appended(0) {
+            self.bereft_at.store(-1, Ordering::Relaxed);
+        }
         self.high_watermark.store(high_watermark, Ordering::Release);
         let end = state.log.log_end_offset();
         drop(guard);

@@ -120,7 +120,7 @@ impl Storage {
         }
     }
 
-    /// Opens one partition's log; a new one is made. With `rebuild` every byte is checked, and what is damaged is cut off
+    /// Opens one partition's log; a new one is made. With `rebuild` every byte is checked, and what is damaged is set aside
     /// together with all that follows it: the replica is to be filled again from its leader.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Storage {
         };
         let lost_power = recovery.machine_restarted && !recovery.clean;
         let recovery = match rebuild {
-            true => Recovery { clean: false, recovery_point: 0, cut_damage: true, ..recovery },
+            true => Recovery { clean: false, recovery_point: 0, refill: true, ..recovery },
             false => recovery,
         };
         let open = |recovery| Log::open(disk.clone(), &path, topic.id, topic.config().log.clone(), recovery, now_ms);
@@ -154,16 +154,6 @@ impl Storage {
             opened => opened?,
         };
         let report = log.recovery_report();
-        if rebuild {
-            // The leader has what is sound of it; nobody would look here again.
-            for file in &report.set_aside {
-                disk.remove_file(file).map_err(|source| LogError::Io {
-                    action: "removing",
-                    path: file.clone(),
-                    source,
-                })?;
-            }
-        }
         if report.cut_bytes > 0
             || report.lost_from.is_some()
             || !report.set_aside.is_empty()
@@ -187,7 +177,15 @@ impl Storage {
         // reached with what came in its place. The leader, or the other replicas, tell what is committed.
         let known = self.high_watermarks.get(&key).filter(|_| !lost_power);
         let high_watermark = known.copied().unwrap_or(0);
-        Ok(Partition::new(topic.clone(), index, log, high_watermark, around.clone()))
+        let kept = log.kept_bytes();
+        if kept > 0 {
+            tracing::warn!(topic = %topic.name, partition = index, bytes = kept, "a repair is under way: what it took out is kept");
+        }
+        let partition = Partition::new(topic.clone(), index, log, high_watermark, around.clone());
+        if rebuild {
+            partition.was_cut();
+        }
+        Ok(partition)
     }
 
     /// Takes a deleted partition's directory out of sight; it is removed after `delay_ms`.
@@ -230,6 +228,15 @@ impl Storage {
         Ok(())
     }
 
+    /// Removes a file in a partition's directory; fine when it is gone with that.
+    ///
+    /// # Errors
+    /// It could not be removed.
+    pub fn remove_file(&self, path: &Path) -> Result<(), LogError> {
+        let Some(disk) = self.dir.lock().as_ref().map(|dir| dir.disk().clone()) else { return Ok(()) };
+        disk.remove_file(path).map_err(|source| LogError::Io { action: "removing", path: path.into(), source })
+    }
+
     /// Sets directories aside that the image does not place here: a crash between a topic's deletion and the renaming
     /// leaves them, a partition that moved away while this broker was down, a disk from elsewhere. Nothing is removed.
     /// What stayed would be marked as cleanly closed with the rest, unopened, and be trusted if the partition came back.
@@ -245,6 +252,14 @@ impl Storage {
             if partition.is_none_or(|p| !p.replicas.contains(&self.meta.node_id)) {
                 set_aside(&**dir.disk(), &path, &unique())?;
             }
+        }
+        // They cost room, and only a human knows whether anyone misses what is in them.
+        let strays = dir.strays()?;
+        if !strays.is_empty() {
+            tracing::warn!(
+                ?strays,
+                "directories that belong to no topic of this cluster: remove them when nobody misses them"
+            );
         }
         Ok(())
     }

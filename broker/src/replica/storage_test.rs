@@ -110,4 +110,6 @@ fn a_partition_that_moved_away_meanwhile_is_set_aside() {
     assert!(path.join("t-0").exists());
     storage.set_strays_aside(&image(vec![2, 3]), || ID).expect("set aside");
     assert!(!path.join("t-0").exists());
+    let strays = storage.dir.lock().as_ref().map(|dir| dir.strays().expect("listed"));
+    assert!(matches!(strays.as_deref(), Some([one]) if one.starts_with("t-0.")), "{strays:?}");
 }
