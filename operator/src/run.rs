@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::controllers::{self, Context};
-use crate::crd::{self, Cluster, Topic};
+use crate::crd::{self, Cluster, ConsumerGroup, Topic};
 use crate::http::{self, Health};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -76,7 +76,7 @@ async fn work(
         lease = Some(held);
     }
     metrics.leads(true);
-    let mut controllers = start(&Context::new(client, settings, metrics), &asked);
+    let mut controllers = start(&Context::new(client, settings, metrics)?, &asked);
     let lost = async {
         match &mut lease {
             Some(lease) => lease.lost().await,
@@ -105,7 +105,8 @@ fn start(context: &Context, asked: &watch::Receiver<bool>) -> JoinSet<()> {
     let mut all: Vec<BoxFuture<'static, ()>> = Vec::new();
     for namespace in context.settings.namespaces() {
         all.push(Box::pin(controllers::controller::<Cluster>(context, namespace.clone(), stop())));
-        all.push(Box::pin(controllers::controller::<Topic>(context, namespace, stop())));
+        all.push(Box::pin(controllers::controller::<Topic>(context, namespace.clone(), stop())));
+        all.push(Box::pin(controllers::controller::<ConsumerGroup>(context, namespace, stop())));
     }
     all.into_iter().collect()
 }

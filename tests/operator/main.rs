@@ -5,6 +5,7 @@
 
 mod charts;
 mod clusters;
+mod groups;
 mod kubernetes;
 
 mod pods;

@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::owner::OfCluster;
-use super::{Context, Watched};
+use super::{Context, Watched, group};
 use crate::crd::{Cluster, ConsumerGroup, Topic};
 
 /// Changes that somebody who listens may lag behind before being told to look at everything.
@@ -49,6 +49,12 @@ impl<K: Watched> Known<K> {
     pub fn changed(&self, object: &DeserializeGuard<K>) {
         // Nobody may be listening.
         let _ = self.changes.send(ObjectRef::from_obj(object));
+    }
+
+    /// Whether an object is still there.
+    pub fn has(&self, object: &DeserializeGuard<K>) -> bool {
+        let reference = ObjectRef::from_obj(object);
+        self.stores.read().iter().any(|store| store.get(&reference).is_some())
     }
 
     /// Hears which objects change from now on.
@@ -98,6 +104,10 @@ impl Watched for Topic {
 impl Watched for ConsumerGroup {
     fn known(context: &Context) -> &Known<Self> {
         &context.groups
+    }
+
+    fn gone(&self, context: &Context) {
+        context.group_metrics.forget(&group::key(self));
     }
 }
 

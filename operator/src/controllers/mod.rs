@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod finalizer;
+pub mod group;
 pub mod known;
 pub mod owner;
 pub mod topic;
@@ -27,6 +28,7 @@ use serde::de::DeserializeOwned;
 use crate::FIELD_MANAGER;
 use crate::brokers::Ways;
 use crate::crd::{Cluster, ConsumerGroup, Topic};
+use crate::groups;
 use crate::metrics::{Metrics, Outcome};
 use crate::settings::Settings;
 use known::Known;
@@ -67,6 +69,8 @@ pub struct Context {
     pub all_topics: owner::All<Topic>,
     /// The same for ConsumerGroups.
     pub all_groups: owner::All<ConsumerGroup>,
+    /// What metrics say of groups.
+    pub group_metrics: groups::metrics::Metrics,
     /// Writes Events.
     pub recorder: Recorder,
     failures: Arc<Mutex<HashMap<String, u32>>>,
@@ -74,12 +78,16 @@ pub struct Context {
 
 impl Context {
     /// Puts it together.
-    pub fn new(client: Client, settings: Arc<Settings>, metrics: Metrics) -> Self {
+    ///
+    /// # Errors
+    /// Metrics that are registered already.
+    pub fn new(client: Client, settings: Arc<Settings>, metrics: Metrics) -> Result<Self, prometheus::Error> {
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(settings.identity.clone()) };
-        Self {
+        Ok(Self {
             all_topics: owner::all(client.clone(), settings.namespaces()),
             all_groups: owner::all(client.clone(), settings.namespaces()),
             recorder: Recorder::new(client.clone(), reporter),
+            group_metrics: groups::metrics::Metrics::new(metrics.registry())?,
             client,
             settings,
             metrics,
@@ -88,7 +96,7 @@ impl Context {
             topics: Known::default(),
             groups: Known::default(),
             failures: Arc::default(),
-        }
+        })
     }
 
     /// How long to wait before the next try of an object that failed once more.
@@ -127,6 +135,9 @@ pub trait Watched:
 {
     /// Where the context keeps what is known of this kind.
     fn known(context: &Context) -> &Known<Self>;
+
+    /// An object is gone, with nobody having been asked.
+    fn gone(&self, _context: &Context) {}
 }
 
 /// What is done for each resource of a kind.
@@ -162,8 +173,8 @@ pub fn watch<K: Watched>(
         None => Api::all(context.client.clone()),
     };
     let (store, writer) = reflector::store();
-    let known = K::known(context).clone();
-    known.add(store.clone());
+    K::known(context).add(store.clone());
+    let context = context.clone();
     let described = predicates::generation.combine(predicates::annotations);
     let changes = watcher(api, watcher::Config::default())
         .default_backoff()
@@ -172,8 +183,12 @@ pub fn watch<K: Watched>(
         .reflect(writer)
         .touched_objects()
         .inspect(move |object| {
-            if let Ok(object) = object {
-                known.changed(object);
+            let Ok(object) = object else { return };
+            K::known(&context).changed(object);
+            if let Ok(gone) = &object.0
+                && !K::known(&context).has(object)
+            {
+                gone.gone(&context);
             }
         })
         .predicate_filter(described, kube::runtime::PredicateConfig::default());

@@ -69,7 +69,8 @@ pub struct ConsumerGroupSpec {
     pub topics: Vec<String>,
     /// Where the group begins in partitions it has not committed an offset of, also in those that are added later:
     /// committed by the operator while the group has no members, so that no record is passed over, whatever
-    /// `auto.offset.reset` the consumers have. New partitions of a running group begin at their first record.
+    /// `auto.offset.reset` the consumers have. What is added while the group has members waits until it has none: see
+    /// the condition `OffsetsInitialized`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_offsets: Option<Position>,
     /// How far the group may be behind before the condition `LagHealthy` is False.
@@ -192,8 +193,8 @@ pub struct ConsumerGroupStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`: the group is watched and treated as described. `Active`: it has members. `LagHealthy`: it is no
-    /// further behind than `lagPolicy` says. `OffsetsStale`: commits speak of topics that were deleted.
-    /// `ResetComplete`. `Reconciling` and `Stalled` as kstatus reads them.
+    /// further behind than `lagPolicy` says. `OffsetsInitialized`: `initialOffsets` are committed everywhere.
+    /// `OffsetsStale`: commits speak of topics that were deleted. `ResetComplete`. `Reconciling` and `Stalled` as kstatus reads them.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Conditions,
@@ -263,7 +264,7 @@ pub struct ResetStatus {
     pub message: Option<String>,
     /// How many partitions have another offset now, or would have.
     pub partitions: i32,
-    /// What would be done, with `dryRun`: `topic-partition: from -> to`, at most 256 lines.
+    /// What was done, or would be with `dryRun`: `topic-partition: from -> to`, at most 256 lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub preview: Vec<String>,
@@ -274,6 +275,8 @@ pub struct ResetStatus {
 /// What came of a reset.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ResetResult {
+    /// It is being done: `preview` has what was committed before, and what is committed now or will be.
+    Started,
     /// The offsets are committed.
     Applied,
     /// They would be.

@@ -1,0 +1,255 @@
+//! One look at a group: what is to be done is done, and what there is becomes the ConsumerGroup's status.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+
+use super::{key, offsets};
+use crate::brokers::Brokers;
+use crate::clusters::{self, Resolved};
+use crate::controllers::owner::owner;
+use crate::controllers::{Context, Error, finalizer};
+use crate::crd::ConsumerGroup;
+use crate::crd::consumer_group::{ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, TopicLag};
+use crate::events;
+use crate::groups::facts::Facts;
+use crate::groups::lag::{self, Lag};
+use crate::groups::{cluster, reset};
+use crate::status::{self, Conditions, Is};
+use crate::topics::desired::span_ms;
+
+/// Keeps a ConsumerGroup until its group is deleted.
+pub const FINALIZER: &str = "klamm.dev/consumergroup";
+/// How often a group is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// While somebody waits for it to become empty.
+const LOOK_SOON: Duration = Duration::from_secs(3);
+/// Topics that a status names at most.
+const TOPICS: usize = 256;
+
+/// See the module's head.
+pub struct Look<'a> {
+    /// What it is about.
+    pub group: &'a ConsumerGroup,
+    /// What is to be said of it.
+    pub conditions: Conditions,
+    /// The rest of what is to be said.
+    pub status: ConsumerGroupStatus,
+}
+
+impl<'a> Look<'a> {
+    /// Begins it.
+    pub fn new(group: &'a ConsumerGroup) -> Self {
+        let before = group.status.clone().unwrap_or_default();
+        let generation = group.metadata.generation;
+        let conditions = Conditions::new(&before.conditions, generation, Timestamp::now());
+        let status =
+            ConsumerGroupStatus { observed_generation: generation, group_id: Some(group.group_id().into()), ..before };
+        Self { group, conditions, status }
+    }
+
+    /// Does what is to be done. What comes of it is in the status then.
+    ///
+    /// # Errors
+    /// What is worth another try.
+    pub async fn at(&mut self, context: &Context) -> Result<Action, Error> {
+        if status::is_paused(self.group) {
+            self.conditions.paused();
+            return Ok(Action::await_change());
+        }
+        let max_age = self.group.spec.lag_policy.as_ref().and_then(|policy| policy.max_lag_time.as_deref());
+        let max_age = match max_age.map(|text| span_ms("lagPolicy.maxLagTime", text)).transpose() {
+            Ok(ms) => ms.map(|ms| ms / 1000),
+            Err(invalid) => {
+                self.conditions.stalled("InvalidSpec", invalid.to_string());
+                return Ok(Action::await_change());
+            }
+        };
+        let bootstrap = match clusters::resolve(context, self.group).await? {
+            Resolved::At(bootstrap) => bootstrap,
+            Resolved::NotReady(why) => return Ok(self.waiting(context, "ClusterNotReady", why)),
+            Resolved::Gone(why) => return Ok(self.waiting(context, "ClusterNotFound", why)),
+            Resolved::Refused(why) => {
+                self.conditions.stalled("NamespaceNotAllowed", why);
+                return Ok(Action::requeue(clusters::LOOK_AGAIN));
+            }
+        };
+        if let Some(owner) = owner(self.group, context).await {
+            self.conditions.stalled("ResourceConflict", format!("{owner} names the same group and is older"));
+            return Ok(Action::requeue(LOOK_AGAIN));
+        }
+        let deletes = self.group.spec.deletion_policy == GroupDeletionPolicy::DeleteWhenEmpty;
+        finalizer::keep(&context.client, self.group, FINALIZER, deletes).await?;
+
+        let brokers = context.ways.to(&bootstrap);
+        let mut facts = self.facts(&brokers).await?;
+        self.conditions.ready("Watched", "the group is watched");
+        let due =
+            self.group.spec.reset.as_ref().filter(|wanted| reset::is_due(wanted, self.status.last_reset.as_ref()));
+        let moved = match due {
+            Some(wanted) => offsets::reset(self, context, &brokers, wanted, &facts).await?,
+            None => offsets::begin(self, context, &brokers, &facts).await?,
+        };
+        if moved {
+            facts = self.facts(&brokers).await?;
+        }
+        self.saw(context, &brokers, &facts, max_age).await?;
+        self.told_of_reset();
+        let waits = self.group.spec.reset.as_ref();
+        let waits = waits.is_some_and(|wanted| reset::is_due(wanted, self.status.last_reset.as_ref()));
+        Ok(Action::requeue(if waits { LOOK_SOON } else { LOOK_AGAIN }))
+    }
+
+    async fn facts(&self, brokers: &Brokers) -> Result<Facts, Error> {
+        let (id, topics) = (self.group.group_id(), &self.group.spec.topics);
+        Ok(brokers.ask(async |client| cluster::facts(client, id, topics).await).await?)
+    }
+
+    /// What there is.
+    async fn saw(
+        &mut self,
+        context: &Context,
+        brokers: &Brokers,
+        facts: &Facts,
+        max_age: Option<i64>,
+    ) -> Result<(), Error> {
+        let lag = lag::lag(facts, self.group.spec.initial_offsets.as_ref());
+        let now = Timestamp::now();
+        let now_ms = now.as_millisecond();
+        let seconds = brokers.ask(async |client| cluster::oldest(client, facts, now_ms).await).await?;
+        context.group_metrics.found(&key(self.group), facts.members, &lag, seconds);
+
+        self.status.state = Some(facts.state.clone());
+        self.status.members = i32::try_from(facts.members).ok();
+        match facts.members {
+            0 => self.conditions.set("Active", false, "NoMembers", "the group has no members"),
+            _ => self.conditions.set("Active", true, "Members", ""),
+        };
+        if let Some(one) = facts.stale.first() {
+            let more =
+                if facts.stale.len() > 1 { format!(" and {} more", facts.stale.len() - 1) } else { String::new() };
+            let why =
+                format!("{}-{}{more}: what is committed is not there, the topic was deleted", one.topic, one.partition);
+            self.conditions.set("OffsetsStale", true, "TopicRecreated", why);
+        }
+        let unseen = facts
+            .missing
+            .iter()
+            .cloned()
+            .chain(facts.unknown.iter().map(|at| format!("{}-{}", at.topic, at.partition)));
+        let unseen: Vec<String> = unseen.take(4).collect();
+        if !unseen.is_empty() {
+            let why = format!("not there, or without a leader: {}", unseen.join(", "));
+            self.conditions.set("Ready", true, "TopicsMissing", why);
+        }
+        if let Some(policy) = &self.group.spec.lag_policy {
+            let far = policy.max_lag.filter(|most| lag.total > *most);
+            let late = match max_age {
+                Some(age)
+                    if brokers.ask(async |client| cluster::is_older(client, facts, age, now_ms).await).await? =>
+                {
+                    Some(age)
+                }
+                _ => None,
+            };
+            match (far, late) {
+                (Some(most), _) => {
+                    // Not the number: it changes all the time, and is in the status.
+                    self.conditions.set("LagHealthy", false, "TooFarBehind", format!("more than {most} records behind"))
+                }
+                (None, Some(age)) => {
+                    self.conditions.set("LagHealthy", false, "TooLate", format!("records are older than {age} s"))
+                }
+                (None, None) if !unseen.is_empty() => {
+                    self.conditions.set("LagHealthy", Is::Unknown, "TopicsMissing", "not all partitions can be seen")
+                }
+                (None, None) => self.conditions.set("LagHealthy", true, "WithinPolicy", ""),
+            };
+        }
+        self.count(&lag, seconds, now);
+        Ok(())
+    }
+
+    /// Puts numbers into the status, if they say something new.
+    fn count(&mut self, lag: &Lag, seconds: Option<i64>, now: Timestamp) {
+        let before = self.status.lag.as_ref();
+        let same = before.is_some_and(|before| {
+            !lag::differs(before.total, lag.total)
+                && !lag::differs(before.seconds.unwrap_or(0) / 10, seconds.unwrap_or(0) / 10)
+                && before.uncommitted_partitions == lag.uncommitted
+                && self.status.topics.len() == lag.topics.len().min(TOPICS)
+        });
+        let recent = before.is_some_and(|before| {
+            let age = now.duration_since(before.observed_at.0).as_secs();
+            lag.total != 0 && before.total != 0 && age < i64::try_from(LOOK_AGAIN.as_secs()).unwrap_or(0)
+        });
+        if same || recent {
+            return;
+        }
+        let partition = lag.max_partition.as_ref().map(|at| format!("{}-{}", at.topic, at.partition));
+        self.status.lag = Some(LagStatus {
+            total: lag.total,
+            max: lag.max,
+            max_partition: partition,
+            seconds,
+            uncommitted_partitions: lag.uncommitted,
+            observed_at: Time(now),
+        });
+        let topics = lag.topics.iter().take(TOPICS);
+        let topic = |(name, (partitions, lag)): (&String, &(i32, i64))| TopicLag {
+            name: name.clone(),
+            partitions: *partitions,
+            lag: *lag,
+        };
+        self.status.topics = topics.map(topic).collect();
+    }
+
+    /// What came of the reset, if there is one.
+    fn told_of_reset(&mut self) {
+        use crate::crd::consumer_group::ResetResult::{Applied, DryRun, Failed, Started};
+        let Some(wanted) = &self.group.spec.reset else { return };
+        let last = self.status.last_reset.as_ref().filter(|last| last.id == wanted.id);
+        match last.map(|last| (last.result, last.message.clone().unwrap_or_default())) {
+            Some((Applied, message)) => self.conditions.set("ResetComplete", true, "Applied", message),
+            Some((DryRun, message)) if wanted.dry_run => self.conditions.set("ResetComplete", true, "DryRun", message),
+            Some((Failed, message)) => self.conditions.set("ResetComplete", false, "Failed", message),
+            Some((Started | DryRun, _)) | None => {
+                self.conditions.set("ResetComplete", false, "Waiting", "it waits until the group has no members")
+            }
+        };
+    }
+
+    fn waiting(&mut self, context: &Context, reason: &str, why: String) -> Action {
+        context.group_metrics.forget(&key(self.group));
+        self.conditions.waiting(reason, why);
+        Action::requeue(clusters::LOOK_AGAIN)
+    }
+
+    /// Writes what was found, and tells of it when something has begun to be wrong.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn write(self, context: &Context) -> Result<(), Error> {
+        let status = ConsumerGroupStatus { conditions: self.conditions.finish(), ..self.status };
+        let before = self.group.status.as_ref();
+        let written = status::write(&context.client, self.group, before, &status).await?;
+        let was = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+        if let Some(is) = status::trouble(was, &status.conditions).filter(|_| written) {
+            events::publish(context, self.group, EventType::Warning, &is.reason, "Reconcile", &is.message).await;
+        }
+        Ok(())
+    }
+
+    /// Writes the status as it is so far, conditions as they were: what is done next must be known to whoever comes
+    /// after.
+    ///
+    /// # Errors
+    /// The API server's; nothing may be done then.
+    pub async fn note(&self, context: &Context) -> Result<(), Error> {
+        status::write(&context.client, self.group, self.group.status.as_ref(), &self.status).await?;
+        Ok(())
+    }
+}

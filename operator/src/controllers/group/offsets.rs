@@ -1,0 +1,179 @@
+//! Moving a group's offsets: once for a reset, and at the beginning of partitions that have none.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use klamm_client::ClientError;
+use klamm_protocol::error::ErrorCode;
+use kube::runtime::events::EventType;
+
+use super::look::Look;
+use crate::brokers::Brokers;
+use crate::controllers::{Context, Error};
+use crate::crd::consumer_group::{Edge, Reset, ResetResult, ResetStatus, WhenActive};
+use crate::events;
+use crate::groups::cluster;
+use crate::groups::facts::Facts;
+use crate::groups::reset::{self, Move};
+
+/// Does a reset that is due, if it can be done now. Answers whether offsets have moved.
+///
+/// # Errors
+/// What is worth another try.
+pub async fn reset(
+    look: &mut Look<'_>,
+    context: &Context,
+    brokers: &Brokers,
+    wanted: &Reset,
+    facts: &Facts,
+) -> Result<bool, Error> {
+    let started =
+        look.status.last_reset.as_ref().filter(|last| last.id == wanted.id && last.result == ResetResult::Started);
+    if started.is_some_and(|started| reset::was_done(started, facts)) {
+        ended(look, context, wanted, ResetResult::Applied, None).await;
+        return Ok(false);
+    }
+    let ready = facts.missing.is_empty() && facts.unknown.is_empty();
+    if !ready {
+        look.conditions.waiting("TopicsMissing", "the reset waits until all partitions can be seen");
+        return Ok(false);
+    }
+    let found = match &wanted.to.timestamp {
+        None => Default::default(),
+        Some(time) => {
+            let all = facts.partitions.keys().cloned().collect();
+            let ms = time.0.as_millisecond();
+            brokers.ask(async |client| cluster::at_time(client, &all, ms).await).await?
+        }
+    };
+    let moves = match reset::plan(wanted, facts, &found) {
+        Ok(moves) => moves,
+        Err(invalid) => {
+            look.status.last_reset = None;
+            ended(look, context, wanted, ResetResult::Failed, Some(invalid.to_string())).await;
+            return Ok(false);
+        }
+    };
+    look.status.last_reset = Some(ResetStatus {
+        id: wanted.id.clone(),
+        result: ResetResult::Started,
+        message: None,
+        partitions: i32::try_from(moves.len()).unwrap_or(i32::MAX),
+        preview: reset::preview(&moves),
+        at: Time(Timestamp::now()),
+    });
+    if wanted.dry_run {
+        ended(look, context, wanted, ResetResult::DryRun, None).await;
+        return Ok(false);
+    }
+    if !facts.is_empty() {
+        // Not begun: nothing is to be remembered of it.
+        look.status.last_reset = look.group.status.as_ref().and_then(|status| status.last_reset.clone());
+        if wanted.when_active == WhenActive::Fail {
+            look.status.last_reset = None;
+            let why = format!("the group has {} members, and whenActive is Fail", facts.members);
+            ended(look, context, wanted, ResetResult::Failed, Some(why)).await;
+        } else {
+            let why = format!("the reset waits until the group has no members: it has {}", facts.members);
+            look.conditions.ready("Watched", "the group is watched").set("Reconciling", true, "ResetWaiting", why);
+        }
+        return Ok(false);
+    }
+    if moves.is_empty() {
+        ended(look, context, wanted, ResetResult::Applied, Some("all offsets are there already".into())).await;
+        return Ok(false);
+    }
+    look.note(context).await?;
+    let id = look.group.group_id();
+    let targets = || moves.iter().map(|(at, Move { to, .. })| (at.clone(), *to));
+    match brokers.ask(async |client| cluster::commit(client, id, targets()).await).await {
+        Ok(()) => {
+            ended(look, context, wanted, ResetResult::Applied, None).await;
+            Ok(true)
+        }
+        // Somebody has joined meanwhile: as if it had been so before.
+        Err(error) if has_members(&error) => {
+            look.status.last_reset = None;
+            let why = "the reset waits until the group has no members";
+            look.conditions.ready("Watched", "the group is watched").set("Reconciling", true, "ResetWaiting", why);
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn ended(look: &mut Look<'_>, context: &Context, wanted: &Reset, result: ResetResult, why: Option<String>) {
+    let before = look.status.last_reset.take().filter(|last| last.id == wanted.id);
+    let (partitions, preview) = before.map(|last| (last.partitions, last.preview)).unwrap_or_default();
+    let message = why.unwrap_or_else(|| match result {
+        ResetResult::DryRun => format!("the offsets of {partitions} partitions would move"),
+        _ => format!("the offsets of {partitions} partitions have moved"),
+    });
+    let (kind, reason) = match result {
+        ResetResult::Failed => (EventType::Warning, "ResetFailed"),
+        ResetResult::DryRun => (EventType::Normal, "ResetPreviewed"),
+        ResetResult::Started | ResetResult::Applied => (EventType::Normal, "ResetApplied"),
+    };
+    let id = &wanted.id;
+    events::publish(context, look.group, kind, reason, "Reset", format!("reset {id}: {message}")).await;
+    let id = wanted.id.clone();
+    let at = Time(Timestamp::now());
+    look.status.last_reset = Some(ResetStatus { id, result, message: Some(message), partitions, preview, at });
+}
+
+/// Commits where the group is to begin in partitions that it has not committed anything in. Answers whether it has.
+///
+/// # Errors
+/// What is worth another try.
+pub async fn begin(look: &mut Look<'_>, context: &Context, brokers: &Brokers, facts: &Facts) -> Result<bool, Error> {
+    let Some(initial) = &look.group.spec.initial_offsets else { return Ok(false) };
+    // Where a commit is stale it is not for the operator to say where to go on.
+    let open = facts.uncommitted().filter(|at| !facts.stale.contains(*at)).cloned();
+    let open: std::collections::BTreeSet<_> = open.collect();
+    if open.is_empty() {
+        look.conditions.set("OffsetsInitialized", true, "Committed", "every partition has a commit");
+        return Ok(false);
+    }
+    if !facts.is_empty() {
+        let why = format!("{} partitions have no commit: they get one when the group has no members", open.len());
+        look.conditions.set("OffsetsInitialized", false, "GroupActive", why);
+        return Ok(false);
+    }
+    let edge = initial.offset;
+    let found = match &initial.timestamp {
+        None => Default::default(),
+        Some(time) => {
+            let ms = time.0.as_millisecond();
+            brokers.ask(async |client| cluster::at_time(client, &open, ms).await).await?
+        }
+    };
+    let offsets = || {
+        open.iter().filter_map(|at| {
+            let partition = facts.partitions.get(at)?;
+            let offset = match edge {
+                Some(Edge::Earliest) => partition.start,
+                Some(Edge::Latest) => partition.end,
+                None => found.get(at).copied().filter(|offset| *offset >= 0).unwrap_or(partition.end),
+            };
+            Some((at.clone(), offset))
+        })
+    };
+    let id = look.group.group_id();
+    match brokers.ask(async |client| cluster::commit(client, id, offsets()).await).await {
+        Ok(()) => {
+            let note = format!("group {id} begins in {} more partitions", open.len());
+            events::publish(context, look.group, EventType::Normal, "OffsetsInitialized", "Commit", note).await;
+            look.conditions.set("OffsetsInitialized", true, "Committed", "every partition has a commit");
+            Ok(true)
+        }
+        Err(error) if has_members(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a commit was refused because the group has members.
+fn has_members(error: &ClientError) -> bool {
+    matches!(
+        error.code(),
+        Some(ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration | ErrorCode::RebalanceInProgress)
+    )
+}

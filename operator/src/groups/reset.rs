@@ -1,0 +1,239 @@
+//! Where the offsets of a group go. Pure, but for what is asked of the cluster beforehand.
+//!
+//! A reset is done once for each id, also if the operator is killed in the middle: what it will do is written into the
+//! status first (`Started`, with the offsets before and after). Whoever finds that goes by the group's offsets: as
+//! before, it was not done yet; anything else, it was.
+
+use std::collections::BTreeMap;
+
+use klamm_client::TopicPartition;
+
+use super::facts::Facts;
+use crate::crd::consumer_group::{Edge, Reset, ResetResult, ResetStatus, ResetTo};
+
+/// Lines of a preview at most.
+const LINES: usize = 256;
+
+/// An offset's way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Move {
+    /// What is committed.
+    pub from: Option<i64>,
+    /// What is to be.
+    pub to: i64,
+}
+
+/// What is wrong with a reset.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    /// A topic or partition that the group does not read.
+    #[error("the group does not read {0}")]
+    Unknown(String),
+    /// Not `topic-partition`.
+    #[error("{0:?} is no partition: write topic-partition")]
+    NoPartition(String),
+    /// An offset that no partition has.
+    #[error("{0}: {1} is no offset")]
+    NoOffset(String, i64),
+}
+
+/// Whether a reset is still to be done, or to be finished.
+pub fn is_due(reset: &Reset, last: Option<&ResetStatus>) -> bool {
+    match last {
+        Some(last) if last.id == reset.id => match last.result {
+            ResetResult::Started => true,
+            // Shown first and done then, under one id.
+            ResetResult::DryRun => !reset.dry_run,
+            ResetResult::Applied | ResetResult::Failed => false,
+        },
+        _ => true,
+    }
+}
+
+/// The partitions that a reset is about.
+///
+/// # Errors
+/// It names something that the group does not read.
+pub fn partitions(reset: &Reset, facts: &Facts) -> Result<Vec<TopicPartition>, Invalid> {
+    if let Some(offsets) = &reset.to.offsets {
+        return offsets.keys().map(|name| partition(name, facts)).collect();
+    }
+    let read = |topic: &String| facts.partitions.keys().any(|at| at.topic == *topic);
+    if let Some(odd) = reset.topics.iter().find(|topic| !read(topic)) {
+        return Err(Invalid::Unknown(format!("topic {odd}")));
+    }
+    let meant = |at: &&TopicPartition| reset.topics.is_empty() || reset.topics.contains(&at.topic);
+    Ok(facts.partitions.keys().filter(meant).cloned().collect())
+}
+
+fn partition(name: &str, facts: &Facts) -> Result<TopicPartition, Invalid> {
+    let split = name.rsplit_once('-').and_then(|(topic, number)| Some((topic, number.parse::<i32>().ok()?)));
+    let (topic, number) = split.ok_or_else(|| Invalid::NoPartition(name.to_owned()))?;
+    let at = TopicPartition::new(topic, number);
+    match facts.partitions.contains_key(&at) {
+        true => Ok(at),
+        false => Err(Invalid::Unknown(name.to_owned())),
+    }
+}
+
+/// What a reset does. `found` has the first offsets of the timestamp, where the reset names one. Offsets stay within
+/// what there is; what is there already is not moved.
+///
+/// # Errors
+/// It names something that the group does not read.
+pub fn plan(
+    reset: &Reset,
+    facts: &Facts,
+    found: &BTreeMap<TopicPartition, i64>,
+) -> Result<BTreeMap<TopicPartition, Move>, Invalid> {
+    let mut moves = BTreeMap::new();
+    for at in partitions(reset, facts)? {
+        let Some(partition) = facts.partitions.get(&at) else { continue };
+        let ResetTo { offset, timestamp, shift_by, offsets } = &reset.to;
+        let named = offsets.as_ref().and_then(|offsets| offsets.get(&format!("{}-{}", at.topic, at.partition)));
+        if let Some(odd) = named.filter(|named| **named < 0) {
+            return Err(Invalid::NoOffset(format!("{}-{}", at.topic, at.partition), *odd));
+        }
+        let wanted = match (offset, timestamp, shift_by, named) {
+            (Some(Edge::Earliest), ..) => partition.start,
+            (Some(Edge::Latest), ..) => partition.end,
+            // No record is as new as that.
+            (_, Some(_), ..) => found.get(&at).copied().filter(|offset| *offset >= 0).unwrap_or(partition.end),
+            // Without a commit there is nothing to shift.
+            (_, _, Some(by), _) => match partition.committed {
+                Some(committed) => committed.saturating_add(*by),
+                None => continue,
+            },
+            (_, _, _, Some(named)) => *named,
+            _ => continue,
+        };
+        let to = wanted.min(partition.end).max(partition.start);
+        if partition.committed != Some(to) {
+            moves.insert(at, Move { from: partition.committed, to });
+        }
+    }
+    Ok(moves)
+}
+
+/// The moves as a status shows them.
+pub fn preview(moves: &BTreeMap<TopicPartition, Move>) -> Vec<String> {
+    let line = |(at, Move { from, to }): (&TopicPartition, &Move)| {
+        let from = from.map_or_else(|| "none".to_owned(), |from| from.to_string());
+        format!("{}-{}: {from} -> {to}", at.topic, at.partition)
+    };
+    moves.iter().take(LINES).map(line).collect()
+}
+
+/// Whether a reset that was begun has been done: some offset is not as it was before. Its moves are committed all at
+/// once, so that one tells about all.
+pub fn was_done(started: &ResetStatus, facts: &Facts) -> bool {
+    started.preview.iter().any(|line| {
+        let parsed = line.split_once(": ").and_then(|(name, way)| {
+            let (from, _) = way.split_once(" -> ")?;
+            let (topic, number) = name.rsplit_once('-')?;
+            Some((TopicPartition::new(topic, number.parse().ok()?), from.parse::<i64>().ok()))
+        });
+        parsed.is_some_and(|(at, from)| facts.partitions.get(&at).is_some_and(|now| now.committed != from))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::{Value, json};
+
+    use super::super::facts::PartitionFacts;
+    use super::*;
+
+    fn facts() -> Facts {
+        let partition = |committed, start, end| PartitionFacts { committed, start, end };
+        let partitions = [
+            (TopicPartition::new("a-b", 0), partition(Some(5), 2, 9)),
+            (TopicPartition::new("a-b", 1), partition(None, 0, 4)),
+            (TopicPartition::new("c", 0), partition(Some(1), 0, 1)),
+        ];
+        Facts { state: "Empty".into(), partitions: partitions.into(), ..Facts::default() }
+    }
+
+    fn reset(to: Value) -> Reset {
+        serde_json::from_value(json!({ "id": "1", "to": to })).unwrap()
+    }
+
+    fn moves(reset: &Reset, found: &[(&str, i32, i64)]) -> Result<Vec<String>, Invalid> {
+        let found = found.iter().map(|(topic, number, offset)| (TopicPartition::new(*topic, *number), *offset));
+        plan(reset, &facts(), &found.collect()).map(|moves| preview(&moves))
+    }
+
+    #[test]
+    fn offsets_stay_within_what_there_is() {
+        for (to, wanted) in [
+            (json!({ "offset": "Earliest" }), vec!["a-b-0: 5 -> 2", "a-b-1: none -> 0", "c-0: 1 -> 0"]),
+            (json!({ "offset": "Latest" }), vec!["a-b-0: 5 -> 9", "a-b-1: none -> 4"]),
+            (json!({ "shiftBy": -100 }), vec!["a-b-0: 5 -> 2", "c-0: 1 -> 0"]),
+            (json!({ "shiftBy": i64::MAX }), vec!["a-b-0: 5 -> 9"]),
+            (json!({ "offsets": { "a-b-0": 7, "c-0": 99 } }), vec!["a-b-0: 5 -> 7"]),
+        ] {
+            assert_eq!(moves(&reset(to.clone()), &[]).unwrap(), wanted, "{to}");
+        }
+        let at = reset(json!({ "timestamp": "2026-10-01T00:00:00Z" }));
+        let found = moves(&at, &[("a-b", 0, 6), ("a-b", 1, -1), ("c", 0, 0)]).unwrap();
+        assert_eq!(found, ["a-b-0: 5 -> 6", "a-b-1: none -> 4", "c-0: 1 -> 0"]);
+    }
+
+    #[test]
+    fn only_what_it_reads_moves() {
+        let mut some = reset(json!({ "offset": "Earliest" }));
+        some.topics = vec!["c".into()];
+        assert_eq!(moves(&some, &[]).unwrap(), ["c-0: 1 -> 0"]);
+        some.topics = vec!["d".into()];
+        assert_eq!(moves(&some, &[]), Err(Invalid::Unknown("topic d".into())));
+        for (name, wanted) in [
+            ("c-1", Invalid::Unknown("c-1".into())),
+            ("c", Invalid::NoPartition("c".into())),
+            ("c-x", Invalid::NoPartition("c-x".into())),
+        ] {
+            assert_eq!(moves(&reset(json!({ "offsets": { name: 1 } })), &[]), Err(wanted));
+        }
+        let below = reset(json!({ "offsets": { "c-0": -2 } }));
+        assert_eq!(moves(&below, &[]), Err(Invalid::NoOffset("c-0".into(), -2)));
+    }
+
+    fn status(result: ResetResult, preview: &[&str]) -> ResetStatus {
+        ResetStatus {
+            id: "1".into(),
+            result,
+            message: None,
+            partitions: 1,
+            preview: preview.iter().map(|line| (*line).to_owned()).collect(),
+            at: Time(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn each_id_is_done_once() {
+        let mut wanted = reset(json!({ "offset": "Latest" }));
+        assert!(is_due(&wanted, None));
+        for (result, due) in [
+            (ResetResult::Applied, false),
+            (ResetResult::Failed, false),
+            (ResetResult::Started, true),
+            (ResetResult::DryRun, true),
+        ] {
+            assert_eq!(is_due(&wanted, Some(&status(result, &[]))), due, "{result:?}");
+        }
+        wanted.dry_run = true;
+        assert!(!is_due(&wanted, Some(&status(ResetResult::DryRun, &[]))));
+        wanted.id = "2".into();
+        assert!(is_due(&wanted, Some(&status(ResetResult::Applied, &[]))));
+    }
+
+    #[test]
+    fn one_that_was_begun_is_told_by_the_offsets() {
+        let begun = |lines: &[&str]| was_done(&status(ResetResult::Started, lines), &facts());
+        assert!(!begun(&["a-b-0: 5 -> 2", "a-b-1: none -> 0"]), "as before");
+        assert!(begun(&["a-b-0: 9 -> 5", "a-b-1: none -> 0"]), "as wanted");
+        assert!(begun(&["a-b-0: 9 -> 3"]), "and read on since");
+        assert!(!begun(&["gone-0: 1 -> 2"]));
+    }
+}
