@@ -166,7 +166,7 @@ impl World {
                 "metadata": { "name": "prod", "namespace": "x", "uid": "e203a878", "generation": 1 } }),
         );
         let settings: Settings = render::golden_settings();
-        let context = Context::new(server.client(), Arc::new(settings), Metrics::new().expect("metrics")).unwrap().expect("a context");
+        let context = Context::new(server.client(), Arc::new(settings), Metrics::new().expect("metrics")).expect("a context");
         World { server, context }
     }
 
