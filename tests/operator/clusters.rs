@@ -238,6 +238,73 @@ fn three_brokers_follow_their_description() {
 }
 
 #[test]
+fn load_balancers_are_waited_for() {
+    with_nodes("clusters::load_balancers_are_waited_for", || {
+        let world = World::new("balanced");
+        let listeners = json!([{ "name": "lb", "port": 9094, "type": "loadbalancer" }]);
+        let storage = json!({ "type": "Ephemeral", "size": "1Gi" });
+        let spec = json!({ "replicas": 1, "storage": storage, "listeners": listeners });
+        world.space.apply(&cluster("balanced", spec));
+        world.until("balanced", "Reconciling", "True/WaitingForAddress");
+        assert!(world.space.get("statefulset", "balanced").is_none(), "a broker that does not know its address");
+        // Who gives addresses elsewhere is a program of the cloud.
+        for (service, host) in [("balanced-lb-0", "broker.example"), ("balanced-bootstrap-lb", "start.example")] {
+            let status = json!({ "loadBalancer": { "ingress": [{ "hostname": host }] } });
+            world.space.set_status("service", service, &status).expect_ok();
+        }
+        world.wait("balanced", "condition=Ready");
+        assert_eq!(world.bootstrap("balanced", "lb"), "start.example:9094");
+        let own = format!("balanced-brokers.{}.svc.cluster.local:9644", world.space.name());
+        let status = Tool::new("curl").args(["-sf", &format!("http://{own}/v1/status")]).ok().out;
+        assert_contains(&status, "broker.example:9094");
+    });
+}
+
+#[test]
+fn an_authority_is_replaced_without_a_restart() {
+    with_nodes("clusters::an_authority_is_replaced_without_a_restart", || {
+        let world = World::new("authority");
+        let spec = json!({
+            "replicas": 3, "storage": { "type": "Ephemeral", "size": "1Gi" },
+            "config": { "default.replication.factor": 3, "min.insync.replicas": 2 },
+        });
+        world.create("authority", spec);
+        world.use_it(&world.bootstrap("authority", "plain"), "before");
+        let pods = world.uids("authority");
+        let logs = |wanted: usize| {
+            let selector = "--selector=app.kubernetes.io/instance=authority";
+            let what = format!("all brokers have taken what is new {wanted} times");
+            klamm_tests::eventually(&what, 180, || {
+                let logs = world.space.kubectl(["logs", selector, "--tail=-1"]).ok().out;
+                let taken = logs.lines().filter(|line| line.contains("certificates changed")).count();
+                if taken >= 3 * wanted { Some(()) } else { pause() }
+            });
+        };
+        let step = |field: &str| {
+            let patch = json!({ "stringData": { field: "2020-01-01T00:00:00Z" } }).to_string();
+            world.space.kubectl(["patch", "secret", "authority-brokers-ca", "--patch", &patch]).ok();
+            // The next look at the Cluster comes within a minute; a change of it is looked at right away.
+            world.space.kubectl(["annotate", "cluster", "authority", "--overwrite", &format!("step={field}")]).ok();
+        };
+        // The worst case: it is lost. A new one is trusted first, then signs, then the old one is trusted no more; the
+        // times between are cut short here.
+        world.space.kubectl(["delete", "secret", "authority-brokers-ca"]).ok();
+        world.space.kubectl(["annotate", "cluster", "authority", "step=lost"]).ok();
+        logs(1);
+        step("next-signs-at");
+        logs(2);
+        step("old-trusted-until");
+        logs(3);
+        // Connections from now on rest on the new one alone.
+        assert_eq!(world.uids("authority"), pods, "no pod was replaced");
+        world.space.kubectl(["delete", "pod", "authority-1", "--wait"]).limit(130).ok();
+        world.until("authority", "BrokersReady", "True/AllReady");
+        world.use_it(&world.bootstrap("authority", "plain"), "after");
+        assert!(!world.operator.log().contains("PRIVATE KEY"));
+    });
+}
+
+#[test]
 fn an_image_that_is_not_there_stalls() {
     with_nodes("clusters::an_image_that_is_not_there_stalls", || {
         let world = World::new("stalls");

@@ -112,7 +112,8 @@ fn listeners_outside_racks_and_pods_with_more() {
     let outside = |listener: &str, id: i32, place: Outside| ((listener.to_owned(), id), place);
     let facts = Facts {
         replicas: Some(2),
-        claim_size: Some("50Gi".into()),
+        claims: Some(json!([{ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": { "name": "data" }, "spec": { "accessModes": ["ReadWriteOnce"] } }])),
         cluster_id: Some("4L6g3nShT-eMCtK--X86sw".into()),
         outside: BTreeMap::from([
             outside("nodes", 0, Outside::Port(30000)),

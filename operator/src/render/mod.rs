@@ -36,8 +36,8 @@ use crate::crd::cluster::{Listener, ListenerType};
 pub struct Facts {
     /// How many brokers the StatefulSet has; `None` before there is one.
     pub replicas: Option<i32>,
-    /// The size in the StatefulSet's claim template, which cannot change.
-    pub claim_size: Option<String>,
+    /// The StatefulSet's claim templates as they are, since they cannot change; `None` before there is one.
+    pub claims: Option<Value>,
     /// The id of the Kafka cluster, once it was told.
     pub cluster_id: Option<String>,
     /// What the Services of brokers got, by listener and broker.

@@ -13,26 +13,6 @@ pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
     let mut template = pod::template(checked);
     template["metadata"]["annotations"][TEMPLATE_HASH] = checked.template_hash().into();
     let storage = &checked.spec.storage;
-    let mut claims = Vec::new();
-    if storage.kind == StorageType::Persistent {
-        // A template of claims never changes: the claims themselves grow.
-        let size = facts.claim_size.as_deref().unwrap_or(&storage.size);
-        let mut spec = json!({
-            "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
-            "resources": { "requests": { "storage": size } },
-        });
-        if let Some(class) = &storage.storage_class_name {
-            spec["storageClassName"] = class.as_str().into();
-        }
-        claims.push(json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": {
-                "name": DATA, "labels": names.labels(),
-                "annotations": { CLUSTER_ID: properties::cluster_id(checked, facts) },
-            },
-            "spec": spec,
-        }));
-    }
     let retention = |retention: ClaimRetention| match retention {
         ClaimRetention::Retain => "Retain",
         ClaimRetention::Delete => "Delete",
@@ -52,8 +32,30 @@ pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
             "template": template,
         },
     });
-    if !claims.is_empty() {
-        set["spec"]["volumeClaimTemplates"] = claims.into();
+    if storage.kind == StorageType::Persistent {
+        // Templates of claims never change, whatever is described now or rendered by another version: claims grow by
+        // themselves.
+        set["spec"]["volumeClaimTemplates"] = facts.claims.clone().unwrap_or_else(|| json!([claim(checked, facts)]));
     }
     set
+}
+
+/// The template of the brokers' volume claims.
+fn claim(checked: &Checked, facts: &Facts) -> Value {
+    let storage = &checked.spec.storage;
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem",
+        "resources": { "requests": { "storage": storage.size } },
+    });
+    if let Some(class) = &storage.storage_class_name {
+        spec["storageClassName"] = class.as_str().into();
+    }
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": DATA, "labels": checked.names.labels(),
+            "annotations": { CLUSTER_ID: properties::cluster_id(checked, facts) },
+        },
+        "spec": spec,
+    })
 }

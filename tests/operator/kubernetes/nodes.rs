@@ -148,6 +148,8 @@ Root = "{dir}/runc"
             "evictionHard": { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%",
                 "nodefs.inodesFree": "1%" },
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+            // Changed ConfigMaps and Secrets reach pods within so long.
+            "syncFrequency": "10s",
             // A node that is back says so soon.
             "nodeStatusUpdateFrequency": "5s",
         });

@@ -375,3 +375,17 @@ async fn an_authority_that_was_spoilt_stalls() {
     assert_eq!(world.condition("Stalled"), "True/CertificateError");
     assert_eq!(world.server.get(path), Some(secret));
 }
+
+#[tokio::test]
+async fn certificates_that_are_not_there_are_told_of() {
+    let listener = json!({ "name": "tls", "port": 9092, "tls": { "secretName": "mine" } });
+    let world = World::new(json!({ "replicas": 1, "listeners": [listener] }));
+    world.pass().await.unwrap();
+    assert_eq!(world.condition("Warning"), "True/HardlyMeant");
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "mine" } });
+    world.server.put("/api/v1/namespaces/x/secrets/mine", secret.clone());
+    world.pass().await.unwrap();
+    let status = world.cluster().status.unwrap();
+    assert!(status.conditions.iter().all(|condition| condition.type_ != "Warning"));
+    assert_eq!(world.server.get("/api/v1/namespaces/x/secrets/mine"), Some(secret));
+}

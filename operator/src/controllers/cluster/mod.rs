@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -52,8 +52,8 @@ use storage::Volumes;
 
 /// How often a Cluster is looked at though nothing happened: certificates get old, and brokers tell of no change.
 const AGAIN: Duration = Duration::from_secs(60);
-/// The same while something is awaited that tells of no change.
-const SOON: Duration = Duration::from_secs(3);
+/// The same while brokers don't answer, or are not ready: they tell of no change either.
+const SOON: Duration = Duration::from_secs(10);
 
 impl Reconcile for Cluster {
     const CONTROLLER: &'static str = "cluster";
@@ -76,7 +76,7 @@ impl Reconcile for Cluster {
         if write(&context.client, object, before, &status).await? {
             tell(object, context, before, &status).await;
         }
-        let awaited = view.configured != Configured::Applied || status.ready_replicas < status.replicas;
+        let awaited = matches!(view.configured, Configured::Unreachable(_)) || status.ready_replicas < status.replicas;
         Ok(Action::requeue(if awaited && view.problem.is_none() { SOON } else { AGAIN }))
     }
 
@@ -204,6 +204,7 @@ impl<'a> Pass<'a> {
         if !paused {
             self.apply(observed, self.tracked(observed)).await?;
         }
+        self.missing_secrets().await?;
         self.volumes = storage::grow(client, observed, &self.checked.spec.storage, paused).await?;
         if let Some(rack) = self.checked.spec.rack.clone().filter(|_| !paused) {
             self.checked.warnings.extend(rack::tell(client, observed, &rack.topology_key).await?);
@@ -216,6 +217,22 @@ impl<'a> Pass<'a> {
         let kept: Vec<String> = self.checked.dynamic.keys().cloned().collect();
         if !paused && self.configured == Configured::Applied && self.tracked(observed) != kept {
             self.apply(observed, kept).await?;
+        }
+        Ok(())
+    }
+
+    /// Warns of certificates that pods wait for in vain.
+    async fn missing_secrets(&mut self) -> Result<(), Halt> {
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.checked.names.namespace);
+        for listener in &self.checked.spec.listeners {
+            let Some(tls) = &listener.tls else { continue };
+            // Whether it is there, without what it holds.
+            if api.get_metadata_opt(&tls.secret_name).await?.is_none() {
+                let (listener, secret) = (&listener.name, &tls.secret_name);
+                self.checked
+                    .warnings
+                    .push(format!("listener {listener}: there is no Secret {secret}, which pods wait for"));
+            }
         }
         Ok(())
     }

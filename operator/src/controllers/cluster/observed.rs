@@ -83,15 +83,20 @@ impl Observed {
     /// What builders have to know. `told` is the id of the Kafka cluster that brokers told.
     pub fn facts(&self, names: &Names, listeners: &[Listener], told: Option<String>) -> Facts {
         let spec = self.set.as_ref().and_then(|set| set.spec.as_ref());
-        let template = spec.and_then(|spec| spec.volume_claim_templates.as_ref()?.first());
-        let asked = template.and_then(|claim| claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref());
-        let size = asked.and_then(|requests| requests.get("storage").cloned());
+        let templates = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
         // Claims that stayed when a Cluster was deleted know to which cluster their data belong: brokers with other
         // data than that do not start.
-        let cluster_id = template.into_iter().chain(self.claims.values());
-        let cluster_id = cluster_id.filter_map(|claim| claim.annotations().get(CLUSTER_ID).cloned()).next().or(told);
+        let claims = templates.into_iter().flatten().chain(self.claims.values());
+        let cluster_id = claims.filter_map(|claim| claim.annotations().get(CLUSTER_ID).cloned()).next().or(told);
+        let claims = templates.and_then(|templates| {
+            let mut templates = serde_json::to_value(templates).ok()?;
+            for template in templates.as_array_mut()?.iter_mut().filter_map(|template| template.as_object_mut()) {
+                template.remove("status");
+            }
+            Some(templates)
+        });
         let replicas = spec.and_then(|spec| spec.replicas);
-        let mut facts = Facts { replicas, claim_size: size.map(|size| size.0), cluster_id, ..Facts::default() };
+        let mut facts = Facts { replicas, claims, cluster_id, ..Facts::default() };
         for service in &self.services {
             let name = service.name_any();
             for listener in listeners {
