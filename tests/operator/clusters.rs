@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::kubernetes::image::{self, Image};
 use crate::kubernetes::kubectl::install_types;
-use crate::kubernetes::{Namespace, with_nodes};
+use crate::kubernetes::{Namespace, with_control_plane, with_nodes};
 use crate::process::{Operator, until_condition};
 
 const BROKER: &str = "klamm.test/broker:1";
@@ -341,4 +341,22 @@ fn certificate(space: &Namespace, name: &str, hosts: &[String]) -> String {
         "stringData": { "tls.crt": signed.pem(), "tls.key": key.serialize_pem(), "ca.crt": authority.pem() },
     }));
     authority.pem()
+}
+
+#[test]
+fn the_examples_of_the_page_are_taken() {
+    with_control_plane("clusters::the_examples_of_the_page_are_taken", || {
+        install_types();
+        let space = Namespace::new("examples");
+        let page =
+            std::fs::read_to_string(klamm_tests::paths::tests_dir().join("../docs/clusters.md")).expect("the page");
+        let mut found = 0;
+        for example in page.split("```yaml\n").skip(1) {
+            let text = example.split("```").next().unwrap_or_default();
+            let apply = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+            space.kubectl(apply).stdin(text).ok();
+            found += 1;
+        }
+        assert!(found >= 3, "{found} examples");
+    });
 }
