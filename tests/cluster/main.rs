@@ -6,6 +6,7 @@
 mod balance;
 mod both;
 mod checker;
+mod cutoff;
 mod deletions;
 mod disks;
 mod drains;

@@ -181,6 +181,12 @@ impl Connection {
         self.shared.versions.get().cloned().unwrap_or_default()
     }
 
+    /// Closes the connection, since nothing is to be expected over it; the error for who waits.
+    pub(crate) fn give_up(&self, why: &str) -> ClientError {
+        self.shared.close(why);
+        self.shared.lost()
+    }
+
     /// Whether the connection can no longer be used.
     pub fn is_closed(&self) -> bool {
         self.shared.end.get().is_some() || self.shared.queue.is_closed()

@@ -11,7 +11,7 @@ use klamm_protocol::error::ErrorCode;
 use klamm_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use klamm_protocol::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::accumulator::{Batch, Identity, Ready};
 use super::{Acks, Delivered, ProducerOptions, Shared};
@@ -22,6 +22,9 @@ use crate::error::{ClientError, Result};
 
 /// Metadata is asked for this often, to see new partitions.
 const METADATA_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// An answer that takes this long is late enough for others to be asked whether the leader still leads.
+const LATE: Duration = Duration::from_millis(500);
 
 /// A batch that came back.
 struct Answered {
@@ -200,8 +203,26 @@ async fn produce(
         return Ok(batches.iter().map(unknown).collect());
     }
     // The broker may park the request for `timeout_ms` before it answers.
-    let answer = connection.start(&request, version, timeout + Duration::from_secs(5)).await?;
-    Ok(placed(&cluster, leader, answer.answer().await?))
+    let pending = connection.start(&request, version, timeout + Duration::from_secs(5)).await?;
+    tokio::select! {
+        biased;
+        answer = pending.answer() => Ok(placed(&cluster, leader, answer?)),
+        () = replaced(client, leader, batches) => Err(connection.give_up("others lead its partitions by now")),
+    }
+}
+
+/// Resolves when others lead all of these partitions. One that is cut off can't say so, nor that it gives up: the
+/// others know, and are asked when an answer is late.
+async fn replaced(client: &Client, leader: i32, batches: &[(TopicPartition, Batch)]) {
+    loop {
+        sleep(LATE).await;
+        client.doubt(leader);
+        let Ok(cluster) = client.refresh_known().await else { continue };
+        let leads = |at: &TopicPartition| cluster.partition(&at.topic, at.partition).is_none_or(|p| p.leader == leader);
+        if !batches.iter().any(|(at, _)| leads(at)) {
+            return;
+        }
+    }
 }
 
 fn placed(cluster: &Cluster, leader: i32, answer: ProduceResponse) -> Placed {
