@@ -166,7 +166,8 @@ impl World {
                 "metadata": { "name": "prod", "namespace": "x", "uid": "e203a878", "generation": 1 } }),
         );
         let settings: Settings = render::golden_settings();
-        let context = Context::new(server.client(), Arc::new(settings), Metrics::new().expect("metrics")).expect("a context");
+        let context =
+            Context::new(server.client(), Arc::new(settings), Metrics::new().expect("metrics")).expect("a context");
         World { server, context }
     }
 
@@ -235,6 +236,8 @@ async fn a_cluster_is_applied_once() {
     assert_eq!(world.server.writes(), expected);
     for pass in 0..3 {
         world.pass().await.unwrap();
+        // Five to see what there is, two for certificates, one for each object.
+        assert_eq!(world.server.0.lock().requests, 17, "pass {pass}");
         assert!(world.server.writes().is_empty(), "pass {pass}");
     }
     assert_eq!(world.condition("Ready"), "False/Creating");

@@ -161,6 +161,8 @@ struct Pass<'a> {
     checked: Checked,
     owner: Owner,
     now: Timestamp,
+    /// Whether anything was applied.
+    applied: bool,
     waiting: Option<String>,
     told: Option<Told>,
     configured: Configured,
@@ -176,6 +178,7 @@ impl<'a> Pass<'a> {
             checked,
             owner,
             now,
+            applied: false,
             waiting: None,
             told: None,
             configured: Configured::NotAsked,
@@ -190,9 +193,11 @@ impl<'a> Pass<'a> {
             Err(Halt::Error(error)) => return Err(error),
             Err(Halt::Problem(problem)) => Some(problem),
         };
-        // As it is after what was done.
-        let observed = observe(&self.context.client, &self.checked.names).await?;
-        Ok(self.view(&observed, halted))
+        if !self.applied {
+            return Ok(self.view(&observed, halted));
+        }
+        let after = observe(&self.context.client, &self.checked.names).await?;
+        Ok(self.view(&after, halted))
     }
 
     /// Brings everything one step further.
@@ -254,7 +259,9 @@ impl<'a> Pass<'a> {
         let wanted = render::services(&self.checked, &facts);
         let mut services = Vec::new();
         for service in &wanted {
-            services.push(apply::apply(client, &self.owner, service.clone()).await?.0);
+            let (service, changed) = apply::apply(client, &self.owner, service.clone()).await?;
+            self.applied |= changed;
+            services.push(service);
         }
         let name = |object: &Value| object["metadata"]["name"].as_str().map(String::from);
         let kept: Vec<_> = wanted.iter().filter_map(name).collect();
@@ -276,7 +283,7 @@ impl<'a> Pass<'a> {
                     if object["kind"] == "ConfigMap" && !dynamic.is_empty() {
                         object["metadata"]["annotations"][DYNAMIC] = dynamic.join(",").into();
                     }
-                    apply::apply(client, &self.owner, object).await?;
+                    self.applied |= apply::apply(client, &self.owner, object).await?.1;
                 }
             }
             Err(missing) => {
