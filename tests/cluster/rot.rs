@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::FetchRequest;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use klamm_tests::{Cluster, Peer, Plan, Random, Tool, wait_for};
@@ -19,11 +20,21 @@ use crate::workload::Load;
 const TOPIC: &str = "rot";
 const PARTITIONS: i32 = 6;
 
-/// Reads a replica from its start to its end; the records seen. Fails on any batch that is not what was written.
-fn spy(view: &View, cluster: &Cluster, node: usize, partition: i32) -> Result<i64, String> {
+/// What the spy was given of a replica.
+#[derive(Debug, Default)]
+struct Seen {
+    records: i64,
+    bytes: u64,
+    /// Offsets that were refused as damaged.
+    refused: i64,
+}
+
+/// Reads a replica from its start to its high watermark, past what is refused. Fails on any batch that is not what was
+/// written. The error says why it could not be read to the end.
+fn spy(view: &View, cluster: &Cluster, node: usize, partition: i32) -> Result<Seen, String> {
     let metadata = view.metadata(cluster, node, Some(&[TOPIC])).ok_or("no metadata")?;
     let topic_id = metadata.topics.first().ok_or("no topic")?.topic_id;
-    let (mut offset, mut seen) = (0, 0);
+    let (mut offset, mut seen) = (0, Seen::default());
     loop {
         let wants = FetchPartition {
             partition,
@@ -38,30 +49,96 @@ fn spy(view: &View, cluster: &Cluster, node: usize, partition: i32) -> Result<i6
         let request = FetchRequest { max_bytes: 1 << 20, topics: vec![topic], session_epoch: -1, ..Default::default() };
         let answer = view.ask(&cluster.address(node), &request).map_err(|e| e.to_string())?;
         let data = answer.responses.first().and_then(|t| t.partitions.first()).ok_or("no partition")?;
-        if data.error_code != 0 {
-            return Err(format!("error {} at {offset}", data.error_code));
+        let place = format!("node {node} serves {TOPIC}-{partition} at {offset}");
+        match ErrorCode::from_code(data.error_code) {
+            ErrorCode::None => {}
+            // What lies behind can be read.
+            ErrorCode::KafkaStorageError | ErrorCode::CorruptMessage if offset < data.high_watermark => {
+                seen.refused += 1;
+                offset += 1;
+                continue;
+            }
+            code => return Err(format!("{} at {offset}", code.name())),
         }
         let bytes = data.records.as_ref().and_then(|r| r.bytes()).cloned().unwrap_or_default();
+        seen.bytes += bytes.len() as u64;
         let before = offset;
         for batch in klamm_protocol::batch::batches(&bytes) {
             // The last may be cut off.
             let Ok((header, bytes)) = batch else { break };
-            let place = format!("node {node} serves {TOPIC}-{partition} at {offset}");
             klamm_protocol::batch::verify_crc(bytes).unwrap_or_else(|e| panic!("{place}: {e}"));
-            assert_eq!(header.base_offset, offset, "{place}");
+            let follows = header.base_offset == offset
+                || (seen.refused > 0 && (header.base_offset..header.next_offset()).contains(&offset));
+            assert!(follows, "{place}: a batch of offset {}, {offset} comes next", header.base_offset);
             offset = header.next_offset();
-            seen += i64::from(header.records_count);
+            seen.records += i64::from(header.records_count);
+        }
+        if offset >= data.high_watermark {
+            return Ok(seen);
         }
         if offset == before {
-            return Ok(seen);
+            // Nothing below the high watermark is nothing to look at: it is being repaired.
+            return Err(format!("nothing at {offset}, below the high watermark {}", data.high_watermark));
         }
     }
 }
 
-/// All replicas of all nodes; how many could be read to their end.
-fn spy_on_all(view: &View, cluster: &Cluster) -> usize {
-    let all = cluster.ids().into_iter().flat_map(|node| (0..PARTITIONS).map(move |partition| (node, partition)));
-    all.filter(|(node, partition)| spy(view, cluster, *node, *partition).is_ok()).count()
+/// All replicas of all nodes.
+fn spy_on_all(view: &View, cluster: &Cluster, all: &mut Spied) {
+    for node in cluster.ids() {
+        for partition in 0..PARTITIONS {
+            match spy(view, cluster, node, partition) {
+                Err(why) => all.unread = format!("{TOPIC}-{partition} on {node}: {why}"),
+                Ok(seen) => {
+                    all.whole += u64::from(seen.refused == 0);
+                    all.bytes += seen.bytes;
+                    all.refused += seen.refused;
+                }
+            }
+        }
+    }
+}
+
+/// What the spy has seen in all.
+#[derive(Debug, Default)]
+struct Spied {
+    /// Replicas read to their high watermark without a gap.
+    whole: u64,
+    bytes: u64,
+    refused: i64,
+    /// Why one could not be read to its end, last.
+    unread: String,
+}
+
+/// The files beside the segments: each is a copy of what is known from elsewhere, or is checked against it. A node that
+/// comes back with any of them garbled starts, and holds and serves what it held before.
+const BESIDE: [&str; 8] = [
+    "leader-epoch-checkpoint",
+    "partition.metadata",
+    "recovery-point-offset-checkpoint",
+    "log-start-offset-checkpoint",
+    "replication-offset-checkpoint",
+    "cleaner-offset-checkpoint",
+    ".kafka_cleanshutdown",
+    ".klamm_boot",
+];
+
+/// Flips a bit in each of the files beside the segments, of a node that is down. Returns how many there were.
+fn flip_beside(random: &mut Random, data: &Path) -> u64 {
+    let dirs = (0..PARTITIONS).map(|p| data.join(format!("{TOPIC}-{p}"))).chain([data.to_path_buf()]);
+    let mut flipped = 0;
+    // Where a log starts is known from two files, of which one may be wrong.
+    let (starts, epochs) = ("log-start-offset-checkpoint", "leader-epoch-checkpoint");
+    let spared = if data.join(starts).exists() && random.chance(500) { starts } else { epochs };
+    for path in dirs.flat_map(|dir| BESIDE.map(|name| dir.join(name))).filter(|path| !path.ends_with(spared)) {
+        let Ok(mut bytes) = std::fs::read(&path) else { continue };
+        if let Some(at) = (bytes.len() as u64).checked_sub(1).map(|last| random.between(0, last) as usize) {
+            bytes[at] ^= 1 << random.below(8);
+            std::fs::write(&path, bytes).expect("a bit flips");
+            flipped += 1;
+        }
+    }
+    flipped
 }
 
 /// The files in which bits flip: segments mostly, and what lies beside them.
@@ -140,7 +217,8 @@ fn flipped_bits_on_one_node_are_never_served_and_are_repaired() {
     let running = load.start(&cluster.bootstrap());
     running.more(figure(2_500, 20_000), Duration::from_secs(120));
     let victim = 1;
-    let (mut flipped, mut read, mut found, mut rounds) = (0, 0, 0, 0);
+    let (mut flipped, mut beside, mut found, mut rounds) = (0, 0, 0, 0);
+    let mut spied = Spied::default();
     let (count, bits) = (figure(3, 40), figure(40, 25));
     while rounds < count {
         let data = cluster.data(victim);
@@ -153,12 +231,13 @@ fn flipped_bits_on_one_node_are_never_served_and_are_repaired() {
                     0
                 };
                 flipped += flip(&mut random, &data, bits);
+                beside += flip_beside(&mut random, &data);
                 cluster.launch(victim);
                 cluster.until_up(victim, 1);
             }
             _ => flipped += flip(&mut random, &data, bits),
         }
-        read += spy_on_all(&view, &cluster);
+        spy_on_all(&view, &cluster, &mut spied);
         // Every damaged place is found in the end: a repair begins at the first of a log and takes all behind it along, so that
         // two rounds which begin after the flips have seen everything.
         let begun = metric(&cluster, victim, "klamm_log_damage_found_total");
@@ -173,16 +252,23 @@ fn flipped_bits_on_one_node_are_never_served_and_are_repaired() {
             view.ailing(&mut cluster),
             cluster.log(victim)
         );
-        read += spy_on_all(&view, &cluster);
+        spy_on_all(&view, &cluster, &mut spied);
         found += metric(&cluster, victim, "klamm_log_damage_found_total").max(begun);
         rounds += 1;
     }
     looked_at(&cluster, victim, 2);
     let left = metric(&cluster, victim, "klamm_log_damaged_partitions");
     view.until_in_sync(&mut cluster, Duration::from_secs(60));
+    let before = spied.whole;
+    spied.unread = String::new();
+    spy_on_all(&view, &cluster, &mut spied);
+    println!("  in the end {} replicas read whole; {}", spied.whole - before, spied.unread);
     let notes = format!(
-        "{flipped} bits flipped in {rounds} rounds, {read} replicas read whole by the spy and no damaged batch among them, \
-         {found} damaged places reported"
+        "{flipped} bits flipped in segments, indexes and snapshots and {beside} in the files beside them in {rounds} rounds; \
+         the spy read {} replicas to their end, {} MB, met {} refusals and no damaged batch; {found} damaged places reported",
+        spied.whole,
+        spied.bytes / 1_000_000,
+        spied.refused,
     );
     judge("R8 bit rot", cluster, &view, running, &notes);
     assert_eq!(left, 0);

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use klamm_tests::{Broker, Peer, Tool, paths};
+use klamm_tests::{Broker, Peer, Random, Tool, paths};
 
 const TOPICS: [(&str, &str); 3] = [("plain", ""), ("keyed", "cleanup.policy=compact"), ("flushed", "flush.messages=1")];
 
@@ -47,6 +47,37 @@ fn side_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// What happens to a side file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    Deleted,
+    Inverted,
+    /// As after a power loss on some file systems.
+    Zeroed,
+    Random,
+    /// Its first four bytes, where a format may have a length or a version, are as large as can be.
+    Prefix,
+}
+
+impl Harm {
+    const ALL: [Harm; 5] = [Harm::Deleted, Harm::Inverted, Harm::Zeroed, Harm::Random, Harm::Prefix];
+
+    fn to(self, path: &Path, random: &mut Random) {
+        let mut bytes = std::fs::read(path).expect("a side file");
+        if self == Harm::Deleted || bytes.is_empty() {
+            std::fs::remove_file(path).expect("removed");
+            return;
+        }
+        match self {
+            Harm::Inverted => bytes.iter_mut().for_each(|byte| *byte = !*byte),
+            Harm::Zeroed => bytes.fill(0),
+            Harm::Random => bytes.iter_mut().for_each(|byte| *byte = random.below(256) as u8),
+            _ => bytes.iter_mut().zip([0x7f, 0xff, 0xff, 0xff]).for_each(|(byte, with)| *byte = with),
+        }
+        std::fs::write(path, bytes).expect("garbled");
+    }
+}
+
 #[test]
 fn side_files_deleted_or_garbled_change_no_read() {
     if Peer::chosen() != Peer::Klamm || klamm_tests::broker::nodes() > 1 {
@@ -75,9 +106,10 @@ fn side_files_deleted_or_garbled_change_no_read() {
     });
     let expected = seen(&broker);
     let long = std::env::var_os("KLAMM_LONG").is_some();
+    let mut random = Random::new(7);
     let (mut harmed, mut starts) = (0, 0);
     for orderly in [true, false] {
-        for garble in [false, true] {
+        for harm in Harm::ALL {
             // All at once, but for one of the two that know where a log starts; in the long run also each kind by itself.
             let spared = ["log-start-offset-checkpoint", "leader-epoch-checkpoint"];
             let mut kinds: Vec<String> = spared.map(|name| format!("all but {name}")).into();
@@ -104,17 +136,12 @@ fn side_files_deleted_or_garbled_change_no_read() {
                     None => path.to_string_lossy().ends_with(&kind),
                 });
                 for path in &found {
-                    let bytes = std::fs::read(path).expect("a side file");
-                    if garble && !bytes.is_empty() {
-                        std::fs::write(path, bytes.iter().map(|byte| !byte).collect::<Vec<_>>()).expect("garbled");
-                    } else {
-                        std::fs::remove_file(path).expect("removed");
-                    }
+                    harm.to(path, &mut random);
                 }
                 harmed += found.len();
                 starts += 1;
                 broker.restart();
-                let what = format!("orderly stop: {orderly}, garbled: {garble}, kind {kind:?}, {} files", found.len());
+                let what = format!("orderly stop: {orderly}, {harm:?}, kind {kind:?}, {} files", found.len());
                 let now = seen(&broker);
                 let other = now.iter().zip(&expected).find(|(a, b)| a != b);
                 assert!(

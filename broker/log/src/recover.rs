@@ -152,6 +152,19 @@ impl Log {
             && let Some(first) = epochs.as_ref().and_then(|epochs| epochs.entries().first())
         {
             self.log_start = self.log_start.max(first.start_offset);
+        } else if !recovery.machine_restarted
+            && let Some(first) = epochs.as_ref().and_then(|epochs| epochs.entries().first())
+            && first.start_offset < self.log_start
+            && self.log_start > self.segments[0].base
+        {
+            // The epoch file begins where the log does, unless a loss of power took it back. A garbled start that is too high would have this replica, and those
+            // that follow it, delete records that nobody gave up; one that is too low shows some again.
+            let start = first.start_offset.max(self.segments[0].base);
+            tracing::warn!(
+                dir = %self.dir.display(), checkpoint = self.log_start, epochs = start,
+                "the log start checkpoint and the epoch file differ: the lower one counts"
+            );
+            self.log_start = start;
         }
         self.epochs = epochs.unwrap_or_default();
         let before = self.epochs.clone();

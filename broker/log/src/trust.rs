@@ -163,7 +163,9 @@ impl Unchecked {
     /// Reads and checks the range: CRCs, and that offsets and leader epochs, which no CRC covers, are in order. Blocks.
     pub fn check(self) -> Result<Checked, LogError> {
         let mut found = self.look(self.start, self.end, self.offsets.0, self.dense)?;
-        if found.bad.is_some() || found.gap || self.doubtful {
+        // A range that ends before the offset the reader was told: what comes next may have a garbled one.
+        let short = self.dense && found.next != self.offsets.1;
+        if found.bad.is_some() || found.gap || short || self.doubtful {
             // Compaction leaves gaps. A garbled offset looks like one, but not beside all its neighbours, and only they tell
             // whose offset is wrong.
             let whole = self.look(0, self.size, self.segment, false)?;
@@ -346,7 +348,7 @@ impl Log {
 
     /// Where a read of `start..end` has to end because of damage: the position and the offset there.
     pub(crate) fn damaged_in(&self, segment: i64, start: u32, end: u32) -> Option<&Known> {
-        self.damages.iter().find(|k| k.segment == segment && (start..end).contains(&k.position))
+        self.damages.iter().find(|k| k.segment == segment && (start..=end).contains(&k.position))
     }
 
     /// The damage that hides what a reader wanted, and was led past.

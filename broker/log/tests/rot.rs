@@ -170,3 +170,19 @@ fn a_garbled_offset_does_not_make_what_follows_a_torn_tail() {
         assert_eq!(std::fs::read(&file).unwrap(), bytes, "nothing was cut off");
     }
 }
+
+#[test]
+fn a_log_start_that_only_a_garbled_checkpoint_tells_deletes_nothing() {
+    let tmp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let dir = tmp.path().join("t-0");
+    let (_, end) = write(&dir);
+    let mut log = open_with(klamm_log::RealDisk::shared(), &dir, small(), clean(end)).unwrap();
+    log.delete_records(7, 0).unwrap();
+    log.close(true).unwrap();
+    drop(log);
+    for (told, start) in [(7, 7), (7 + 64, 7), (7 + 1024, 7)] {
+        let log =
+            open_with(klamm_log::RealDisk::shared(), &dir, small(), Recovery { log_start_offset: told, ..clean(end) });
+        assert_eq!(log.unwrap().log_start_offset(), start, "the checkpoint says {told}");
+    }
+}
