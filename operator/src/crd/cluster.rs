@@ -339,7 +339,8 @@ pub struct ClusterStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`: enough brokers take part that every partition can be written to. `BrokersReady`: all of them.
     /// `UpToDate`: all run as described. `ConfigApplied`: the brokers have the configuration. `StorageReady`: the
-    /// volumes are as large as described. `Reconciling` and `Stalled` as kstatus reads them.
+    /// volumes are as large as described. `Warning`: something is allowed and hardly meant; absent otherwise.
+    /// `Reconciling` and `Stalled` as kstatus reads them.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Conditions,
