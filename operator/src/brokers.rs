@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use klamm_client::admin::topics::NewTopic;
-use klamm_client::{Client, ClientError, ClientOptions, Result};
+use klamm_client::{Client, ClientError, ClientOptions, ConnectionOptions, Result, Tls};
 use parking_lot::Mutex;
 
+use crate::ca::{self, CaError, Data};
 use crate::rounds::Rounds;
 use crate::topics::cluster;
 use crate::topics::plan::Facts;
@@ -20,26 +21,72 @@ const API_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many topics one request speaks of.
 const TOGETHER: usize = 100;
 
-/// The clusters that are talked to, by the addresses they begin at.
+/// Where a cluster is.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Address {
+    /// At these addresses, in plain text.
+    Plain(String),
+    /// The Cluster of this namespace and name, whose brokers' own listener is used.
+    Cluster(String, String),
+}
+
+/// The clusters that are talked to.
 #[derive(Clone, Default)]
-pub struct Ways(Arc<Mutex<HashMap<String, Arc<Brokers>>>>);
+pub struct Ways(Arc<Mutex<HashMap<Address, Arc<Brokers>>>>);
 
 impl Ways {
-    /// The cluster that these addresses lead to.
-    pub fn to(&self, bootstrap: &str) -> Arc<Brokers> {
+    /// A cluster. One of a Cluster is known only once its certificates are.
+    pub fn to(&self, address: &Address) -> Option<Arc<Brokers>> {
         let mut ways = self.0.lock();
-        Arc::clone(ways.entry(bootstrap.to_owned()).or_insert_with(|| Arc::new(Brokers::at(bootstrap))))
+        if let Address::Plain(bootstrap) = address {
+            let open = || Arc::new(Brokers::at(bootstrap, None));
+            return Some(Arc::clone(ways.entry(address.clone()).or_insert_with(open)));
+        }
+        ways.get(address).cloned()
     }
 
-    /// Closes the connections to a cluster that nobody is interested in any more.
-    pub fn forget(&self, bootstrap: &str) {
-        self.0.lock().remove(bootstrap);
+    /// The brokers of a Cluster are at `bootstrap`, and these are the certificates to show and to trust.
+    ///
+    /// # Errors
+    /// They cannot be used.
+    pub fn certified(
+        &self,
+        address: Address,
+        bootstrap: &str,
+        certificates: &Data,
+    ) -> std::result::Result<(), CaError> {
+        let mut ways = self.0.lock();
+        match ways.get(&address).and_then(|brokers| brokers.certified.as_ref()) {
+            Some(own) if *own.data.lock() == *certificates => {}
+            Some(own) => {
+                own.tls.replace(ca::client_config(certificates)?);
+                own.data.lock().clone_from(certificates);
+            }
+            None => {
+                let tls = Tls::new(ca::client_config(certificates)?);
+                let certified = Certified { tls, data: Mutex::new(certificates.clone()) };
+                ways.insert(address, Arc::new(Brokers::at(bootstrap, Some(certified))));
+            }
+        }
+        Ok(())
     }
+
+    /// Closes the connections to a cluster that is gone.
+    pub fn forget(&self, address: &Address) {
+        self.0.lock().remove(address);
+    }
+}
+
+/// Certificates, and the file contents that they are from.
+struct Certified {
+    tls: Tls,
+    data: Mutex<Data>,
 }
 
 /// A cluster.
 pub struct Brokers {
     bootstrap: String,
+    certified: Option<Certified>,
     connected: Mutex<Option<Arc<Connected>>>,
     trouble: Mutex<Trouble>,
 }
@@ -60,8 +107,9 @@ struct Trouble {
 }
 
 impl Brokers {
-    fn at(bootstrap: &str) -> Self {
-        Self { bootstrap: bootstrap.to_owned(), connected: Mutex::default(), trouble: Mutex::default() }
+    fn at(bootstrap: &str, certified: Option<Certified>) -> Self {
+        let (connected, trouble) = (Mutex::default(), Mutex::default());
+        Self { bootstrap: bootstrap.to_owned(), certified, connected, trouble }
     }
 
     /// How a topic is; `None` when there is none.
@@ -118,7 +166,14 @@ impl Brokers {
         if let Some(connected) = &*self.connected.lock() {
             return Ok(Arc::clone(connected));
         }
-        let options = ClientOptions { api_timeout: API_TIMEOUT, ..ClientOptions::default() };
+        let connection = ConnectionOptions {
+            client_id: crate::FIELD_MANAGER.into(),
+            connect_timeout: API_TIMEOUT / 2,
+            request_timeout: API_TIMEOUT / 2,
+            tls: self.certified.as_ref().map(|certified| certified.tls.clone()),
+            ..ConnectionOptions::default()
+        };
+        let options = ClientOptions { connection, api_timeout: API_TIMEOUT, ..ClientOptions::default() };
         let connected = Arc::new(Connected::new(Client::connect(&self.bootstrap, options).await?));
         Ok(Arc::clone(self.connected.lock().get_or_insert(connected)))
     }
@@ -184,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_cluster_is_tried_by_one_at_a_time() {
-        let brokers = Brokers::at("127.0.0.1:1");
+        let brokers = Brokers::at("127.0.0.1:1", None);
         let first = brokers.facts("t").await.unwrap_err();
         assert!(unreachable(&first), "{first}");
         let trying = brokers.may_try().unwrap();

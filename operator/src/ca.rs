@@ -284,7 +284,7 @@ fn sign(issuer: &Pair, cluster: &str, hosts: &[String], now: Timestamp) -> Resul
 ///
 /// # Errors
 /// It holds something else.
-pub fn client(brokers: &Data) -> Result<klamm_client::Tls, CaError> {
+pub fn client_config(brokers: &Data) -> Result<Arc<rustls::ClientConfig>, CaError> {
     let text = |file: &str| brokers.get(file).map(String::as_bytes).unwrap_or_default();
     let bad = |error: &dyn std::fmt::Display| CaError::Use(error.to_string());
     let certificates = |file: &str| -> Result<Vec<_>, CaError> {
@@ -302,7 +302,7 @@ pub fn client(brokers: &Data) -> Result<klamm_client::Tls, CaError> {
         .with_root_certificates(roots)
         .with_client_auth_cert(certificates(NODE_PEM)?, key)
         .map_err(|e| bad(&e))?;
-    Ok(klamm_client::Tls::new(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 #[cfg(test)]

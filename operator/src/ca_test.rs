@@ -24,7 +24,7 @@ impl Kept {
         let written = (renewed.authority.is_some(), renewed.brokers.is_some());
         self.authority = renewed.authority.or(self.authority.take());
         self.brokers = renewed.brokers.or(self.brokers.take());
-        client(self.brokers.as_ref().unwrap()).expect("usable");
+        client_config(self.brokers.as_ref().unwrap()).expect("usable");
         written
     }
 

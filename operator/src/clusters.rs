@@ -1,13 +1,15 @@
 //! Which brokers a resource belongs to, and whether it may.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::SelectorExt as _;
 use kube::{Api, ResourceExt};
 
-use crate::controllers::Context;
+use crate::brokers::{Address, Brokers};
 use crate::controllers::owner::OfCluster;
+use crate::controllers::{Context, Error};
 use crate::crd::Cluster;
 use crate::crd::cluster::{AllowedNamespaces, ListenerType};
 use crate::crd::common::NamespacesFrom;
@@ -18,8 +20,8 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// What a reference leads to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Resolved {
-    /// Brokers, at these addresses.
-    At(String),
+    /// Brokers.
+    At(Address),
     /// A Cluster that has no brokers to talk to yet.
     NotReady(String),
     /// No such Cluster, or one that is being deleted.
@@ -34,7 +36,7 @@ pub enum Resolved {
 /// The API server's.
 pub async fn resolve<K: OfCluster>(context: &Context, object: &K) -> Result<Resolved, kube::Error> {
     let Some(reference) = object.cluster_ref() else {
-        return Ok(Resolved::At(object.bootstrap_servers().unwrap_or_default().to_owned()));
+        return Ok(Resolved::At(Address::Plain(object.bootstrap_servers().unwrap_or_default().to_owned())));
     };
     let namespace = object.meta().namespace.as_deref().unwrap_or_default();
     let home = reference.namespace.as_deref().unwrap_or(namespace);
@@ -56,20 +58,32 @@ pub async fn resolve<K: OfCluster>(context: &Context, object: &K) -> Result<Reso
             "{named} does not admit resources of namespace {namespace}: see its allowedNamespaces"
         )));
     }
-    Ok(match address(&cluster) {
-        Some(address) => Resolved::At(address.to_owned()),
+    let own = Address::Cluster(home.to_owned(), reference.name.clone());
+    let up = cluster.status.as_ref().is_some_and(|status| !status.listeners.is_empty());
+    Ok(match plain(&cluster) {
+        _ if up && context.ways.to(&own).is_some() => Resolved::At(own),
+        // One that another operator looks after, or nobody.
+        Some(address) => Resolved::At(Address::Plain(address.to_owned())),
         None => Resolved::NotReady(format!("{named} has no listener that is up yet")),
     })
 }
 
 /// Where a Cluster's brokers are reached from inside of the Kubernetes cluster, in plain text.
-fn address(cluster: &Cluster) -> Option<&str> {
+fn plain(cluster: &Cluster) -> Option<&str> {
     let usable = |name: &str| {
         let described = cluster.spec.listeners.iter().find(|listener| listener.name == name);
         described.is_some_and(|listener| listener.kind == ListenerType::Internal && listener.tls.is_none())
     };
     let listeners = &cluster.status.as_ref()?.listeners;
     Some(&listeners.iter().find(|listener| usable(&listener.name))?.bootstrap_servers)
+}
+
+/// The way to a cluster that was found.
+///
+/// # Errors
+/// It went away meanwhile.
+pub fn way(context: &Context, address: &Address) -> Result<Arc<Brokers>, Error> {
+    context.ways.to(address).ok_or_else(|| Error::Other("the Cluster is gone".into()))
 }
 
 /// Asks the API server, not what the watches brought, whether the Cluster that a resource names is gone.

@@ -18,14 +18,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Look after the resources of a Kubernetes cluster
-    Run(Settings),
+    Run(Box<Settings>),
     /// Print the resource types, for `kubectl apply -f -`
     Crds,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Run(settings) => tokio::runtime::Runtime::new()?.block_on(run::run(settings)),
+        Command::Run(settings) => tokio::runtime::Runtime::new()?.block_on(run::run(*settings)),
         Command::Crds => print_crds(),
     }
 }

@@ -18,7 +18,7 @@ use crate::crd::{self, Cluster, ConsumerGroup, Topic};
 use crate::http::{self, Health};
 use crate::lease::Lease;
 use crate::metrics::Metrics;
-use crate::settings::{LogFormat, Settings};
+use crate::settings::{Kind, LogFormat, Settings};
 
 /// How long work under way may take once the operator is to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -104,9 +104,17 @@ fn start(context: &Context, asked: &watch::Receiver<bool>) -> JoinSet<()> {
     // All watches are known before the first controller works: some look at what others watch.
     let mut all: Vec<BoxFuture<'static, ()>> = Vec::new();
     for namespace in context.settings.namespaces() {
-        all.push(Box::pin(controllers::controller::<Cluster>(context, namespace.clone(), stop())));
-        all.push(Box::pin(controllers::controller::<Topic>(context, namespace.clone(), stop())));
-        all.push(Box::pin(controllers::controller::<ConsumerGroup>(context, namespace, stop())));
+        let wanted = |kind| context.settings.controllers.contains(&kind);
+        all.push(match wanted(Kind::Clusters) {
+            true => Box::pin(controllers::controller::<Cluster>(context, namespace.clone(), stop())),
+            false => Box::pin(controllers::observe::<Cluster>(context, namespace.as_deref(), stop())),
+        });
+        if wanted(Kind::Topics) {
+            all.push(Box::pin(controllers::controller::<Topic>(context, namespace.clone(), stop())));
+        }
+        if wanted(Kind::ConsumerGroups) {
+            all.push(Box::pin(controllers::controller::<ConsumerGroup>(context, namespace, stop())));
+        }
     }
     all.into_iter().collect()
 }

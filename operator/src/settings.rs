@@ -31,6 +31,15 @@ pub struct Settings {
     /// How many objects of a kind are worked on at once
     #[arg(long, env = "KLAMM_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+    /// What is looked after. Without clusters the Clusters are left to another operator, but Topics and ConsumerGroups
+    /// of theirs are still looked after
+    #[arg(
+        long,
+        env = "KLAMM_OPERATOR_CONTROLLERS",
+        value_delimiter = ',',
+        default_value = "clusters,topics,consumer-groups"
+    )]
+    pub controllers: Vec<Kind>,
     /// How log lines look
     #[arg(long, env = "KLAMM_OPERATOR_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
@@ -50,6 +59,17 @@ impl Settings {
     pub fn watches(&self, namespace: &str) -> bool {
         self.namespaces().iter().any(|watched| watched.as_deref().is_none_or(|watched| watched == namespace))
     }
+}
+
+/// A kind of resources.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Kind {
+    /// Brokers, their storage and their listeners
+    Clusters,
+    /// Topics
+    Topics,
+    /// Consumer groups
+    ConsumerGroups,
 }
 
 /// How log lines look.

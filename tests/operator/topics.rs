@@ -196,7 +196,8 @@ fn a_cluster_admits_topics_of_the_namespaces_it_names() {
     with_control_plane("topics::a_cluster_admits_topics_of_the_namespaces_it_names", || {
         install_types();
         let (home, away, broker) = (Namespace::new("home"), Namespace::new("away"), Broker::start(&[]));
-        let _operator = Operator::start(&[&home, &away]);
+        let _operator =
+            Operator::start_with(&[&home, &away], &["--leader-election=false", "--controllers=topics,consumer-groups"]);
         let here = json!({ "clusterRef": { "name": "prod" } });
         let there = json!({ "clusterRef": { "name": "prod", "namespace": home.name() } });
         home.apply(&object("Topic", "near", &here));

@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::owner::OfCluster;
 use super::{Context, Watched, group};
+use crate::brokers::Address;
 use crate::crd::{Cluster, ConsumerGroup, Topic};
 
 /// Changes that somebody who listens may lag behind before being told to look at everything.
@@ -92,6 +93,10 @@ pub fn full_name(object: &impl ResourceExt) -> String {
 impl Watched for Cluster {
     fn known(context: &Context) -> &Known<Self> {
         &context.clusters
+    }
+
+    fn gone(&self, context: &Context) {
+        context.ways.forget(&Address::Cluster(self.namespace().unwrap_or_default(), self.name_any()));
     }
 }
 

@@ -195,6 +195,16 @@ pub fn watch<K: Watched>(
     (store, changes)
 }
 
+/// Makes a kind known that nothing is done for here, until `stop` resolves.
+pub fn observe<K: Watched>(
+    context: &Context,
+    namespace: Option<&str>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (_, changes) = watch::<K>(context, namespace);
+    changes.take_until(stop).for_each(|_| std::future::ready(()))
+}
+
 /// A kind's controller, which runs until `stop` resolves; work under way is finished first. What it watches is known to
 /// the context from now on.
 pub fn controller<K: Reconcile>(

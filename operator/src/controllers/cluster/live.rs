@@ -1,17 +1,9 @@
 //! What brokers are told while they run, over their own listener: the configuration that needs no restart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use klamm_client::admin::configs::{ConfigChange, ConfigSource, Resource};
-use klamm_client::{Client, ClientError, ClientOptions, ConnectionOptions};
-
-use crate::ca::{self, Data};
-use crate::crd::cluster::INTERNAL_PORT;
-use crate::render::names::Names;
-
-/// How long a broker may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+use klamm_client::{Client, ClientError};
 
 /// What brokers say of themselves.
 #[derive(Clone, Debug, Default)]
@@ -35,24 +27,6 @@ pub enum Configured {
     Refused(String),
     /// None of them answers.
     Unreachable(String),
-}
-
-/// A client of the brokers.
-///
-/// # Errors
-/// None of them answers.
-pub async fn connect(names: &Names, certificates: &Data) -> Result<Client, String> {
-    let tls = ca::client(certificates).map_err(|error| error.to_string())?;
-    let connection = ConnectionOptions {
-        client_id: crate::FIELD_MANAGER.into(),
-        connect_timeout: PATIENCE,
-        request_timeout: PATIENCE,
-        tls: Some(tls),
-        ..ConnectionOptions::default()
-    };
-    let options = ClientOptions { connection, api_timeout: PATIENCE, ..ClientOptions::default() };
-    let address = format!("{}:{INTERNAL_PORT}", names.host(&names.headless()));
-    Client::connect(&address, options).await.map_err(|error| error.to_string())
 }
 
 /// What the brokers say of themselves. `min_in_sync` is asked about when a broker is away.

@@ -28,6 +28,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use klamm_client::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -39,8 +40,9 @@ use serde_json::Value;
 use super::{Context, Error, Reconcile};
 use crate::FIELD_MANAGER;
 use crate::apply::{self, ApplyError, Owner};
+use crate::brokers::Address;
 use crate::ca::Data;
-use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus};
+use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus, INTERNAL_PORT};
 use crate::events::publish;
 use crate::render::{self, Checked, Facts};
 use crate::status::write;
@@ -305,14 +307,15 @@ impl<'a> Pass<'a> {
         let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
         let all = ready == pods && i32::try_from(pods).is_ok_and(|pods| pods >= replicas);
         let least = self.checked.dynamic.get("min.insync.replicas").and_then(|text| text.trim().parse().ok());
-        let brokers = match live::connect(names, certificates).await {
-            Ok(brokers) => brokers,
-            Err(error) => {
-                self.configured = Configured::Unreachable(error);
-                return;
-            }
-        };
-        match live::ask(&brokers, (!all).then_some(least.unwrap_or(1))).await {
+        let address = Address::Cluster(names.namespace.clone(), names.cluster.clone());
+        let bootstrap = format!("{}:{INTERNAL_PORT}", names.host(&names.headless()));
+        if let Err(error) = self.context.ways.certified(address.clone(), &bootstrap, certificates) {
+            self.configured = Configured::Unreachable(error.to_string());
+            return;
+        }
+        let Some(brokers) = self.context.ways.to(&address) else { return };
+        let least = (!all).then_some(least.unwrap_or(1));
+        match brokers.ask(async |client| live::ask(client, least).await).await {
             Ok(told) => self.told = Some(told),
             Err(error) => {
                 self.configured = Configured::Unreachable(error.to_string());
@@ -322,7 +325,9 @@ impl<'a> Pass<'a> {
         self.configured = if paused {
             Configured::Applied
         } else {
-            live::configure(&brokers, &self.checked.dynamic, before, &self.checked.unmanaged).await
+            let Checked { dynamic, unmanaged, .. } = &self.checked;
+            let configured = async |client: &Client| Ok(live::configure(client, dynamic, before, unmanaged).await);
+            brokers.ask(configured).await.unwrap_or_else(|error| Configured::Unreachable(error.to_string()))
         };
     }
 

@@ -64,8 +64,8 @@ async fn farewell(group: &ConsumerGroup, context: &Context) -> Result<Farewell, 
     if owner::owner(group, context).await.is_some() {
         return Ok(Farewell::Done(None));
     }
-    let bootstrap = match clusters::resolve(context, group).await? {
-        Resolved::At(bootstrap) => bootstrap,
+    let address = match clusters::resolve(context, group).await? {
+        Resolved::At(address) => address,
         Resolved::NotReady(why) => return Ok(Farewell::Later("ClusterNotReady", why, clusters::LOOK_AGAIN)),
         Resolved::Refused(why) => return left("GroupLeft", format!("group {id} stays: {why}")),
         Resolved::Gone(why) => {
@@ -78,7 +78,7 @@ async fn farewell(group: &ConsumerGroup, context: &Context) -> Result<Farewell, 
     if let Some(heir) = owner::heir(group, context).await? {
         return left("GroupLeft", format!("group {id} stays: {heir} describes it, too"));
     }
-    match context.ways.to(&bootstrap).ask(async |client| client.delete_group(id).await).await {
+    match clusters::way(context, &address)?.ask(async |client| client.delete_group(id).await).await {
         Ok(()) => left("GroupDeleted", format!("group {id} is deleted")),
         Err(error) => match error.code() {
             Some(ErrorCode::GroupIdNotFound) => Ok(Farewell::Done(None)),

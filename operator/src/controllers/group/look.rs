@@ -68,8 +68,8 @@ impl<'a> Look<'a> {
                 return Ok(Action::await_change());
             }
         };
-        let bootstrap = match clusters::resolve(context, self.group).await? {
-            Resolved::At(bootstrap) => bootstrap,
+        let address = match clusters::resolve(context, self.group).await? {
+            Resolved::At(address) => address,
             Resolved::NotReady(why) => return Ok(self.waiting(context, "ClusterNotReady", why)),
             Resolved::Gone(why) => return Ok(self.waiting(context, "ClusterNotFound", why)),
             Resolved::Refused(why) => {
@@ -84,7 +84,7 @@ impl<'a> Look<'a> {
         let deletes = self.group.spec.deletion_policy == GroupDeletionPolicy::DeleteWhenEmpty;
         finalizer::keep(&context.client, self.group, FINALIZER, deletes).await?;
 
-        let brokers = context.ways.to(&bootstrap);
+        let brokers = clusters::way(context, &address)?;
         let mut facts = self.facts(&brokers).await?;
         self.conditions.ready("Watched", "the group is watched");
         let due =

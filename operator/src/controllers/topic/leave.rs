@@ -77,8 +77,8 @@ async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
     if owner::owner(topic, context).await.is_some() {
         return Ok(Farewell::Done(None));
     }
-    let bootstrap = match clusters::resolve(context, topic).await? {
-        Resolved::At(bootstrap) => bootstrap,
+    let address = match clusters::resolve(context, topic).await? {
+        Resolved::At(address) => address,
         Resolved::NotReady(why) => return Ok(Farewell::Later("ClusterNotReady", why)),
         // It has no say over that cluster.
         Resolved::Refused(why) => return left("TopicLeft", format!("topic {} stays: {why}", topic.topic_name())),
@@ -92,7 +92,7 @@ async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
     if let Some(heir) = owner::heir(topic, context).await? {
         return left("TopicLeft", format!("topic {} stays: {heir} describes it, too", topic.topic_name()));
     }
-    match context.ways.to(&bootstrap).delete(topic.topic_name()).await {
+    match clusters::way(context, &address)?.delete(topic.topic_name()).await {
         Ok(()) => left("TopicDeleted", format!("topic {} is deleted", topic.topic_name())),
         Err(error) => deletion_refused(topic, error),
     }

@@ -68,8 +68,8 @@ impl<'a> Look<'a> {
             Ok(desired) => desired,
             Err(invalid) => return Ok(self.stalled("InvalidConfig", invalid.to_string(), Action::await_change())),
         };
-        let bootstrap = match clusters::resolve(context, self.topic).await? {
-            Resolved::At(bootstrap) => bootstrap,
+        let address = match clusters::resolve(context, self.topic).await? {
+            Resolved::At(address) => address,
             Resolved::NotReady(why) => return Ok(self.waiting("ClusterNotReady", why)),
             Resolved::Gone(why) => return Ok(self.waiting("ClusterNotFound", why)),
             Resolved::Refused(why) => {
@@ -82,7 +82,7 @@ impl<'a> Look<'a> {
         }
         let deletes = spec.deletion_policy == DeletionPolicy::Delete;
         finalizer::keep(&context.client, self.topic, FINALIZER, deletes).await?;
-        let brokers = context.ways.to(&bootstrap);
+        let brokers = clusters::way(context, &address)?;
         let facts = brokers.facts(&desired.name).await?;
         let plan = plan::plan(&desired, facts.as_ref(), spec.drift, self.carried_out());
         for step in &plan.steps {
