@@ -119,6 +119,14 @@ fn batches_fit_what_the_topic_takes() {
 }
 
 #[test]
+fn records_can_be_given_as_arguments() {
+    let name = topic("cli-value", 1);
+    // What is on stdin stays there.
+    produce(&name, "not this\n", &["--value", "1:one", "--value", "2:two", "-K", ":"]);
+    assert_eq!(consume(&name, &["--from-beginning"]), "one\ntwo\n");
+}
+
+#[test]
 fn a_bad_line_stops_behind_what_came_before() {
     let name = topic("cli-bad-line", 1);
     let output = klamm(&["produce", &name, "-K", ":"]).stdin("a:1\nb\nc:3\n").run();

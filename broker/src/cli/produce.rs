@@ -1,4 +1,4 @@
-//! `klamm produce`: lines from stdin become records.
+//! `klamm produce`: lines from stdin, or arguments, become records.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -56,6 +56,9 @@ pub(super) struct ProduceArgs {
     /// Each line is an object as `consume -o json` prints it: key, value, headers and timestamp are used
     #[arg(long)]
     json: bool,
+    /// Write this record in place of lines from stdin; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    value: Vec<String>,
     /// Milliseconds a batch waits for more records
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     linger: u64,
@@ -112,7 +115,7 @@ pub(super) async fn run(global: Global, args: ProduceArgs) -> Result {
         ..defaults
     };
     let producer = Producer::start(&client, options)?;
-    let mut lines = read_lines();
+    let mut lines = if args.value.is_empty() { read_lines() } else { given(&args.value) };
     let mut open: VecDeque<Delivery> = VecDeque::new();
     let mut records = 0;
     let mut number = 0_u64;
@@ -158,6 +161,16 @@ async fn batch_bytes_max(client: &Client, topic: &str) -> usize {
     let configs = client.describe_configs(&resource, Some(&keys)).await.unwrap_or_default();
     let value = configs.into_iter().next().and_then(|config| config.value?.parse::<usize>().ok());
     value.map_or(usize::MAX, |bytes| bytes.saturating_sub(100))
+}
+
+/// Values that were given as arguments, as if they had been read.
+fn given(values: &[String]) -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    let (sender, lines) = mpsc::channel(values.len().max(1));
+    for value in values {
+        // There is room for all of them.
+        let _ = sender.try_send(Ok(value.clone().into_bytes()));
+    }
+    lines
 }
 
 /// Reads stdin on a thread of its own, since a read from it can't be cancelled.
