@@ -11,6 +11,7 @@ pub mod clusters;
 pub mod controllers;
 pub mod crd;
 mod events;
+pub mod finalizers;
 pub mod groups;
 mod http;
 mod lease;

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use klamm_operator::settings::Settings;
-use klamm_operator::{crd, run};
+use klamm_operator::{crd, finalizers, run};
 
 /// Runs Klamm on Kubernetes.
 #[derive(Parser)]
@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     /// Look after the resources of a Kubernetes cluster
     Run(Box<Settings>),
+    /// Take the operator's finalizers from all resources, after it has been taken away for good
+    DropFinalizers(Box<Settings>),
     /// Print the resource types, for `kubectl apply -f -`
     Crds,
 }
@@ -26,6 +28,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(settings) => tokio::runtime::Runtime::new()?.block_on(run::run(*settings)),
+        Command::DropFinalizers(settings) => tokio::runtime::Runtime::new()?.block_on(finalizers::drop_all(*settings)),
         Command::Crds => print_crds(),
     }
 }

@@ -28,9 +28,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// # Errors
 /// What keeps it from starting, or ended it.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    logging(&settings)?;
-    // One provider of cryptography in all of Klamm: ring. Set already is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    prepare(&settings)?;
     let mut asked = asked_to_stop()?;
     let metrics = Metrics::new()?;
     let health = Health::new(metrics.clone());
@@ -48,6 +46,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// What a process needs before anything else: where it logs, and cryptography.
+///
+/// # Errors
+/// `--log` makes no sense.
+pub fn prepare(settings: &Settings) -> anyhow::Result<()> {
+    logging(settings)?;
+    // One provider of cryptography in all of Klamm: ring. Set already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(())
 }
 
 async fn work(
