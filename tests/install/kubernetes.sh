@@ -12,6 +12,8 @@ need conntrack conntrack
 need ip iproute2
 need musl-gcc musl-tools
 need busybox busybox-static
+# The version that Argo CD reads health with.
+need lua5.1 lua5.1
 # The images hold no libraries.
 if ldd "$(command -v busybox)" >/dev/null 2>&1; then say "busybox here needs libraries: install busybox-static in its place"; exit 1; fi
 

@@ -1,25 +1,233 @@
-//! Helm on the cluster: that a chart which asks for a version of Kubernetes is installed, and goes away again.
+//! The charts as text: what they render, what they refuse, and that they speak of things that there are.
 
-use klamm_tests::paths;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use crate::kubernetes::kubectl::helm;
-use crate::kubernetes::{Namespace, with_control_plane};
+use klamm_tests::process::Output;
+use klamm_tests::{Tool, assert_contains, paths};
+use serde_json::Value;
+
+use crate::kubernetes::control::program;
+
+/// Everything that can be switched on.
+const OPERATOR_ALL: &[&str] = &[
+    "replicas=2",
+    "watchNamespaces={a,b}",
+    "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "imagePullSecrets[0].name=pull",
+    "serviceAccount.annotations.a=b",
+    "podLabels.team=streams",
+    "podAnnotations.note=here",
+    "priorityClassName=system-cluster-critical",
+    "nodeSelector.disk=fast",
+    "tolerations[0].operator=Exists",
+    "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
+    "monitoring.serviceMonitor.enabled=true",
+    "monitoring.podMonitor.enabled=true",
+    "monitoring.brokers.enabled=true",
+    "monitoring.brokers.labels.release=prometheus",
+    "monitoring.prometheusRule.enabled=true",
+    "monitoring.prometheusRule.maxConsumerLag=100000",
+    "monitoring.dashboards.enabled=true",
+];
+
+const CLUSTER_ALL: &[&str] = &[
+    "name=prod",
+    "autoscaling.enabled=true",
+    "autoscaling.metrics[0].type=Resource",
+    "autoscaling.metrics[0].resource.name=cpu",
+    "autoscaling.metrics[0].resource.target.type=Utilization",
+    "autoscaling.metrics[0].resource.target.averageUtilization=70",
+    "cluster.version=0.1.0",
+    "cluster.listeners[0].name=tls",
+    "cluster.listeners[0].port=9094",
+    "cluster.listeners[0].tls.secretName=prod-tls",
+    "cluster.listeners[1].name=plain",
+    "cluster.listeners[1].port=9192",
+    "topics.orders.partitions=12",
+    "topics.orders.retention.time=7d",
+    "groups.billing.topics={orders}",
+    "labels.team=streams",
+    "annotations.helm\\.sh/resource-policy=keep",
+];
+
+/// The folder of a chart.
+pub fn chart(name: &str) -> PathBuf {
+    paths::tests_dir().join("../charts").join(name)
+}
+
+fn helm(verb: &[&str], name: &str, set: &[&str]) -> Output {
+    let values = set.iter().flat_map(|value| ["--set", value]);
+    Tool::new(program("helm")).args(verb).arg(chart(name)).args(values).run()
+}
+
+fn render(name: &str, set: &[&str]) -> String {
+    // As if the Prometheus operator were there.
+    let verb = ["template", "one", "--namespace", "klamm", "--api-versions", "monitoring.coreos.com/v1"];
+    let output = helm(&verb, name, set);
+    assert_eq!(output.code, 0, "{output}");
+    output.out
+}
+
+fn golden(file: &str, text: &str) {
+    let path = paths::tests_dir().join("operator/golden").join(file);
+    if std::env::var_os("UPDATE").is_some_and(|v| v == "1") {
+        std::fs::write(&path, text).expect("written");
+        return;
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    if found != text {
+        let now = paths::scratch_dir("golden").join(file);
+        std::fs::write(&now, text).expect("written");
+        let diff = Tool::new("diff").arg("-u").args([&path, &now]).run();
+        panic!("{file} is not what the chart renders; UPDATE=1 rewrites it:\n{}", diff.out);
+    }
+}
 
 #[test]
-fn helm_installs_and_removes_a_chart() {
-    with_control_plane("charts::helm_installs_and_removes_a_chart", || {
-        let space = Namespace::new("chart");
-        let chart = paths::scratch_dir("chart");
-        let about = "apiVersion: v2\nname: probe\nversion: 0.1.0\nkubeVersion: '>=1.34.0'\n";
-        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: {{ .Release.Name }} }\ndata: { a: b }\n";
-        std::fs::create_dir(chart.join("templates")).expect("a folder");
-        std::fs::write(chart.join("Chart.yaml"), about).expect("written");
-        std::fs::write(chart.join("templates/map.yaml"), map).expect("written");
-        let chart = chart.display().to_string();
-        helm(["lint", &chart]).ok();
-        helm(["--namespace", space.name(), "install", "one", &chart, "--wait"]).ok();
-        assert_eq!(space.get("configmap", "one").expect("what the chart made")["data"]["a"], "b");
-        helm(["--namespace", space.name(), "uninstall", "one", "--wait"]).ok();
-        assert!(space.get("configmap", "one").is_none());
-    });
+fn they_have_no_fault_that_helm_knows_of() {
+    for (name, all) in [("klamm-operator", OPERATOR_ALL), ("klamm", CLUSTER_ALL)] {
+        for set in [&[][..], all] {
+            let output = helm(&["lint", "--strict", "--with-subcharts"], name, set);
+            assert_eq!(output.code, 0, "{output}");
+        }
+    }
+}
+
+#[test]
+fn they_render_what_they_did() {
+    // The resource types have a test of their own.
+    let quiet = "crds.create=false";
+    golden("klamm-operator-defaults.yaml", &render("klamm-operator", &[quiet]));
+    let all: Vec<&str> = OPERATOR_ALL.iter().copied().chain([quiet]).collect();
+    // Dashboards are long, and files anyway.
+    golden(
+        "klamm-operator-all.yaml",
+        &render("klamm-operator", &[&all[..], &["monitoring.dashboards.enabled=false"]].concat()),
+    );
+    let boards = render("klamm-operator", &all);
+    assert_contains(&boards, "grafana_dashboard: \"1\"");
+    assert_contains(&boards, "klamm-brokers.json: |");
+    assert_contains(&boards, "klamm-operator.json: |");
+    golden("klamm-defaults.yaml", &render("klamm", &[]));
+    golden("klamm-all.yaml", &render("klamm", CLUSTER_ALL));
+}
+
+#[test]
+fn what_no_value_is_called_is_refused() {
+    let refused = |name: &str, set: &str, what: &str| {
+        let output = helm(&["template", "one"], name, &[set]);
+        assert_ne!(output.code, 0, "{set} is taken: {output}");
+        assert_contains(&output.err, what);
+    };
+    for (set, what) in [
+        ("replica=2", "replica"),
+        ("image.tagg=1", "tagg"),
+        ("monitoring.podMonitor.enable=true", "enable"),
+        ("watchNamespaces={Not_A_Name}", "watchNamespaces"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("concurrency=0", "concurrency"),
+        ("log.format=xml", "format"),
+    ] {
+        refused("klamm-operator", set, what);
+    }
+    for (set, what) in [
+        ("replica=2", "replica"),
+        ("cluster.storag.size=1Gi", "storag"),
+        ("cluster.replicas=3", "replicas"),
+        ("topics.orders.partition=3", "partition"),
+        ("topics.orders.clusterRef.name=x", "clusterRef"),
+        ("groups.billing.topic=orders", "topic"),
+        ("name=Upper", "name"),
+        ("autoscaling.enabled=true", "metrics"),
+    ] {
+        refused("klamm", set, what);
+    }
+}
+
+#[test]
+fn the_number_of_brokers_is_left_to_who_scales_them() {
+    assert_contains(&render("klamm", &[]), "replicas: 3");
+    let scaled = render("klamm", CLUSTER_ALL);
+    let spec = scaled.split("kind: Cluster\n").nth(1).and_then(|rest| rest.split("---").next()).expect("a Cluster");
+    assert!(!spec.contains("replicas:"), "{spec}");
+    assert_contains(&scaled, "kind: HorizontalPodAutoscaler");
+}
+
+#[test]
+fn the_operators_chart_brings_the_resource_types_as_they_are() {
+    let (own, copies) = (paths::tests_dir().join("../crds"), chart("klamm-operator").join("files/crds"));
+    let names = |dir: &Path| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(dir).expect("a folder").flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(names(&own), names(&copies));
+    let rendered = render("klamm-operator", &[]);
+    for name in names(&own) {
+        let text = std::fs::read_to_string(own.join(&name)).expect("a definition");
+        let copy = std::fs::read_to_string(copies.join(&name)).expect("its copy");
+        assert!(text == copy, "charts/klamm-operator/files/crds/{name} differs from crds/{name}: copy it");
+        // As it is, and kept when the release goes.
+        let kept = text.replacen("metadata:\n", "metadata:\n  annotations:\n    helm.sh/resource-policy: keep\n", 1);
+        assert_contains(&rendered, kept.trim());
+    }
+    assert!(!render("klamm-operator", &["crds.create=false"]).contains("CustomResourceDefinition"));
+}
+
+#[test]
+fn values_of_resources_are_those_of_the_resource_types() {
+    let schema = std::fs::read_to_string(chart("klamm").join("values.schema.json")).expect("the schema");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let docs = std::fs::read_to_string(paths::tests_dir().join("../docs/crds.md")).expect("docs/crds.md");
+    for (kind, place, left) in [
+        ("Cluster", "/properties/cluster/properties", &["replicas"][..]),
+        ("Topic", "/properties/topics/patternProperties", &["clusterRef", "bootstrapServers"]),
+        ("ConsumerGroup", "/properties/groups/patternProperties", &["clusterRef", "bootstrapServers"]),
+    ] {
+        let mut known = schema.pointer(place).expect("properties");
+        if place.ends_with("patternProperties") {
+            known = &known.as_object().and_then(|all| all.values().next()).expect("a pattern")["properties"];
+        }
+        let known: BTreeSet<&str> = known.as_object().expect("fields").keys().map(String::as_str).collect();
+        let table = docs.split(&format!("### {kind} spec\n")).nth(1).and_then(|rest| rest.split("###").next());
+        let fields = table.expect("a table").lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let fields: BTreeSet<&str> = fields.filter(|name| !name.contains(['.', '[']) && !left.contains(name)).collect();
+        assert_eq!(known, fields, "{kind}");
+    }
+}
+
+/// Words of a text that could be a metric's name.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("klamm_") || word.starts_with("kafka_")).map(String::from).collect()
+}
+
+#[test]
+fn alerts_and_dashboards_ask_for_metrics_that_there_are() {
+    let read = |path: PathBuf| std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (files, root) = (chart("klamm-operator").join("files"), paths::tests_dir().join(".."));
+    let mut known = metrics(&read(root.join("docs/metrics.md")));
+    // The operator's are named without their beginning.
+    let code = read(root.join("operator/src/metrics.rs"));
+    known.extend(metrics(&code));
+    known.extend(
+        code.split("named(\"").skip(1).filter_map(|rest| Some(format!("klamm_operator_{}", rest.split('"').next()?))),
+    );
+    let mut texts = vec![read(files.join("alerts.yaml")), read(chart("klamm-operator").join("templates/alerts.yaml"))];
+    for board in ["brokers", "operator"] {
+        let text = read(files.join(format!("dashboards/{board}.json")));
+        let parsed: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(parsed["panels"].as_array().is_some_and(|panels| panels.len() > 5), "{board}");
+        texts.push(text);
+    }
+    for text in &texts {
+        for name in metrics(text) {
+            // A label, which the scrape adds.
+            if name == "klamm_cluster" {
+                continue;
+            }
+            let plain = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+            assert!(known.contains(&name) || known.contains(plain), "nobody has a metric {name}");
+        }
+    }
 }

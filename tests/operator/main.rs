@@ -6,10 +6,13 @@
 mod charts;
 mod clusters;
 mod groups;
+mod dockerfile;
+mod gitops;
 mod kubernetes;
 
 mod pods;
 mod process;
+mod releases;
 mod rules;
 mod teardown;
 mod topics;

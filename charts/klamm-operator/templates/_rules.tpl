@@ -1,0 +1,95 @@
+{{/*
+What the operator may do, by where it does it. A test holds these to what the operator's code asks of the API server.
+*/}}
+
+{{/* In the namespaces of the resources. */}}
+{{- define "klamm-operator.rules.resources" -}}
+- apiGroups: [klamm.dev]
+  resources: [clusters, topics, consumergroups]
+  verbs: [get, list, watch, patch]
+- apiGroups: [klamm.dev]
+  resources: [clusters/status, topics/status, consumergroups/status]
+  verbs: [patch]
+# To own objects in the name of a Cluster, where the API server asks for that.
+- apiGroups: [klamm.dev]
+  resources: [clusters/finalizers]
+  verbs: [update]
+# What Clusters are made of.
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch]
+# The brokers' certificates, each by its name: Secrets are neither listed nor watched.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, update]
+# The label with the rack.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, patch]
+# Volumes that grow.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{/* What belongs to no namespace. */}}
+{{- define "klamm-operator.rules.global" -}}
+- apiGroups: [apiextensions.k8s.io]
+  resources: [customresourcedefinitions]
+  resourceNames: [clusters.klamm.dev, topics.klamm.dev, consumergroups.klamm.dev]
+  verbs: [get, list, watch]
+# Labels of namespaces, for a Cluster's allowedNamespaces.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
+# Labels of nodes, for racks.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get]
+# Whether volumes can grow.
+- apiGroups: [storage.k8s.io]
+  resources: [storageclasses]
+  verbs: [get]
+{{- end }}
+
+{{/*
+With Roles only. A namespace that is being deleted may lose its RoleBinding before its Topics: without this the operator
+could not let them go, and the namespace would never be gone.
+*/}}
+{{- define "klamm-operator.rules.leaving" -}}
+- apiGroups: [klamm.dev]
+  resources: [clusters]
+  verbs: [get, list, watch]
+- apiGroups: [klamm.dev]
+  resources: [topics, consumergroups]
+  verbs: [get, list, watch, patch]
+- apiGroups: [klamm.dev]
+  resources: [topics/status, consumergroups/status]
+  verbs: [patch]
+{{- end }}
+
+{{/* In the operator's own namespace. */}}
+{{- define "klamm-operator.rules.lease" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [klamm-operator]
+  verbs: [get, patch]
+{{- end }}

@@ -1,0 +1,315 @@
+//! The operator as its users install it: by its chart, in a pod, with no more rights than the chart gives it.
+
+use std::time::Duration;
+
+use klamm_tests::process::Output;
+use klamm_tests::{Tool, assert_contains, eventually, paths, wait_for};
+use serde_json::{Value, json};
+
+use crate::charts::chart;
+use crate::dockerfile;
+use crate::kubernetes::identity::as_admin;
+use crate::kubernetes::image::{load, static_binary};
+use crate::kubernetes::kubectl::{helm, install_types, kubectl};
+use crate::kubernetes::{Namespace, with_nodes, with_nodes_alone};
+use crate::process::until_condition;
+use crate::types::object;
+
+/// The chart as it was first.
+const FIRST: &str = "operator/fixtures/klamm-operator-0.1.0.tgz";
+const IMAGE: &str = "klamm.test/operator";
+const BROKER: &str = "klamm.test/broker:1";
+
+/// A namespace where pods get nothing that the strictest profile does not grant.
+fn restricted(what: &str) -> Namespace {
+    let space = Namespace::new(what);
+    kubectl(["label", "namespace", space.name(), "pod-security.kubernetes.io/enforce=restricted"]).ok();
+    space
+}
+
+/// A release of the operator's chart, in a namespace of its own.
+struct Release {
+    space: Namespace,
+    name: String,
+}
+
+impl Release {
+    /// The image is on every node then; nothing is installed yet.
+    fn new(what: &str) -> Release {
+        load(&dockerfile::image("operator", &format!("{IMAGE}:test")));
+        Release { space: restricted(what), name: "op".into() }
+    }
+
+    fn helm(&self, args: &[&str]) -> Tool {
+        helm(["--namespace", self.space.name()]).args(args).limit(200)
+    }
+
+    /// Installs or upgrades it and waits until it runs.
+    fn run(&self, verb: &[&str], chart: &str, set: &[&str]) {
+        let image = [&format!("image.repository={IMAGE}"), "image.tag=test", "image.pullPolicy=Never"];
+        let values = image.iter().chain(set).flat_map(|value| ["--set", value]);
+        let output = self.helm(verb).args([&self.name, chart, "--wait", "--timeout=120s"]).args(values).run();
+        if output.code != 0 {
+            let pods = self.space.kubectl(["describe", "pods"]).run();
+            panic!("{output}\n{pods}\n{}", self.log());
+        }
+    }
+
+    fn uninstall(&self) -> Output {
+        let output = self.helm(&["uninstall", &self.name, "--wait", "--timeout=150s"]).run();
+        if output.code != 0 {
+            let (pods, jobs) =
+                (self.space.kubectl(["describe", "pods"]).run(), self.space.kubectl(["describe", "jobs"]).run());
+            let logs = self.space.kubectl(["logs", "-l", "app.kubernetes.io/name=klamm-operator-uninstall"]).run();
+            panic!("{output}\n{pods}\n{jobs}\n{logs}");
+        }
+        output
+    }
+
+    fn log(&self) -> String {
+        self.space.kubectl(["logs", "-l", "app.kubernetes.io/name=klamm-operator", "--tail=-1"]).run().out
+    }
+
+    /// What `kubectl auth can-i` says for the operator.
+    fn may(&self, what: &[&str]) -> bool {
+        let account = format!("--as=system:serviceaccount:{}:op-klamm-operator", self.space.name());
+        let out = kubectl(["auth", "can-i"]).args(what).arg(account).run();
+        match out.out.trim() {
+            "yes" => true,
+            "no" => false,
+            _ => panic!("{out}"),
+        }
+    }
+}
+
+/// A broker in a pod, alone.
+struct Broker {
+    space: Namespace,
+}
+
+impl Broker {
+    fn start(what: &str) -> Broker {
+        load(&dockerfile::image("broker", BROKER));
+        let broker = Broker { space: restricted(what) };
+        let host = broker.bootstrap();
+        let settings = [
+            "listeners=PLAINTEXT://0.0.0.0:9092".to_owned(),
+            format!("advertised.listeners=PLAINTEXT://{host}"),
+            "klamm.admin.listener=0.0.0.0:9644".into(),
+            "log.dirs=/data/log".into(),
+        ];
+        let set = settings.iter().flat_map(|setting| ["--set", setting]);
+        let args: Vec<&str> = ["broker"].into_iter().chain(set).collect();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "kafka", "labels": { "app": "kafka" } },
+            "spec": {
+                "enableServiceLinks": false, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 5,
+                "securityContext": {
+                    "runAsNonRoot": true, "fsGroup": 65532, "seccompProfile": { "type": "RuntimeDefault" },
+                },
+                "containers": [{
+                    "name": "broker", "image": BROKER, "imagePullPolicy": "Never", "args": args,
+                    "securityContext": {
+                        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
+                    },
+                    "readinessProbe": { "httpGet": { "path": "/readyz", "port": 9644 }, "periodSeconds": 1 },
+                    "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
+                }],
+                "volumes": [{ "name": "data", "emptyDir": {} }],
+            },
+        });
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "kafka" },
+            "spec": { "selector": { "app": "kafka" }, "ports": [{ "port": 9092 }] },
+        });
+        broker.space.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": [service, pod] }));
+        broker.space.kubectl(["wait", "--for=condition=Ready", "--timeout=90s", "pod/kafka"]).limit(100).ok();
+        broker
+    }
+
+    fn bootstrap(&self) -> String {
+        format!("kafka.{}.svc.cluster.local:9092", self.space.name())
+    }
+
+    /// The names of all topics.
+    fn topics(&self) -> Vec<String> {
+        let bootstrap = self.bootstrap();
+        let tool = Tool::new(static_binary("klamm")).args(["--bootstrap", &bootstrap, "topics", "list", "-o", "json"]);
+        let all: Value = serde_json::from_str(&tool.ok().out).expect("JSON");
+        let names = all.as_array().expect("topics").iter().filter_map(|topic| topic["name"].as_str());
+        names.map(String::from).collect()
+    }
+
+    fn topic(&self, space: &Namespace, name: &str) {
+        space.apply(&object("Topic", name, &json!({ "bootstrapServers": self.bootstrap() })));
+    }
+}
+
+fn finalizers(space: &Namespace, name: &str) -> Value {
+    space.get("kmt", name).expect("a Topic")["metadata"]["finalizers"].clone()
+}
+
+#[test]
+fn an_operator_of_some_namespaces_does_with_its_roles() {
+    with_nodes("releases::an_operator_of_some_namespaces_does_with_its_roles", || {
+        install_types();
+        let (release, broker) = (Release::new("home"), Broker::start("brokers"));
+        let (watched, other) = (Namespace::new("watched"), Namespace::new("other"));
+        // A name's dots would be a path for helm.
+        let spaces = format!("watchNamespaces={{{}}}", watched.name());
+        let chart = chart("klamm-operator").display().to_string();
+        release.run(&["install"], &chart, &["crds.create=false", &spaces, "log.level=debug"]);
+        broker.topic(&other, "left-alone");
+        broker.topic(&watched, "orders");
+        until_condition(&watched, "kmt", "orders", "Ready", "True");
+        watched.kubectl(["describe", "kmt", "orders"]).ok().expect("TopicCreated");
+        // What the operator has done besides is known to be over: this one was first.
+        let alone = other.get("kmt", "left-alone").expect("a Topic");
+        assert!(alone.get("status").is_none() && alone["metadata"]["finalizers"].is_null(), "{alone:#}");
+        assert_eq!(broker.topics(), ["orders"]);
+
+        let (here, there) = (format!("--namespace={}", watched.name()), format!("--namespace={}", other.name()));
+        let own = format!("--namespace={}", release.space.name());
+        for (may, what) in [
+            (true, ["get", "secrets", &here]),
+            (true, ["create", "statefulsets.apps", &here]),
+            (true, ["patch", "topics.klamm.dev/status", &here]),
+            (true, ["patch", "leases.coordination.k8s.io/klamm-operator", &own]),
+            (true, ["get", "customresourcedefinitions/topics.klamm.dev", ""]),
+            (false, ["list", "secrets", &here]),
+            (false, ["watch", "secrets", &here]),
+            (false, ["delete", "persistentvolumeclaims", &here]),
+            (false, ["delete", "topics.klamm.dev", &here]),
+            (false, ["create", "roles.rbac.authorization.k8s.io", &here]),
+            (false, ["get", "secrets", &there]),
+            (false, ["get", "secrets", &own]),
+            (false, ["create", "statefulsets.apps", &there]),
+            (false, ["get", "secrets", "--all-namespaces"]),
+            (false, ["list", "secrets", "--all-namespaces"]),
+            (false, ["patch", "pods", "--all-namespaces"]),
+            (false, ["patch", "customresourcedefinitions/topics.klamm.dev", ""]),
+            (false, ["*", "*", "--all-namespaces"]),
+        ] {
+            let args: Vec<&str> = what.iter().copied().filter(|arg| !arg.is_empty()).collect();
+            assert_eq!(release.may(&args), may, "{what:?}");
+        }
+        let log = release.log();
+        assert!(log.contains("controller starts") && !log.to_lowercase().contains("forbidden"), "{log}");
+        let pods = release.space.kubectl([
+            "get",
+            "pods",
+            "-o",
+            "jsonpath={.items[*].status.containerStatuses[*].restartCount}",
+        ]);
+        assert_eq!(pods.ok().out, "0");
+
+        // With the namespace goes the RoleBinding in it, maybe before the Topic, which has to be let go nevertheless.
+        let global = format!("{}:op-klamm-operator", release.space.name());
+        watched.kubectl(["delete", "rolebinding", &global]).ok();
+        kubectl(["delete", "namespace", watched.name(), "--timeout=100s"]).limit(110).ok();
+        assert!(broker.topics().is_empty(), "{:?}", broker.topics());
+        release.uninstall();
+    });
+}
+
+#[test]
+fn a_release_is_installed_upgraded_and_uninstalled() {
+    with_nodes_alone("releases::a_release_is_installed_upgraded_and_uninstalled", || {
+        let (release, broker) = (Release::new("release"), Broker::start("kept"));
+        let space = Namespace::new("team");
+        clear(&release);
+        // The resource types are there already, from other tests: not so at a user's.
+        let first = paths::tests_dir().join(FIRST).display().to_string();
+        release.run(&["install", "--take-ownership"], &first, &[]);
+        broker.topic(&space, "before");
+        until_condition(&space, "kmt", "before", "Ready", "True");
+
+        // From the first chart to this one: the operator is replaced, the resource types as well, nothing else.
+        let id = |name: &str| space.get("kmt", name).expect("a Topic")["status"]["topicId"].clone();
+        let before = id("before");
+        let current = chart("klamm-operator").display().to_string();
+        release.run(&["upgrade"], &current, &["replicas=2", "podLabels.upgraded=yes"]);
+        broker.topic(&space, "after");
+        until_condition(&space, "kmt", "after", "Ready", "True");
+        assert_eq!(id("before"), before, "it was not made anew");
+        let own = paths::tests_dir().join("../crds").display().to_string();
+        // Nothing differs from the definitions of today.
+        kubectl(["diff", "--server-side", "--force-conflicts", "-f", &own]).ok();
+        let labels = ["get", "pods", "-l", "upgraded=yes", "--field-selector=status.phase=Running", "-o", "name"];
+        assert_eq!(release.space.kubectl(labels).ok().out.lines().count(), 2);
+
+        // Away it goes; whatever it looked after stays, and can be deleted.
+        assert!(!finalizers(&space, "after").is_null(), "there was something to let go of");
+        release.uninstall();
+        for kind in ["clusters", "topics", "consumergroups"] {
+            kubectl(["get", "crd", &format!("{kind}.klamm.dev")]).ok();
+        }
+        for name in ["before", "after"] {
+            assert!(finalizers(&space, name).is_null(), "{name}");
+        }
+        assert_eq!(broker.topics(), ["after", "before"]);
+        let left =
+            ["get", "all,serviceaccounts,roles,rolebindings,networkpolicies", "-o", "name", "--ignore-not-found"];
+        let left = release.space.kubectl(left).ok().out;
+        let left: Vec<&str> = left.lines().filter(|name| !name.ends_with("/default")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        let roles = kubectl(["get", "clusterroles,clusterrolebindings", "-o", "name"]).ok().out;
+        assert!(!roles.contains(&format!("{}:op", release.space.name())), "{roles}");
+        // Nobody is there to delete the topic.
+        space.kubectl(["delete", "kmt", "after", "--timeout=30s"]).ok();
+        assert_eq!(broker.topics(), ["after", "before"]);
+
+        // Back again, without being told to take the types over; the namespace goes with the topic in it.
+        release.run(&["install"], &current, &[]);
+        until_condition(&space, "kmt", "before", "Ready", "True");
+        eventually("it has its finalizer again", 30, || (!finalizers(&space, "before").is_null()).then_some(()));
+        kubectl(["delete", "namespace", space.name(), "--timeout=100s"]).limit(110).ok();
+        assert_eq!(broker.topics(), ["after"]);
+
+        // The operator goes, and right after it a namespace with Topics of brokers that nobody reaches any more.
+        let last = Namespace::new("last");
+        broker.topic(&last, "orphan");
+        until_condition(&last, "kmt", "orphan", "Ready", "True");
+        broker.space.kubectl(["delete", "pod", "kafka", "--grace-period=1"]).ok();
+        release.uninstall();
+        kubectl(["delete", "namespace", last.name(), "--timeout=60s"]).limit(70).ok();
+    });
+}
+
+/// Lets go of what earlier tests have left: an operator of all namespaces would look after it.
+fn clear(release: &Release) {
+    install_types();
+    let tool = as_admin(Tool::new(static_binary("klamm-operator")));
+    let lease = format!("--namespace={}", release.space.name());
+    tool.args(["drop-finalizers", &lease, "--identity=test"]).ok();
+    let kinds = "clusters.klamm.dev,topics.klamm.dev,consumergroups.klamm.dev";
+    kubectl(["delete", kinds, "--all", "--all-namespaces", "--timeout=100s"]).limit(110).ok();
+}
+
+#[test]
+fn finalizers_are_not_dropped_while_an_operator_runs() {
+    with_nodes("releases::finalizers_are_not_dropped_while_an_operator_runs", || {
+        install_types();
+        let (release, broker) = (Release::new("busy"), Broker::start("busy"));
+        let space = Namespace::new("busy");
+        let spaces = format!("watchNamespaces={{{}}}", space.name());
+        let current = chart("klamm-operator").display().to_string();
+        release.run(&["install"], &current, &["crds.create=false", &spaces]);
+        broker.topic(&space, "t");
+        until_condition(&space, "kmt", "t", "Ready", "True");
+        let lease = format!("--namespace={}", release.space.name());
+        let tool = as_admin(Tool::new(static_binary("klamm-operator")));
+        let watched = format!("--watch-namespaces={}", space.name());
+        let mut drop = tool.args(["drop-finalizers", &lease, &watched, "--identity=drop", "--log-format=text"]).start();
+        // It waits for the lease for as long as the operator has it.
+        assert!(wait_for(Duration::from_secs(5), || drop.ended()).is_none(), "{}", drop.stderr());
+        assert!(!finalizers(&space, "t").is_null());
+        release.space.kubectl(["scale", "deployment", "op-klamm-operator", "--replicas=0"]).ok();
+        let ended = drop.wait(Duration::from_secs(60)).expect("it has the lease within a minute");
+        assert!(ended.success(), "{}", drop.stderr());
+        assert_contains(&drop.stderr(), "finalizers are dropped");
+        assert!(finalizers(&space, "t").is_null());
+        release.uninstall();
+        kubectl(["delete", "namespace", space.name(), "--timeout=60s"]).limit(70).ok();
+    });
+}
