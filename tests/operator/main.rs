@@ -5,9 +5,9 @@
 
 mod charts;
 mod clusters;
-mod groups;
 mod dockerfile;
 mod gitops;
+mod groups;
 mod kubernetes;
 
 mod pods;

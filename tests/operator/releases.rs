@@ -1,6 +1,6 @@
 //! The operator as its users install it: by its chart, in a pod, with no more rights than the chart gives it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use klamm_tests::process::Output;
 use klamm_tests::{Tool, assert_contains, eventually, paths, wait_for};
@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use crate::charts::chart;
 use crate::dockerfile;
+use crate::kubernetes::control::program;
 use crate::kubernetes::identity::as_admin;
 use crate::kubernetes::image::{load, static_binary};
 use crate::kubernetes::kubectl::{helm, install_types, kubectl};
-use crate::kubernetes::{Namespace, with_nodes, with_nodes_alone};
-use crate::process::until_condition;
+use crate::kubernetes::{Namespace, with_control_plane, with_nodes, with_nodes_alone};
+use crate::process::{Operator, until_condition};
 use crate::types::object;
 
 /// The chart as it was first.
@@ -311,5 +312,151 @@ fn finalizers_are_not_dropped_while_an_operator_runs() {
         assert!(finalizers(&space, "t").is_null());
         release.uninstall();
         kubectl(["delete", "namespace", space.name(), "--timeout=60s"]).limit(70).ok();
+    });
+}
+
+/// The commands of a fenced block below a heading of a page, each on a line of its own.
+fn commands(page: &str, heading: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(paths::tests_dir().join("..").join(page)).expect("the page");
+    let below = text.split(&format!("\n## {heading}\n")).nth(1).expect("the heading");
+    let block = below.split("```\n").nth(1).expect("a block");
+    block.lines().map(String::from).collect()
+}
+
+/// A command line as a user types it, at the top of the repository.
+fn shell(line: &str) -> Tool {
+    let programs = program("kubectl").parent().expect("a folder").display().to_string();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+    let tool = as_admin(Tool::new("bash")).args(["-o", "pipefail", "-c", line]);
+    tool.env("PATH", path).dir(paths::tests_dir().join("..")).limit(400)
+}
+
+#[test]
+fn five_commands_from_nothing_to_a_record() {
+    with_nodes_alone("releases::five_commands_from_nothing_to_a_record", || {
+        let version = env!("CARGO_PKG_VERSION");
+        let release = Release { space: Namespace::new("empty"), name: "klamm-operator".into() };
+        clear(&release);
+        let types = ["clusters.klamm.dev", "topics.klamm.dev", "consumergroups.klamm.dev"];
+        kubectl(["delete", "crd"]).args(types).limit(70).ok();
+        // As a registry would have them.
+        for (target, name) in [("operator", "docker.io/klamm/operator"), ("broker", "docker.io/klamm/broker")] {
+            load(&dockerfile::image(target, &format!("{name}:{version}")));
+        }
+        let since = Instant::now();
+        let lines = commands("README.md", "Five commands on Kubernetes");
+        assert_eq!(lines.len(), 5, "{lines:#?}");
+        let mut last = String::new();
+        for line in &lines {
+            let output = shell(line).run();
+            if output.code != 0 {
+                let shown = shell("kubectl get klamm,pods -A; kubectl describe kmc,kmt,pods; kubectl -n klamm-system logs -l app.kubernetes.io/name=klamm-operator --tail=50").run();
+                panic!("{output}\n{shown}");
+            }
+            last = output.out;
+        }
+        assert_eq!(last, "hello\n");
+        println!(
+            "figures five commands: a record is read {:.1} s after the first of them",
+            since.elapsed().as_secs_f64()
+        );
+
+        let tested = shell("helm test demo --timeout 3m").run();
+        assert!(tested.code == 0, "{tested}\n{}", shell("kubectl describe pod demo-test").run());
+        shell("kubectl delete pod demo-test").ok();
+
+        // The operator goes first, with Cluster and Topic there, and they can be deleted nevertheless.
+        shell("helm uninstall klamm-operator --namespace klamm-system --wait --timeout=150s").ok();
+        shell("kubectl exec demo-0 -- /klamm topics describe greetings").ok();
+        shell("helm uninstall demo --wait --timeout=60s").ok();
+        shell("kubectl wait --for=delete pod --selector=app.kubernetes.io/instance=demo --timeout=60s").ok();
+        shell("kubectl delete pvc --selector=app.kubernetes.io/instance=demo --timeout=60s").ok();
+        shell("kubectl delete namespace klamm-system --timeout=60s").ok();
+    });
+}
+
+#[test]
+fn namespaces_go_in_any_order_of_deletion() {
+    with_nodes("releases::namespaces_go_in_any_order_of_deletion", || {
+        install_types();
+        load(&dockerfile::image("broker", BROKER));
+        let spaces: Vec<Namespace> =
+            ["at-once", "cluster-first", "topic-first", "operator-first"].map(restricted).into();
+        let all: Vec<&Namespace> = spaces.iter().collect();
+        let mut operator = Operator::start(&all);
+        let cluster = json!({
+            "replicas": 1, "storage": { "type": "Ephemeral", "size": "1Gi" }, "image": BROKER,
+            "podTemplate": { "spec": { "containers": [{ "name": "broker", "imagePullPolicy": "Never" }] } },
+            "resources": { "requests": { "cpu": "20m", "memory": "64Mi" }, "limits": { "memory": "128Mi" } },
+        });
+        let here = json!({ "clusterRef": { "name": "one" } });
+        for space in &spaces {
+            space.apply(&object("Topic", "orders", &here));
+            space.apply(&object("ConsumerGroup", "billing", &here));
+            space.apply(&object("Cluster", "one", &cluster));
+        }
+        for space in &spaces {
+            let wait = ["wait", "--for=condition=Ready", "--timeout=120s", "kmc/one", "kmt/orders", "kmg/billing"];
+            space.kubectl(wait).limit(130).ok();
+            assert!(!finalizers(space, "orders").is_null(), "there is something to let go of");
+        }
+        let [at_once, cluster_first, topic_first, operator_first] = spaces.as_slice() else { panic!("four") };
+        let delete = |space: &Namespace| {
+            let since = Instant::now();
+            kubectl(["delete", "namespace", space.name(), "--timeout=100s"]).limit(110).ok();
+            println!("figures namespace {}: gone after {:.1} s", space.name(), since.elapsed().as_secs_f64());
+        };
+        delete(at_once);
+        cluster_first.kubectl(["delete", "kmc", "one", "--timeout=30s"]).limit(40).ok();
+        delete(cluster_first);
+        topic_first.kubectl(["delete", "kmt", "orders", "--timeout=30s"]).limit(40).ok();
+        topic_first.kubectl(["delete", "kmc", "one", "--timeout=30s"]).limit(40).ok();
+        delete(topic_first);
+        // Without an operator a Topic stays, and keeps its namespace, until somebody drops the finalizers.
+        assert_eq!(operator.stop(), 0);
+        kubectl(["delete", "namespace", operator_first.name(), "--wait=false"]).ok();
+        operator_first.until("kmt", "orders", 60, |topic| topic["metadata"]["deletionTimestamp"].as_str().map(|_| ()));
+        let tool = as_admin(Tool::new(static_binary("klamm-operator")));
+        let watched = format!("--watch-namespaces={}", operator_first.name());
+        tool.args(["drop-finalizers", "--identity=test", &watched]).ok();
+        kubectl(["wait", "--for=delete", "--timeout=100s", &format!("namespace/{}", operator_first.name())])
+            .limit(110)
+            .ok();
+    });
+}
+
+#[test]
+fn the_examples_are_taken() {
+    with_control_plane("releases::the_examples_are_taken", || {
+        install_types();
+        let space = Namespace::new("examples");
+        let dir = paths::tests_dir().join("../examples/kubernetes");
+        let mut applied = 0;
+        let mut files: Vec<_> =
+            std::fs::read_dir(&dir).expect("examples").flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "yaml")) {
+            if file.ends_with("values-klamm.yaml") {
+                let (chart, values) = (chart("klamm").display().to_string(), file.display().to_string());
+                let rendered = helm(["template", "demo", &chart, "--values", &values]).ok().out;
+                space.kubectl(["apply", "--dry-run=server", "-f", "-"]).stdin(rendered).ok();
+            } else {
+                // A field that is not known would be passed over in silence.
+                space.kubectl(["apply", "--validate=strict", "-f"]).arg(file).ok();
+            }
+            applied += 1;
+        }
+        assert!(applied >= 8, "{files:?}");
+        // The commands of the pages, as far as they only write.
+        for line in [
+            r#"patch kmt orders --type=merge --patch {"spec":{"retention":{"time":"12h"}}}"#,
+            "annotate kmt orders klamm.dev/paused=true",
+            "annotate kmt orders klamm.dev/force-finalize=true",
+            "get klamm",
+        ] {
+            space.kubectl(line.split_whitespace()).ok();
+        }
+        // Nobody is there to look after them.
+        space.kubectl(["delete", "kmc,kmt,kmg", "--all", "--timeout=30s"]).limit(40).ok();
     });
 }

@@ -85,7 +85,9 @@ fn walk(path: &str, schema: &Value, text: &mut String, kept: &mut String) {
 fn the_printed_definitions_and_their_page_are_up_to_date() {
     let mut text = HEAD.to_owned();
     for (file, definition) in definitions() {
-        check(&format!("crds/{file}"), &manifest(&definition).unwrap());
+        let yaml = manifest(&definition).unwrap();
+        check(&format!("crds/{file}"), &yaml);
+        check(&format!("charts/klamm-operator/files/crds/{file}"), &yaml);
         let names = &definition.spec.names;
         let version = serde_json::to_value(&definition.spec.versions[0]).unwrap();
         let root = &version["schema"]["openAPIV3Schema"];
