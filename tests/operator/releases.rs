@@ -71,6 +71,13 @@ impl Release {
         self.space.kubectl(["logs", "-l", "app.kubernetes.io/name=klamm-operator", "--tail=-1"]).run().out
     }
 
+    /// The log's warnings and errors.
+    fn complaints(&self) -> String {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+        lines.take(20).collect::<Vec<_>>().join("\n")
+    }
+
     /// What `kubectl auth can-i` says for the operator.
     fn may(&self, what: &[&str]) -> bool {
         let account = format!("--as=system:serviceaccount:{}:op-klamm-operator", self.space.name());
@@ -81,6 +88,15 @@ impl Release {
             _ => panic!("{out}"),
         }
     }
+}
+
+/// A Cluster of one broker that keeps nothing. The image is to be there.
+fn small() -> Value {
+    json!({
+        "replicas": 1, "storage": { "type": "Ephemeral", "size": "1Gi" }, "image": BROKER, "rack": {},
+        "podTemplate": { "spec": { "containers": [{ "name": "broker", "imagePullPolicy": "Never" }] } },
+        "resources": { "requests": { "cpu": "20m", "memory": "64Mi" }, "limits": { "memory": "128Mi" } },
+    })
 }
 
 /// A broker in a pod, alone.
@@ -159,10 +175,17 @@ fn an_operator_of_some_namespaces_does_with_its_roles() {
         // A name's dots would be a path for helm.
         let spaces = format!("watchNamespaces={{{}}}", watched.name());
         let chart = chart("klamm-operator").display().to_string();
-        release.run(&["install"], &chart, &["crds.create=false", &spaces, "log.level=debug"]);
+        release.run(&["install"], &chart, &["crds.create=false", &spaces]);
         broker.topic(&other, "left-alone");
         broker.topic(&watched, "orders");
+        // It has the rights for each of the three kinds.
+        watched.apply(&object("Cluster", "one", &small()));
+        let here = json!({ "clusterRef": { "name": "one" } });
+        watched.apply(&object("ConsumerGroup", "billing", &here));
         until_condition(&watched, "kmt", "orders", "Ready", "True");
+        let wait = ["wait", "--for=condition=Ready", "--timeout=100s", "kmc/one", "kmg/billing"];
+        let waited = watched.kubectl(wait).limit(110).run();
+        assert!(waited.code == 0, "{waited}\n{}", release.complaints());
         watched.kubectl(["describe", "kmt", "orders"]).ok().expect("TopicCreated");
         // What the operator has done besides is known to be over: this one was first.
         let alone = other.get("kmt", "left-alone").expect("a Topic");
@@ -195,7 +218,11 @@ fn an_operator_of_some_namespaces_does_with_its_roles() {
             assert_eq!(release.may(&args), may, "{what:?}");
         }
         let log = release.log();
-        assert!(log.contains("controller starts") && !log.to_lowercase().contains("forbidden"), "{log}");
+        assert!(
+            log.contains("controller starts") && !log.to_lowercase().contains("forbidden"),
+            "{}",
+            release.complaints()
+        );
         let pods = release.space.kubectl([
             "get",
             "pods",
@@ -384,16 +411,10 @@ fn namespaces_go_in_any_order_of_deletion() {
             ["at-once", "cluster-first", "topic-first", "operator-first"].map(restricted).into();
         let all: Vec<&Namespace> = spaces.iter().collect();
         let mut operator = Operator::start(&all);
-        let cluster = json!({
-            "replicas": 1, "storage": { "type": "Ephemeral", "size": "1Gi" }, "image": BROKER,
-            "podTemplate": { "spec": { "containers": [{ "name": "broker", "imagePullPolicy": "Never" }] } },
-            "resources": { "requests": { "cpu": "20m", "memory": "64Mi" }, "limits": { "memory": "128Mi" } },
-        });
-        let here = json!({ "clusterRef": { "name": "one" } });
         for space in &spaces {
             space.apply(&object("Topic", "orders", &here));
             space.apply(&object("ConsumerGroup", "billing", &here));
-            space.apply(&object("Cluster", "one", &cluster));
+            space.apply(&object("Cluster", "one", &small()));
         }
         for space in &spaces {
             let wait = ["wait", "--for=condition=Ready", "--timeout=120s", "kmc/one", "kmt/orders", "kmg/billing"];
@@ -438,7 +459,8 @@ fn the_examples_are_taken() {
         for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "yaml")) {
             if file.ends_with("values-klamm.yaml") {
                 let (chart, values) = (chart("klamm").display().to_string(), file.display().to_string());
-                let rendered = helm(["template", "demo", &chart, "--values", &values]).ok().out;
+                let rendered =
+                    helm(["--namespace", space.name(), "template", "demo", &chart, "--values", &values]).ok().out;
                 space.kubectl(["apply", "--dry-run=server", "-f", "-"]).stdin(rendered).ok();
             } else {
                 // A field that is not known would be passed over in silence.

@@ -41,7 +41,7 @@ What the operator may do, by where it does it. A test holds these to what the op
 # Volumes that grow.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, patch]
+  verbs: [get, list, watch, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
