@@ -412,6 +412,7 @@ fn namespaces_go_in_any_order_of_deletion() {
         let all: Vec<&Namespace> = spaces.iter().collect();
         let mut operator = Operator::start(&all);
         for space in &spaces {
+            let here = json!({ "clusterRef": { "name": "one" } });
             space.apply(&object("Topic", "orders", &here));
             space.apply(&object("ConsumerGroup", "billing", &here));
             space.apply(&object("Cluster", "one", &small()));
