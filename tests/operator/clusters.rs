@@ -9,6 +9,7 @@ use crate::kubernetes::image::{self, Image};
 use crate::kubernetes::kubectl::install_types;
 use crate::kubernetes::{Namespace, with_control_plane, with_nodes};
 use crate::process::{Operator, until_condition};
+use crate::types::object;
 
 const BROKER: &str = "klamm.test/broker:1";
 
@@ -63,7 +64,8 @@ impl World {
 
     /// Writes records and reads them again.
     fn use_it(&self, bootstrap: &str, topic: &str) {
-        self.klamm(bootstrap, &["topics", "create", topic, "--partitions", "3"]).ok();
+        // It may be there, from a Topic.
+        self.klamm(bootstrap, &["topics", "create", topic, "--partitions", "3"]).run();
         let lines: String = (0..100).map(|n| format!("line-{n}\n")).collect();
         self.klamm(bootstrap, &["produce", topic]).stdin(&*lines).ok();
         let read = self.klamm(bootstrap, &["consume", topic, "--from-beginning", "--exit-at-end"]).ok();
@@ -112,8 +114,19 @@ fn a_single_broker_serves_and_leaves_nothing() {
         let spec = json!({
             "replicas": 1, "storage": { "size": "1Gi", "whenDeleted": "Delete" },
             "resources": { "requests": { "cpu": "0.05", "memory": "64Mi" }, "limits": { "memory": "128Mi" } },
+            // No listener that the operator could use but the brokers' own.
+            "listeners": [{ "name": "plain", "port": 9092, "type": "nodeport" }],
         });
+        let named = json!({ "clusterRef": { "name": "one" }, "partitions": 3 });
+        world.space.apply(&object("Topic", "orders", &named));
+        world.space.apply(&object(
+            "ConsumerGroup",
+            "billing",
+            &json!({ "clusterRef": { "name": "one" }, "topics": ["orders"] }),
+        ));
         world.create("one", spec);
+        until_condition(&world.space, "topic", "orders", "Ready", "True/AsDescribed");
+        until_condition(&world.space, "consumergroup", "billing", "Ready", "True/Watched");
         world.use_it(&world.bootstrap("one", "plain"), "orders");
         let columns = world.space.kubectl(["get", "cluster", "one"]).ok();
         columns.expect("READY").expect("True");
@@ -124,6 +137,9 @@ fn a_single_broker_serves_and_leaves_nothing() {
                 world.space.kubectl(["get", PARTS, "--selector=app.kubernetes.io/instance=one", "--output=name"]).ok();
             if left.out.trim().is_empty() { Some(()) } else { pause() }
         });
+        // With its cluster the topic is gone: its resource can be deleted.
+        until_condition(&world.space, "topic", "orders", "Ready", "False/ClusterNotFound");
+        world.space.kubectl(["delete", "topic/orders", "consumergroup/billing", "--timeout=30s"]).limit(40).ok();
     });
 }
 
