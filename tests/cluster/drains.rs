@@ -9,6 +9,7 @@ use klamm_tests::{Cluster, Output, Plan, eventually, paths};
 use serde_json::json;
 
 use crate::balance::{counts, klamm, parsed, replicas};
+use crate::judge::http_get;
 use crate::view::View;
 use crate::workload::options;
 
@@ -163,4 +164,33 @@ fn who_loses_a_move_to_another_says_so_and_leaves_the_others_throttle() {
     whole(&cluster);
     let _ = std::fs::remove_dir_all(dir);
     view.until_in_sync(&mut cluster, std::time::Duration::from_secs(30));
+}
+
+/// Who leads the quorum, as the others say.
+fn active_controller(cluster: &Cluster) -> Option<usize> {
+    let described = klamm(cluster, "quorum describe -o json --timeout 5").run();
+    let quorum: serde_json::Value = serde_json::from_str(&described.out).ok()?;
+    let leader = quorum["nodes"].as_array()?.iter().find(|node| node["role"] == "leader")?;
+    usize::try_from(leader["id"].as_u64()?).ok()
+}
+
+#[test]
+fn the_active_controller_gives_up_its_seat_and_goes_on_as_a_broker() {
+    let mut cluster = Cluster::start(Plan { nodes: 4, founders: Some(3), ..Plan::default() });
+    let view = View::of(&cluster);
+    cluster.join();
+    view.create(&mut cluster, "three", 8, &[]);
+    for round in 0..3 {
+        let was = eventually("somebody leads", 30, || active_controller(&cluster));
+        klamm(&cluster, &format!("brokers cordon {was}")).ok();
+        let now = eventually("another leads", 30, || active_controller(&cluster).filter(|now| *now != was));
+        println!("round {round}: {was} gave its seat up, {now} leads");
+        // It held its own lock for ever once: no thread answered any more.
+        assert!(http_get(&cluster.admin(was), "/livez").is_some(), "broker {was} does not answer");
+        let drained = klamm(&cluster, &format!("brokers drain {was} --yes")).ok();
+        assert_eq!(counts(&cluster, "replicas")[&(was as u64)], 0, "{drained}");
+        view.until_in_sync(&mut cluster, std::time::Duration::from_secs(30));
+        klamm(&cluster, &format!("brokers uncordon {was}")).ok();
+        klamm(&cluster, "cluster balance --yes").ok();
+    }
 }

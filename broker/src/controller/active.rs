@@ -39,8 +39,13 @@ pub async fn run(broker: Arc<Broker>) {
             .brokers()
             .filter(|b| !b.fenced && b.id != broker.config.node_id)
             .for_each(|b| broker.suspects.report(b.id));
+        // What is waited for must not be held when `work` is dropped: a change of seats that ends in the middle tells the
+        // same watch that this node no longer resigns, and would wait for itself.
+        let over = async {
+            let _ = leadership.wait_for(|l| !l.ready || l.term != now.term).await;
+        };
         tokio::select! {
-            _ = leadership.wait_for(|l| !l.ready || l.term != now.term) => {
+            () = over => {
                 tracing::info!(term = now.term, "this broker is no longer the active controller");
             }
             () = work(&broker) => {}
