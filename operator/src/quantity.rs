@@ -8,23 +8,7 @@ pub fn milli(text: &str) -> Option<i128> {
     if whole.is_empty() && part.is_empty() {
         return None;
     }
-    let unit: i128 = match suffix {
-        "m" => 1,
-        "" => 1_000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "T" => 1_000_000_000_000_000,
-        "P" => 1_000_000_000_000_000_000,
-        "E" => 1_000_000_000_000_000_000_000,
-        "Ki" => 1_000 << 10,
-        "Mi" => 1_000 << 20,
-        "Gi" => 1_000 << 30,
-        "Ti" => 1_000 << 40,
-        "Pi" => 1_000 << 50,
-        "Ei" => 1_000 << 60,
-        _ => return None,
-    };
+    let unit = if suffix == "m" { 1 } else { unit(suffix)? * 1_000 };
     let mut sum = if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()?.checked_mul(unit)? };
     let mut place = unit;
     for digit in part.bytes() {
@@ -32,6 +16,26 @@ pub fn milli(text: &str) -> Option<i128> {
         sum = sum.checked_add(place.checked_mul(i128::from(digit.checked_sub(b'0')?))?)?;
     }
     Some(sum)
+}
+
+/// What a suffix stands for; `None` for what is none. Thousandths (`m`) are none here.
+pub fn unit(suffix: &str) -> Option<i128> {
+    Some(match suffix {
+        "" => 1,
+        "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "P" => 1_000_000_000_000_000,
+        "E" => 1_000_000_000_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        "Pi" => 1 << 50,
+        "Ei" => 1 << 60,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

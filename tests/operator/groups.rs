@@ -4,17 +4,13 @@ use std::time::Duration;
 
 use klamm_client::admin::offsets::CommittedOffset;
 use klamm_client::{Client, ClientOptions, TopicPartition};
-use klamm_tests::{Broker, Process, Tool, assert_contains, eventually, paths};
+use klamm_tests::{Broker, Process, assert_contains, eventually};
 use serde_json::{Value, json};
 
 use crate::kubernetes::kubectl::install_types;
 use crate::kubernetes::{Namespace, with_control_plane};
-use crate::process::{Operator, condition, until_condition};
+use crate::process::{Operator, condition, klamm, until_condition};
 use crate::types::object;
-
-fn klamm(broker: &Broker, line: &str) -> Tool {
-    Tool::new(paths::klamm()).args(line.split_whitespace()).env("KLAMM_BOOTSTRAP", broker.bootstrap()).limit(60)
-}
 
 fn produce(broker: &Broker, topic: &str, partition: i32, count: usize) {
     let lines = "record\n".repeat(count);

@@ -2,7 +2,7 @@
 
 use klamm_tests::ports::free_port;
 use klamm_tests::process::Process;
-use klamm_tests::{Tool, eventually};
+use klamm_tests::{Broker, Tool, eventually, paths};
 use serde_json::Value;
 
 use crate::kubernetes::identity::as_admin;
@@ -90,6 +90,11 @@ impl Drop for Operator {
             eprintln!("--- the end of the operator's log\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }
+}
+
+/// Klamm's command line, for a broker that runs beside.
+pub fn klamm(broker: &Broker, line: &str) -> Tool {
+    Tool::new(paths::klamm()).args(line.split_whitespace()).env("KLAMM_BOOTSTRAP", broker.bootstrap()).limit(60)
 }
 
 /// A condition of an object, as `status/reason`.

@@ -3,17 +3,13 @@
 use std::time::{Duration, Instant};
 
 use klamm_tests::broker::Peer;
-use klamm_tests::{Broker, Random, Tool, assert_contains, eventually, paths};
+use klamm_tests::{Broker, Random, assert_contains, eventually};
 use serde_json::{Value, json};
 
 use crate::kubernetes::kubectl::{install_types, kubectl};
 use crate::kubernetes::{Namespace, with_control_plane};
-use crate::process::{Operator, condition, until_condition};
+use crate::process::{Operator, condition, klamm, until_condition};
 use crate::types::object;
-
-fn klamm(broker: &Broker, line: &str) -> Tool {
-    Tool::new(paths::klamm()).args(line.split_whitespace()).env("KLAMM_BOOTSTRAP", broker.bootstrap()).limit(60)
-}
 
 /// A topic as the brokers have it; `None` when there is none.
 fn described(broker: &Broker, topic: &str) -> Option<Value> {

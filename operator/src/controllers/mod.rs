@@ -3,6 +3,7 @@
 //! Here is what they share: how objects come in, how many are worked on at once, when a failed one is tried again.
 
 pub mod cluster;
+pub mod farewell;
 pub mod finalizer;
 pub mod group;
 pub mod known;

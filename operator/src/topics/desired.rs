@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crd::topic::{CleanupPolicy, Retention};
 use crate::crd::{Topic, TopicSpec};
+use crate::quantity;
 
 /// What a topic should be.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -145,22 +146,7 @@ pub fn bytes(field: &'static str, text: &str) -> Result<i64, Invalid> {
     let much = || Invalid::TooMuch(field, text.to_owned());
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
-    let unit: i128 = match unit {
-        "" => 1,
-        "k" => 1_000,
-        "M" => 1_000_000,
-        "G" => 1_000_000_000,
-        "T" => 1_000_000_000_000,
-        "P" => 1_000_000_000_000_000,
-        "E" => 1_000_000_000_000_000_000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        "Pi" => 1 << 50,
-        "Ei" => 1 << 60,
-        _ => return Err(odd()),
-    };
+    let unit = quantity::unit(unit).ok_or_else(odd)?;
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || (number.contains('.') && part.is_empty()) || part.contains('.') {
         return Err(odd());

@@ -9,24 +9,16 @@ use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
 use super::look::Look;
-use crate::clusters::{self, Resolved};
+use crate::controllers::farewell::{self, Farewell};
 use crate::controllers::finalizer::{self, FORCE};
 use crate::controllers::known::full_name;
-use crate::controllers::{Context, Error, owner};
+use crate::controllers::{Context, Error};
 use crate::crd::Topic;
 use crate::crd::common::DeletionPolicy;
 use crate::events;
 
 /// Keeps a Topic until its topic is deleted.
 pub const FINALIZER: &str = "klamm.dev/topic";
-
-/// How a Topic goes.
-enum Farewell {
-    /// Nothing is to be deleted, or nothing is left; with what to tell.
-    Done(Option<(EventType, &'static str, String)>),
-    /// Not yet.
-    Later(&'static str, String),
-}
 
 /// Does what has to be done before a Topic may go, and lets it go.
 ///
@@ -45,11 +37,11 @@ pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
             finalizer::keep(&context.client, topic, FINALIZER, false).await?;
             Ok(Action::await_change())
         }
-        Ok(Farewell::Later(reason, why)) => {
+        Ok(Farewell::Later(reason, why, pause)) => {
             let mut look = Look::new(topic);
-            let next = look.waiting(reason, why);
+            look.conditions.waiting(reason, why);
             look.write(context).await?;
-            Ok(next)
+            Ok(Action::requeue(pause))
         }
         Err(error) => {
             let reason = match &error {
@@ -57,7 +49,7 @@ pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
                 _ => "DeletionFailed",
             };
             let mut look = Look::new(topic);
-            look.waiting(reason, format!("deleting the topic: {error}"));
+            look.conditions.waiting(reason, format!("deleting the topic: {error}"));
             look.write(context).await?;
             Err(error)
         }
@@ -65,44 +57,29 @@ pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
 }
 
 async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
-    let spec = &topic.spec;
-    let left = |reason, why: String| Ok(Farewell::Done(Some((EventType::Normal, reason, why))));
+    let what = format!("topic {}", topic.topic_name());
     if finalizer::is_forced(topic) {
-        let why = format!("topic {} is left as it is: {FORCE} is set", topic.topic_name());
+        let why = format!("{what} is left as it is: {FORCE} is set");
         return Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))));
     }
-    if spec.deletion_policy == DeletionPolicy::Retain {
-        return left("TopicRetained", format!("topic {} stays: deletionPolicy is Retain", topic.topic_name()));
+    if topic.spec.deletion_policy == DeletionPolicy::Retain {
+        return Ok(Farewell::told("TopicRetained", format!("{what} stays: deletionPolicy is Retain")));
     }
-    if owner::owner(topic, context).await.is_some() {
-        return Ok(Farewell::Done(None));
-    }
-    let address = match clusters::resolve(context, topic).await? {
-        Resolved::At(address) => address,
-        Resolved::NotReady(why) => return Ok(Farewell::Later("ClusterNotReady", why)),
-        // It has no say over that cluster.
-        Resolved::Refused(why) => return left("TopicLeft", format!("topic {} stays: {why}", topic.topic_name())),
-        Resolved::Gone(why) => {
-            return match clusters::surely_gone(context, topic).await? {
-                true => left("ClusterGone", format!("there is nothing to delete: {why}")),
-                false => Ok(Farewell::Later("ClusterNotReady", why)),
-            };
-        }
+    let brokers = match farewell::brokers(topic, context, &what, "TopicLeft").await? {
+        Ok(brokers) => brokers,
+        Err(farewell) => return Ok(farewell),
     };
-    if let Some(heir) = owner::heir(topic, context).await? {
-        return left("TopicLeft", format!("topic {} stays: {heir} describes it, too", topic.topic_name()));
-    }
-    match clusters::way(context, &address)?.delete(topic.topic_name()).await {
-        Ok(()) => left("TopicDeleted", format!("topic {} is deleted", topic.topic_name())),
-        Err(error) => deletion_refused(topic, error),
+    match brokers.delete(topic.topic_name()).await {
+        Ok(()) => Ok(Farewell::told("TopicDeleted", format!("{what} is deleted"))),
+        Err(error) => deletion_refused(&what, error),
     }
 }
 
-fn deletion_refused(topic: &Topic, error: ClientError) -> Result<Farewell, Error> {
+fn deletion_refused(what: &str, error: ClientError) -> Result<Farewell, Error> {
     match error.code() {
         Some(ErrorCode::UnknownTopicOrPartition) => Ok(Farewell::Done(None)),
         Some(ErrorCode::TopicDeletionDisabled) => {
-            let why = format!("topic {} is left in place: the brokers do not delete topics", topic.topic_name());
+            let why = format!("{what} is left in place: the brokers do not delete topics");
             Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))))
         }
         _ => Err(error.into()),

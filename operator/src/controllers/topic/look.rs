@@ -198,7 +198,7 @@ impl<'a> Look<'a> {
     }
 
     /// Something has to come from elsewhere first.
-    pub fn waiting(&mut self, reason: &str, why: String) -> Action {
+    fn waiting(&mut self, reason: &str, why: String) -> Action {
         self.conditions.waiting(reason, why);
         Action::requeue(clusters::LOOK_AGAIN)
     }
