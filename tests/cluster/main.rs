@@ -5,14 +5,12 @@
 
 mod balance;
 mod both;
-mod checker;
 mod cutoff;
 mod deletions;
 mod disks;
 mod drains;
 mod example;
 mod failover;
-mod history;
 mod idempotence;
 mod judge;
 mod kills;
@@ -30,4 +28,5 @@ mod rot;
 mod strangers;
 mod unclean;
 mod view;
-mod workload;
+
+use klamm_tests::{checker, history, workload};

@@ -6,7 +6,9 @@
 //! one that runs already. Invariant: no process started here outlives the test program, however that ends.
 
 pub mod broker;
+pub mod checker;
 pub mod cluster;
+pub mod history;
 pub mod isolated;
 pub mod jvm;
 pub mod network;
@@ -18,6 +20,7 @@ pub mod random;
 pub mod strace;
 pub mod wait;
 pub mod wire;
+pub mod workload;
 
 pub use broker::{Broker, Peer};
 pub use cluster::{Cluster, Plan};

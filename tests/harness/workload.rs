@@ -14,13 +14,14 @@ use klamm_client::{
     Client, ClientOptions, ConnectionOptions, Consumer, ConsumerOptions, Delivery, Isolation, OutOfRange, Producer,
     ProducerOptions, ProducerRecord, TopicPartition,
 };
-use klamm_tests::Random;
+
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::history::{CommitLook, History, Outcome, Reader, Seen, Send, Value};
+use crate::random::Random;
 
 /// Records of one producer in one partition that may wait for their acknowledgement.
 const OUTSTANDING: usize = 400;
@@ -28,20 +29,28 @@ const OUTSTANDING: usize = 400;
 /// What kind of load.
 #[derive(Debug, Clone)]
 pub struct Load {
+    /// The topic, which is there already.
     pub topic: String,
+    /// How many partitions it has.
     pub partitions: i32,
+    /// How many idempotent producers with acks=all.
     pub producers: u32,
     /// Records a second of each producer.
     pub rate: u32,
+    /// Size of a record's value.
     pub value_bytes: usize,
+    /// Readers that have all partitions assigned.
     pub readers: usize,
+    /// Members of one group that commit.
     pub members: usize,
+    /// What all choices are drawn from.
     pub seed: u64,
     /// How long a record is tried.
     pub delivery_timeout: Duration,
 }
 
 impl Load {
+    /// Three producers of 1,000 records a second, a reader, two members.
     pub fn new(topic: &str, partitions: i32, seed: u64) -> Load {
         Load {
             topic: topic.to_owned(),
@@ -71,6 +80,7 @@ pub fn options() -> ClientOptions {
     }
 }
 
+#[derive(Debug)]
 struct Shared {
     load: Load,
     bootstrap: String,
@@ -135,6 +145,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// A load that runs.
+#[derive(Debug)]
 pub struct Running {
     runtime: Runtime,
     shared: Arc<Shared>,
@@ -200,7 +211,7 @@ impl Running {
         };
         let started = Instant::now();
         assert!(
-            klamm_tests::wait_for(limit, all).is_some(),
+            crate::wait_for(limit, all).is_some(),
             "not every partition could be written to within {:?}; last acknowledgements at {:?} of {} ms\n{}",
             started.elapsed(),
             self.shared.last_ack,
@@ -214,7 +225,7 @@ impl Running {
     #[track_caller]
     pub fn more(&self, count: u64, limit: Duration) {
         let goal = self.acked() + count;
-        let reached = klamm_tests::wait_for(limit, || (self.acked() >= goal).then_some(()));
+        let reached = crate::wait_for(limit, || (self.acked() >= goal).then_some(()));
         assert!(reached.is_some(), "{} of {goal} acknowledged\n{}", self.acked(), self.errors().join("\n"));
     }
 

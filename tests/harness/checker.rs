@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::history::{History, Outcome, Reader, Seen, Value};
+use crate::history::{History, Outcome, Reader, Value};
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,11 +40,14 @@ pub enum Anomaly {
 /// How often each anomaly was found, with a few examples.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
+    /// How often.
     pub found: BTreeMap<Anomaly, u64>,
+    /// Some of them.
     pub examples: Vec<String>,
 }
 
 impl Report {
+    /// Notes one.
     pub fn add(&mut self, anomaly: Anomaly, example: impl FnOnce() -> String) {
         let count = self.found.entry(anomaly).or_default();
         *count += 1;
@@ -53,6 +56,7 @@ impl Report {
         }
     }
 
+    /// Nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.found.is_empty()
     }

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 /// A record's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value {
+    /// Who sent it.
     pub producer: u32,
+    /// Which one of the producer's.
     pub number: u32,
 }
 
@@ -34,7 +36,12 @@ impl Value {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Written at this offset, said this broker. −1: written, but the broker no longer knew where.
-    Acked { offset: i64, leader: i32 },
+    Acked {
+        /// Where it stands.
+        offset: i64,
+        /// Who said so.
+        leader: i32,
+    },
     /// Refused before anything was sent.
     Failed,
     /// It may be there or not, now or later.
@@ -44,18 +51,24 @@ pub enum Outcome {
 /// One send.
 #[derive(Debug, Clone, Copy)]
 pub struct Send {
+    /// What was sent.
     pub value: Value,
+    /// Where to.
     pub partition: i32,
+    /// What became of it.
     pub outcome: Outcome,
-    /// Milliseconds since the run began.
+    /// Milliseconds from the beginning of the run until it was sent.
     pub sent_ms: u32,
+    /// The same until it was settled.
     pub done_ms: u32,
 }
 
 /// A record as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
+    /// Where it stands.
     pub offset: i64,
+    /// What it is.
     pub value: Value,
     /// Leader epoch of its batch.
     pub epoch: i32,
@@ -65,11 +78,14 @@ pub struct Seen {
 /// set anew: at the start, and after a rebalance.
 #[derive(Debug, Default)]
 pub struct Reader {
+    /// Names it in reports.
     pub name: String,
+    /// What it was shown.
     pub stretches: BTreeMap<i32, Vec<Vec<Seen>>>,
 }
 
 impl Reader {
+    /// One that was shown nothing yet.
     pub fn new(name: impl Into<String>) -> Reader {
         Reader { name: name.into(), ..Reader::default() }
     }
@@ -94,16 +110,20 @@ impl Reader {
 /// A look at what a group has committed.
 #[derive(Debug, Clone, Copy)]
 pub struct CommitLook {
+    /// The partition.
     pub partition: i32,
     /// The highest offset whose commit had been acknowledged when the look began.
     pub promised: i64,
+    /// What is committed.
     pub found: i64,
 }
 
 /// A whole run.
 #[derive(Debug, Default)]
 pub struct History {
+    /// The topic.
     pub topic: String,
+    /// Every send.
     pub sends: Vec<Send>,
     /// The log as read from its beginning at the end.
     pub log: BTreeMap<i32, Vec<Seen>>,
@@ -111,16 +131,19 @@ pub struct History {
     pub readers: Vec<Reader>,
     /// Members of the group: together they must have seen everything.
     pub members: Vec<Reader>,
+    /// What was committed, as it was looked at again and again.
     pub commits: Vec<CommitLook>,
     /// Successive high watermarks by partition, each series as one client saw it.
     pub watermarks: Vec<BTreeMap<i32, Vec<i64>>>,
 }
 
 impl History {
+    /// How many sends were acknowledged.
     pub fn acked(&self) -> usize {
         self.sends.iter().filter(|s| matches!(s.outcome, Outcome::Acked { .. })).count()
     }
 
+    /// How many were not.
     pub fn not_acked(&self) -> usize {
         self.sends.len() - self.acked()
     }

@@ -1,7 +1,7 @@
 //! Plants each anomaly in a good history and sees it found, and nothing else with it where that can be.
 
 use super::*;
-use crate::history::{CommitLook, Send};
+use crate::history::{CommitLook, Seen, Send};
 
 fn value(number: u32) -> Value {
     Value { producer: 1, number }
