@@ -152,8 +152,8 @@ fn who_loses_a_move_to_another_says_so_and_leaves_the_others_throttle() {
         }
         assert!(!kept.out.contains("5:3,") && !kept.out.contains("10:3"), "the loser's are not: {kept}");
         klamm(&cluster, "configs describe broker 1").ok().expect("follower.replication.throttled.rate");
-        for id in 0..5 {
-            // Now it may end.
+        for id in [0, 1, 2, 4] {
+            // Now it may end. Broker 3 has nothing to do with what goes on.
             let rates = ["leader", "follower"].map(|who| format!("--set {who}.replication.throttled.rate=100000000"));
             klamm(&cluster, &format!("configs alter broker {id} {}", rates.join(" "))).ok();
         }

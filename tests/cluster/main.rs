@@ -23,6 +23,7 @@ mod pauses;
 mod posing;
 mod quorum;
 mod racks;
+mod resumed;
 mod rolling;
 mod rot;
 mod strangers;

@@ -50,8 +50,10 @@ impl Step {
 pub(super) enum Outcome {
     /// It is complete.
     Moved,
-    /// It goes on.
+    /// It has begun, and goes on.
     Started,
+    /// It went on before, and still does.
+    GoesOn,
     /// Somebody else took it back, or had the partition moved elsewhere; or its topic is gone.
     Replaced(String),
     /// It did not begin.
@@ -70,24 +72,28 @@ pub(super) struct Manner {
 /// A move that goes on.
 struct Running {
     step: Step,
+    /// Whether it went on already when it was first looked at.
+    before: bool,
     /// Since when it has not been listed as it was asked for although it is not complete.
     missing: Option<Instant>,
     left: u64,
 }
 
-/// Carries out the steps in order.
-pub(super) async fn carry_out(client: &Client, steps: Vec<Step>, manner: Manner) -> Result<Vec<(Step, Outcome)>> {
-    let mut carrier = Carrier {
-        client,
-        total: State {
-            partitions: steps.len(),
-            bytes: steps.iter().fold(0, |sum, step| sum.saturating_add(step.bytes())),
-            ..State::default()
-        },
-        queue: steps.into(),
-        running: BTreeMap::new(),
-        ended: Vec::new(),
+/// Carries out the steps in order; those of `before` go on already.
+pub(super) async fn carry_out(
+    client: &Client,
+    steps: Vec<Step>,
+    before: Vec<Step>,
+    manner: Manner,
+) -> Result<Vec<(Step, Outcome)>> {
+    let all = || steps.iter().chain(&before);
+    let total = State {
+        partitions: all().count(),
+        bytes: all().fold(0, |sum, step| sum.saturating_add(step.bytes())),
+        ..State::default()
     };
+    let running = before.into_iter().map(|step| (step.at.clone(), Running::of(step, true))).collect();
+    let mut carrier = Carrier { client, total, queue: steps.into(), running, ended: Vec::new() };
     let mut progress = Progress::new();
     let ended = tokio::select! {
         ended = carrier.run(manner, &mut progress) => ended,
@@ -102,6 +108,12 @@ pub(super) async fn carry_out(client: &Client, steps: Vec<Step>, manner: Manner)
             "`klamm reassign status` shows what goes on, `klamm reassign cancel` takes it back; the same command again \
              does the rest",
         )),
+    }
+}
+
+impl Running {
+    fn of(step: Step, before: bool) -> Self {
+        Self { missing: None, left: step.bytes(), step, before }
     }
 }
 
@@ -120,7 +132,8 @@ impl Carrier<'_> {
             self.start(manner.moves_max).await?;
             if !manner.wait && self.queue.is_empty() {
                 let started = std::mem::take(&mut self.running).into_values();
-                self.ended.extend(started.map(|running| (running.step, Outcome::Started)));
+                let outcome = |running: &Running| if running.before { Outcome::GoesOn } else { Outcome::Started };
+                self.ended.extend(started.map(|running| (running.step.clone(), outcome(&running))));
                 return Ok(());
             }
             if !manner.wait {
@@ -151,8 +164,7 @@ impl Carrier<'_> {
             self.queue.pop_front();
             match answers.remove(&step.at) {
                 Some(Ok(())) => {
-                    let running = Running { missing: None, left: step.bytes(), step };
-                    self.running.insert(running.step.at.clone(), running);
+                    self.running.insert(step.at.clone(), Running::of(step, false));
                 }
                 Some(Err(error)) => self.ended.push((step, Outcome::Failed(error.to_string()))),
                 None => self.ended.push((step, Outcome::Failed("the controller did not answer for it".to_owned()))),
@@ -258,9 +270,15 @@ pub(super) fn summary(ended: &[(Step, Outcome)]) -> String {
         let those = ended.iter().filter(|(_, outcome)| outcome == wanted);
         those.fold((0, 0_u64), |(n, sum), (step, _)| (n + 1, sum.saturating_add(step.bytes())))
     };
-    match (count(&Outcome::Moved), count(&Outcome::Started)) {
-        ((moved, copied), (0, _)) => format!("{moved} partitions moved, {} copied", bytes(copied)),
-        (_, (started, to_copy)) => format!("{started} moves begun, {} to copy", bytes(to_copy)),
+    let ((moved, copied), (started, to_copy)) = (count(&Outcome::Moved), count(&Outcome::Started));
+    let goes_on = match count(&Outcome::GoesOn) {
+        (0, _) => String::new(),
+        (n, _) if started == 0 => return format!("nothing else to move, {n} moves from before go on"),
+        (n, _) => format!(", {n} moves from before go on"),
+    };
+    match started {
+        0 => format!("{moved} partitions moved, {} copied", bytes(copied)),
+        _ => format!("{started} moves begun, {} to copy{goes_on}", bytes(to_copy)),
     }
 }
 
@@ -314,5 +332,8 @@ mod tests {
         let failed = done(Outcome::Failed("x".to_owned()));
         assert_eq!(summary(&[done(Outcome::Moved), failed]), "1 partitions moved, 1.0 KiB copied");
         assert_eq!(summary(&[done(Outcome::Started)]), "1 moves begun, 1.0 KiB to copy");
+        let both = [done(Outcome::Started), done(Outcome::GoesOn)];
+        assert_eq!(summary(&both), "1 moves begun, 1.0 KiB to copy, 1 moves from before go on");
+        assert_eq!(summary(&both[1..]), "nothing else to move, 1 moves from before go on");
     }
 }

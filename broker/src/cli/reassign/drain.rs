@@ -40,7 +40,7 @@ pub(in crate::cli) async fn drain(
     let mut run = Run::new(client, carrying);
     let mut plans = 1;
     let stays = loop {
-        run.carry_plan(&facts, &planned).await?;
+        run.carry_plan(&facts, &planned, &scope).await?;
         if !run.waits() {
             return run.finish(output).await;
         }

@@ -4,6 +4,7 @@
 //! What should move is decided by the planner, and carried out by the cluster itself. Plans are files that Kafka's
 //! kafka-reassign-partitions reads, and the other way round.
 
+mod before;
 mod carry;
 mod directories;
 mod drain;
@@ -24,7 +25,8 @@ use klamm_planner::{Assignment, Facts, Plan, Wish};
 
 use self::carry::Step;
 use self::planned::Planned;
-use self::run::Run;
+use self::run::{Run, Work};
+use self::throttle::Rate;
 use super::input::{TopicArg, read_file, topic_arg};
 use super::outcome::PartitionOutcome;
 use super::output::{Format, print};
@@ -42,11 +44,20 @@ pub(super) enum Reassign {
     Execute(Execute),
     /// Show the partitions that are being moved
     Status,
-    /// Take back moves that are not complete
+    /// Take back moves that are not complete, and their throttles
     Cancel {
         /// Only these partitions; may be repeated [default: all]
         #[arg(long, short, value_name = "TOPIC[:PARTITION,...]", value_parser = topic_arg)]
         topic: Vec<TopicArg>,
+        /// Leave the throttles as they are
+        #[arg(long)]
+        preserve_throttles: bool,
+    },
+    /// Change how fast all that moves is copied, or take all throttles off
+    Throttle {
+        /// Bytes a second for each broker, or `off`
+        #[arg(value_name = "BYTES/S|off", value_parser = throttle::rate)]
+        rate: Rate,
     },
 }
 
@@ -87,7 +98,7 @@ pub(super) struct Carrying {
     /// Move no more partitions than these at a time
     #[arg(long, value_name = "N", conflicts_with = "no_wait", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     max_moves: u32,
-    /// Copy no faster than this, on each broker; taken off at the end
+    /// Copy no faster than this, on each broker, also what moves already; taken off at the end
     #[arg(long, value_name = "BYTES/S", conflicts_with = "no_wait", value_parser = clap::value_parser!(u64).range(1..))]
     throttle: Option<u64>,
     /// Have the moves begun, and leave
@@ -116,17 +127,23 @@ pub(super) async fn run(global: Global, command: Reassign) -> Result {
         }
         Reassign::Execute(args) => match &args.file {
             Some(file) => {
-                let steps = of_file(&client, file).await?;
+                let work = of_file(&client, file).await?;
                 let mut run = Run::new(&client, &args.carrying);
-                run.carry(steps).await?;
+                run.carry(work).await?;
                 run.finish(global.output).await
             }
             None => plan_and_carry_out(&client, global.output, &args.scope, &args.carrying).await,
         },
         Reassign::Status => print(global.output, &status::ongoing(&client).await?),
-        Reassign::Cancel { topic } => {
-            let cancelled = status::cancel(&client, &topic).await?;
+        Reassign::Throttle { rate } => throttle::change(&client, global.output, rate).await,
+        Reassign::Cancel { topic, preserve_throttles } => {
+            let (cancelled, throttled) = status::cancel(&client, &topic).await?;
             print(global.output, &cancelled)?;
+            match preserve_throttles {
+                false => throttled.remove(&client).await?,
+                true if !throttled.is_empty() => eprintln!("the throttle stays: {}", throttle::OFF),
+                true => {}
+            }
             match PartitionOutcome::failed(&cancelled.0) {
                 0 => Ok(()),
                 n => Err(CliError::new(format!("{n} of {} moves could not be taken back", cancelled.0.len()))),
@@ -189,7 +206,7 @@ async fn plan_and_carry_out(client: &Client, output: Format, scope: &Scope, carr
     let (facts, plan) = plan(client, scope).await?;
     agreed(&facts, &plan, carrying)?;
     let mut run = Run::new(client, carrying);
-    run.carry_plan(&facts, &plan).await?;
+    run.carry_plan(&facts, &plan, scope).await?;
     run.finish(output).await
 }
 
@@ -228,28 +245,33 @@ fn confirm(planned: &Planned) -> Result {
 }
 
 /// What a file asks for and is not so yet.
-async fn of_file(client: &Client, file: &Path) -> Result<Vec<Step>> {
+async fn of_file(client: &Client, file: &Path) -> Result<Work> {
     let bad = |reason: &dyn std::fmt::Display| CliError::usage(format!("{}: {reason}", file.display()));
     let bytes = read_file(file, FILE_BYTES_MAX).map_err(|e| bad(&e))?;
     let text = String::from_utf8(bytes).map_err(|e| bad(&e))?;
     let asked = klamm_planner::read(&text).map_err(|e| bad(&e))?;
     let facts = client.placement().await?;
+    let moving = client.reassignments(None).await?;
     let known: BTreeMap<(&str, i32), &klamm_planner::Partition> =
         facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p)).collect();
-    let mut steps = Vec::new();
+    let mut work = Work::default();
     directories::check(client, &asked).await?;
     for Assignment { topic, partition, replicas, .. } in asked {
         let Some(now) = known.get(&(topic.as_str(), partition)) else {
             let hint = "`klamm topics list --all` shows what there is";
             return Err(CliError::new(format!("there is no partition {topic}-{partition}")).hint(hint));
         };
-        let settled = now.moving_to.is_none() && now.replicas == replicas;
-        if !settled {
-            let at = TopicPartition::new(&topic, partition);
-            steps.push(Step { at, from: now.replicas.clone(), to: replicas, size: now.bytes });
+        let at = TopicPartition::new(&topic, partition);
+        match moving.get(&at) {
+            Some(moving) if moving.target() == replicas => work.before.push(before::step(at, moving, now.bytes)),
+            None if now.replicas == replicas => drop(work.settled.insert(at)),
+            moving => {
+                let from = moving.map_or_else(|| now.replicas.clone(), before::had);
+                work.steps.push(Step { at, from, to: replicas, size: now.bytes });
+            }
         }
     }
-    Ok(steps)
+    Ok(work)
 }
 
 #[cfg(test)]

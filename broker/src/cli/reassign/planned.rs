@@ -128,7 +128,7 @@ struct Moved {
     partition: i32,
     from: Vec<i32>,
     to: Vec<i32>,
-    /// `moved`, `started`, `replaced` or `failed`.
+    /// `moved`, `started`, `ongoing`, `replaced` or `failed`.
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -140,6 +140,7 @@ impl Executed {
             let (result, error) = match outcome {
                 Outcome::Moved => ("moved", None),
                 Outcome::Started => ("started", None),
+                Outcome::GoesOn => ("ongoing", None),
                 Outcome::Replaced(why) => ("replaced", Some(why.clone())),
                 Outcome::Failed(why) => ("failed", Some(why.clone())),
             };

@@ -8,12 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use klamm_client::{Client, TopicPartition};
 use klamm_planner::{Facts, Plan};
 
-use super::Carrying;
+use super::before::{self, had};
 use super::carry::{self, Manner, Outcome, Step, carry_out};
 use super::planned::Executed;
-use super::throttle::Throttled;
+use super::throttle::{self, Throttled};
+use super::{Carrying, Scope};
 use crate::cli::output::{Format, print};
 use crate::cli::{CliError, Result};
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// Moves to begin.
+    pub steps: Vec<Step>,
+    /// Moves that go on already.
+    pub before: Vec<Step>,
+    /// Partitions that are where they shall be: what throttles them still is of no use.
+    pub settled: BTreeSet<TopicPartition>,
+}
 
 pub(super) struct Run<'a> {
     client: &'a Client,
@@ -35,47 +47,74 @@ impl<'a> Run<'a> {
         !self.carrying.no_wait
     }
 
-    /// Carries a plan out.
-    pub(super) async fn carry_plan(&mut self, facts: &Facts, plan: &Plan) -> Result {
+    /// Carries a plan out, and what goes on already of what the scope asks for.
+    pub(super) async fn carry_plan(&mut self, facts: &Facts, plan: &Plan, scope: &Scope) -> Result {
+        let moving = self.client.reassignments(None).await?;
         let sizes: BTreeMap<(&str, i32), u64> =
             facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p.bytes)).collect();
-        let step = |one: &klamm_planner::Move| Step {
-            at: TopicPartition::new(&one.topic, one.partition),
-            from: one.from.clone(),
-            to: one.to.clone(),
-            size: sizes.get(&(one.topic.as_str(), one.partition)).copied().unwrap_or(0),
+        let step = |one: &klamm_planner::Move| {
+            let at = TopicPartition::new(&one.topic, one.partition);
+            let from = moving.get(&at).map_or_else(|| one.from.clone(), had);
+            let size = sizes.get(&(one.topic.as_str(), one.partition)).copied().unwrap_or(0);
+            Step { at, from, to: one.to.clone(), size }
         };
         self.then.extend(plan.elections.iter().map(|one| TopicPartition::new(&one.topic, one.partition)));
-        self.carry(plan.moves.iter().map(step).collect()).await
+        let steps = plan.moves.iter().map(step).collect();
+        let before = before::of_scope(facts, &moving, scope, plan);
+        self.carry(Work { steps, before, settled: BTreeSet::new() }).await
     }
 
-    /// Carries steps out.
-    pub(super) async fn carry(&mut self, steps: Vec<Step>) -> Result {
-        self.then.extend(steps.iter().map(|step| step.at.clone()));
-        if let Some(rate) = self.carrying.throttle {
-            let throttled = Throttled::of(&steps);
-            let applied = throttled.apply(self.client, rate).await;
-            self.throttled.join(throttled);
-            applied.map_err(|e| self.throttle_stays(e))?;
+    /// Has moves begin, and watches them and those that go on already.
+    pub(super) async fn carry(&mut self, work: Work) -> Result {
+        let Work { steps, before, settled } = work;
+        self.then.extend(steps.iter().chain(&before).map(|step| step.at.clone()));
+        if !before.is_empty() {
+            let watched = if self.waits() { ", and are watched to their end" } else { "" };
+            eprintln!("{} moves from before go on{watched}", before.len());
         }
+        self.throttle(&steps, &before, settled).await?;
         // Who does not wait can't begin one when another ends.
         let moves_max = match self.carrying.no_wait {
             true => usize::MAX,
             false => usize::try_from(self.carrying.max_moves).unwrap_or(usize::MAX),
         };
         let manner = Manner { moves_max, wait: self.waits() };
-        let ended = carry_out(self.client, steps, manner).await.map_err(|e| self.throttle_stays(e))?;
+        let ended = carry_out(self.client, steps, before, manner).await.map_err(|e| self.throttle_stays(e))?;
         self.ended.extend(ended.into_iter().map(|(step, outcome)| (step.at.clone(), (step, outcome))));
+        Ok(())
+    }
+
+    /// Throttles what moves, also what does so already, and finds what is throttled from before, to be taken off in
+    /// the end.
+    async fn throttle(&mut self, steps: &[Step], before: &[Step], settled: BTreeSet<TopicPartition>) -> Result {
+        if !self.waits() {
+            // Nobody would be there to take anything off.
+            return Ok(());
+        }
+        let of_before: BTreeSet<TopicPartition> = before.iter().map(|step| step.at.clone()).collect();
+        let earlier = Throttled::found(self.client, &of_before).await?;
+        if !earlier.is_empty() && self.carrying.throttle.is_none() {
+            eprintln!("they are throttled as before; --throttle changes that");
+        }
+        self.throttled.join(earlier);
+        self.throttled.join(Throttled::found(self.client, &settled).await?);
+        let Some(rate) = self.carrying.throttle else { return Ok(()) };
+        let mut throttled = Throttled::of(steps);
+        throttled.join(Throttled::of(before));
+        let applied = throttled.apply(self.client, rate).await;
+        self.throttled.join(throttled);
+        applied.map_err(|e| self.throttle_stays(e))?;
+        if !before.is_empty() {
+            eprintln!("the moves from before are throttled to {rate} bytes a second from now on");
+        }
         Ok(())
     }
 
     /// Adds to an error that ends the watching early what is left behind.
     pub(super) fn throttle_stays(&self, error: CliError) -> CliError {
-        match self.carrying.throttle {
-            None => error,
-            Some(_) => error.and(
-                "the throttle stays until `kafka-reassign-partitions.sh --verify` or `klamm configs` takes it off",
-            ),
+        match self.throttled.is_empty() {
+            true => error,
+            false => error.and(&format!("the throttle stays: {}", throttle::OFF)),
         }
     }
 
@@ -87,8 +126,9 @@ impl<'a> Run<'a> {
 
     /// Takes the throttle off, has leaders elected, and says what was done.
     pub(super) async fn end(self, output: Format) -> Result<Executed> {
-        if self.carrying.throttle.is_some() {
-            self.throttled.remove(self.client).await?;
+        self.throttled.remove(self.client).await?;
+        if self.ended.is_empty() && self.waits() {
+            throttle::tell_of_leftovers(self.client).await?;
         }
         let elected = if self.waits() { carry::elect(self.client, &self.to_elect()).await? } else { 0 };
         let executed = Executed::new(&self.ended.into_values().collect::<Vec<_>>(), elected);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::carry::left;
 use super::progress::bytes;
+use super::throttle::Throttled;
 use crate::cli::Result;
 use crate::cli::input::TopicArg;
 use crate::cli::outcome::PartitionOutcome;
@@ -82,8 +83,8 @@ impl Show for Vec<Ongoing> {
 #[serde(transparent)]
 pub(super) struct Cancelled(pub Vec<PartitionOutcome>);
 
-/// Takes moves of these partitions back, or all.
-pub(super) async fn cancel(client: &Client, topics: &[TopicArg]) -> Result<Cancelled> {
+/// Takes moves of these partitions back, or all; and tells what of them is throttled.
+pub(super) async fn cancel(client: &Client, topics: &[TopicArg]) -> Result<(Cancelled, Throttled)> {
     let mut named = BTreeSet::new();
     for topic in topics {
         named.extend(topic.partitions(client).await?);
@@ -91,11 +92,14 @@ pub(super) async fn cancel(client: &Client, topics: &[TopicArg]) -> Result<Cance
     let moving = client.reassignments((!topics.is_empty()).then_some(&named)).await?;
     let wanted: BTreeMap<TopicPartition, Option<Vec<i32>>> = moving.into_keys().map(|at| (at, None)).collect();
     if wanted.is_empty() {
-        return Ok(Cancelled(Vec::new()));
+        return Ok((Cancelled(Vec::new()), Throttled::default()));
     }
-    let outcomes = client.alter_reassignments(&wanted).await?.into_iter();
+    let outcomes = client.alter_reassignments(&wanted).await?;
+    let cancelled = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(at, _)| at.clone()).collect();
+    let throttled = Throttled::found(client, &cancelled).await?;
+    let outcomes = outcomes.into_iter();
     let outcomes = outcomes.map(|(at, outcome)| PartitionOutcome::new(at, outcome.map(|()| "cancelled")));
-    Ok(Cancelled(outcomes.collect()))
+    Ok((Cancelled(outcomes.collect()), throttled))
 }
 
 impl Show for Cancelled {
