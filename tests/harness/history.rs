@@ -150,15 +150,20 @@ impl History {
 
     /// The longest time without an acknowledgement by partition, from `since_ms` on.
     pub fn gaps(&self, since_ms: u32) -> BTreeMap<i32, u32> {
+        self.gaps_within(u64::from(since_ms), u64::MAX)
+    }
+
+    /// The same of such times that begin between these moments: the last acknowledgement before the first moment counts,
+    /// and so does the first one after the last.
+    pub fn gaps_within(&self, from_ms: u64, to_ms: u64) -> BTreeMap<i32, u32> {
         let mut times: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
         for send in self.sends.iter().filter(|s| matches!(s.outcome, Outcome::Acked { .. })) {
-            if send.done_ms >= since_ms {
-                times.entry(send.partition).or_default().push(send.done_ms);
-            }
+            times.entry(send.partition).or_default().push(send.done_ms);
         }
         let longest = |(partition, mut at): (i32, Vec<u32>)| {
             at.sort_unstable();
-            (partition, at.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0))
+            let within = at.windows(2).filter(|w| u64::from(w[1]) >= from_ms && u64::from(w[0]) < to_ms);
+            (partition, within.map(|w| w[1] - w[0]).max().unwrap_or(0))
         };
         times.into_iter().map(longest).collect()
     }

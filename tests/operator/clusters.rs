@@ -14,13 +14,13 @@ use crate::types::object;
 const BROKER: &str = "klamm.test/broker:1";
 
 /// A namespace with the strictest pod security, an operator for it, and the brokers' image on every node.
-struct World {
-    space: Namespace,
-    operator: Operator,
+pub struct World {
+    pub space: Namespace,
+    pub operator: Operator,
 }
 
 impl World {
-    fn new(what: &str) -> World {
+    pub fn new(what: &str) -> World {
         image::load(&Image::new(BROKER, &["/klamm"]).file(image::static_binary("klamm"), "/klamm").user("65532:65532"));
         install_types();
         let space = Namespace::new(what);
@@ -31,7 +31,7 @@ impl World {
     }
 
     /// Applies a Cluster and waits until it is ready.
-    fn create(&self, name: &str, spec: Value) {
+    pub fn create(&self, name: &str, spec: Value) {
         let since = Instant::now();
         self.space.apply(&cluster(name, spec));
         self.wait(name, "condition=Ready");
@@ -55,7 +55,7 @@ impl World {
         Tool::new(image::static_binary("klamm")).args(["--bootstrap", bootstrap]).args(args)
     }
 
-    fn bootstrap(&self, name: &str, listener: &str) -> String {
+    pub fn bootstrap(&self, name: &str, listener: &str) -> String {
         let cluster = self.space.get("cluster", name).expect("a cluster");
         let all = cluster["status"]["listeners"].as_array().expect("listeners").clone();
         let found = all.iter().find(|one| one["name"] == listener).expect("the listener");

@@ -9,7 +9,7 @@ mod dockerfile;
 mod gitops;
 mod groups;
 mod kubernetes;
-
+mod load;
 mod pods;
 mod process;
 mod releases;

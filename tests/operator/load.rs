@@ -1,0 +1,285 @@
+//! What clients notice of Kubernetes: a Cluster under acks=all idempotent load, with a group and the fault suite's checker,
+//! while its description changes, its pods are deleted, a node is cut off, and its operator is killed again and again.
+//!
+//! Clients come by a nodeport, as programs outside do. `KLAMM_LONG=1` repeats each harm more often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use klamm_client::Client;
+use klamm_tests::checker::check;
+use klamm_tests::history::{History, Outcome, Value as Record};
+use klamm_tests::workload::{Load, Running, options};
+use klamm_tests::{Random, wait_for};
+use serde_json::{Value, json};
+
+use crate::clusters::World;
+use crate::kubernetes::{Namespace, nodes, with_nodes_alone};
+use crate::process::{Operator, until_condition};
+use crate::types::object;
+
+/// The longest time that a partition may go without an acknowledged write while brokers stop in order.
+const STOPPED: u32 = 2000;
+/// The same while a node is cut off: its broker's session has to run out, and nobody says good-bye.
+const CUT_OFF: u32 = 15_000;
+/// The topic's partitions.
+const PARTITIONS: i32 = 6;
+
+/// A stretch of the run.
+struct Phase {
+    name: String,
+    from_ms: u64,
+    to_ms: u64,
+    limit: u32,
+    /// How long this very machine let nobody run: brokers can do no better.
+    stall_ms: u32,
+}
+
+/// Looks at the clock all the time, and remembers the longest time between two looks.
+#[derive(Debug, Default)]
+struct Stalls(AtomicU32);
+
+impl Stalls {
+    fn watch(&self, enough: &AtomicBool) {
+        while !enough.load(Ordering::Relaxed) {
+            let since = Instant::now();
+            std::thread::sleep(Duration::from_millis(10));
+            self.0.fetch_max(u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Since the last call.
+    fn longest(&self) -> u32 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Kills the operator and starts it anew until told to end; answers how often.
+fn disturb(mut operator: Operator, space: &Namespace, mut random: Random, enough: &AtomicBool) -> (Operator, u32) {
+    let mut kills = 0;
+    while !enough.load(Ordering::Relaxed) {
+        let until = Instant::now() + Duration::from_millis(random.between(500, 6000));
+        while Instant::now() < until && !enough.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        operator.kill();
+        kills += 1;
+        std::thread::sleep(Duration::from_millis(random.below(1000)));
+        operator = start(space);
+    }
+    (operator, kills)
+}
+
+/// An operator that elects itself: the next one of the same name goes on at once, as a container's next life does.
+fn start(space: &Namespace) -> Operator {
+    Operator::start_with(&[space], &[&format!("--namespace={}", space.name()), "--identity=one"])
+}
+
+/// The Cluster and its load, as the harms see them.
+struct Stage<'a> {
+    space: &'a Namespace,
+    running: &'a Running,
+    runtime: tokio::runtime::Runtime,
+    bootstrap: String,
+    stalls: &'a Stalls,
+}
+
+impl Stage<'_> {
+    fn pod(&self, broker: usize) -> Option<Value> {
+        self.space.get("pod", &format!("load-{broker}"))
+    }
+
+    fn uid(&self, broker: usize) -> String {
+        self.pod(broker).map_or_else(String::new, |pod| pod["metadata"]["uid"].as_str().unwrap_or_default().into())
+    }
+
+    /// Waits until a broker's pod is ready, another one than that before.
+    fn replaced(&self, broker: usize, before: &str) {
+        self.space.until("pod", &format!("load-{broker}"), 120, |pod| {
+            let conditions = pod["status"]["conditions"].as_array()?;
+            let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            (pod["metadata"]["uid"] != before && pod["metadata"]["deletionTimestamp"].is_null() && ready).then_some(())
+        });
+    }
+
+    /// Waits until all replicas are in sync and every partition has been written to.
+    fn whole(&self) {
+        let mut last = String::new();
+        let found = wait_for(Duration::from_secs(120), || {
+            let asked = self.runtime.block_on(async {
+                let client = Client::connect(&self.bootstrap, options()).await?;
+                client.topic("orders").await
+            });
+            let whole = asked.as_ref().is_ok_and(|topic| {
+                topic.partitions.iter().all(|p| p.leader >= 0 && p.replicas.len() == 3 && p.isr.len() == 3)
+            });
+            last = format!("{asked:?}");
+            whole.then_some(())
+        });
+        assert!(found.is_some(), "not in sync: {last}");
+        self.running.writable_since(self.running.now_ms(), Duration::from_secs(60));
+    }
+
+    /// What the description says changes while brokers run.
+    fn reconfigure(&self, round: i64) {
+        let config = json!({ "log.segment.bytes": 4_000_000 + round, "log.retention.ms": 86_400_000 + round });
+        let patch = json!({ "spec": { "config": config } }).to_string();
+        self.space.kubectl(["patch", "cluster", "load", "--type=merge", "--patch", &patch]).ok();
+        self.space.apply(&orders(round));
+        until_condition(self.space, "topic", "orders", "Ready", "True/AsDescribed");
+        until_condition(self.space, "cluster", "load", "ConfigApplied", "True/Applied");
+    }
+}
+
+fn orders(round: i64) -> Value {
+    let config = json!({ "segment.bytes": 2_000_000 + round, "max.message.bytes": 2_000_000 + round });
+    let spec = json!({
+        "clusterRef": { "name": "load" }, "partitions": PARTITIONS, "retention": { "time": format!("{}h", 24 + round) }, "config": config,
+    });
+    object("Topic", "orders", &spec)
+}
+
+fn description() -> Value {
+    json!({
+        "replicas": 3, "storage": { "size": "1Gi" }, "rack": {},
+        "config": { "default.replication.factor": 3, "min.insync.replicas": 2, "offsets.topic.num.partitions": 5 },
+        "listeners": [{ "name": "plain", "port": 9092 }, { "name": "outside", "port": 9094, "type": "nodeport" }],
+    })
+}
+
+#[test]
+fn clients_notice_nothing() {
+    with_nodes_alone("load::clients_notice_nothing", || {
+        let long = std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1");
+        let rounds = if long { 10 } else { 1 };
+        let seed = std::env::var("KLAMM_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        let mut random = Random::new(seed);
+        let world = World::new("load");
+        world.create("load", description());
+        world.space.apply(&orders(0));
+        let group = json!({ "clusterRef": { "name": "load" }, "groupId": "orders-group", "topics": ["orders"] });
+        world.space.apply(&object("ConsumerGroup", "orders", &group));
+        until_condition(&world.space, "topic", "orders", "Ready", "True/AsDescribed");
+        let bootstrap = world.bootstrap("load", "outside");
+        let World { space, mut operator } = world;
+        operator.kill();
+
+        let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
+        running.more(1000, Duration::from_secs(60));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (stalls, enough) = (Stalls::default(), AtomicBool::new(false));
+        let stage = Stage { space: &space, running: &running, runtime, bootstrap, stalls: &stalls };
+        stage.whole();
+        let (phases, kills) = std::thread::scope(|scope| {
+            let killer = random.clone();
+            scope.spawn(|| stalls.watch(&enough));
+            let disturber = scope.spawn(|| disturb(start(&space), &space, killer, &enough));
+            // Also when something fails: nobody waits for the thread in vain.
+            let _end = OnDrop(|| enough.store(true, Ordering::Relaxed));
+            let phases = harm(&stage, rounds, &mut random);
+            enough.store(true, Ordering::Relaxed);
+            let (_operator, kills) = disturber.join().expect("the operator is started again each time");
+            until_condition(&space, "cluster", "load", "Ready", "True/Serving");
+            (phases, kills)
+        });
+        let errors = running.errors();
+        let history = running.finish();
+        let report = check(&history);
+        println!(
+            "figures load: seed {seed}, operator killed {kills} times, {} records acknowledged, {report}",
+            history.acked()
+        );
+        for error in errors.iter().take(12) {
+            println!("  client: {}", error.chars().take(300).collect::<String>());
+        }
+        let mut slow = Vec::new();
+        for phase in &phases {
+            slow.extend(judge(phase, &history));
+        }
+        assert!(report.is_clean(), "{report}");
+        assert!(errors.is_empty(), "clients gave out errors: {errors:#?}");
+        assert_eq!(history.not_acked(), 0);
+        assert!(slow.is_empty(), "{slow:#?}");
+        assert!(kills > 3, "{kills} kills");
+    });
+}
+
+/// All harms, one after the other; the brokers are whole after each.
+fn harm(stage: &Stage<'_>, rounds: u32, random: &mut Random) -> Vec<Phase> {
+    let mut phases = Vec::new();
+    let mut phase = |name: String, limit: u32, harm: &mut dyn FnMut()| {
+        let from_ms = stage.running.now_ms();
+        stage.stalls.longest();
+        harm();
+        stage.whole();
+        phases.push(Phase { name, from_ms, to_ms: stage.running.now_ms(), limit, stall_ms: stage.stalls.longest() });
+    };
+    for round in 0..rounds {
+        let pods: Vec<String> = (0..3).map(|broker| stage.uid(broker)).collect();
+        phase("configuration changed".into(), STOPPED, &mut || {
+            (1..=3).for_each(|n| stage.reconfigure(i64::from(3 * round) + n));
+        });
+        assert_eq!((0..3).map(|broker| stage.uid(broker)).collect::<Vec<_>>(), pods, "no pod was replaced");
+        let forced = random.below(3) as usize;
+        for (broker, flags) in [(0, [].as_slice()), (1, &[]), (2, &[]), (forced, &["--force", "--grace-period=0"])] {
+            let how = if flags.is_empty() { "deleted" } else { "deleted by force" };
+            phase(format!("pod {broker} {how}"), STOPPED, &mut || {
+                let before = stage.uid(broker);
+                let pod = format!("load-{broker}");
+                stage.space.kubectl(["delete", "pod", &pod, "--wait=false"]).args(flags).ok();
+                stage.replaced(broker, &before);
+            });
+        }
+        let victim = random.below(3) as usize;
+        let pod = stage.pod(victim).expect("a pod");
+        let name = pod["spec"]["nodeName"].as_str().expect("a node");
+        let node = name.trim_start_matches("node").parse().expect("a number");
+        phase(format!("node of broker {victim} cut off"), CUT_OFF, &mut || {
+            let since = stage.running.now_ms();
+            nodes::connect(node, false);
+            stage.running.writable_since(since, Duration::from_secs(60));
+            stage.running.more(3000, Duration::from_secs(60));
+            nodes::connect(node, true);
+        });
+    }
+    phases
+}
+
+/// Prints what became of a phase's records; answers which partitions stood still for too long.
+fn judge(phase: &Phase, history: &History) -> Vec<String> {
+    let during = |ms: u32| (phase.from_ms..phase.to_ms).contains(&u64::from(ms));
+    let acked: BTreeSet<Record> = history
+        .sends
+        .iter()
+        .filter(|send| matches!(send.outcome, Outcome::Acked { .. }) && during(send.sent_ms))
+        .map(|send| send.value)
+        .collect();
+    let mut copies: BTreeMap<Record, u32> = acked.iter().map(|value| (*value, 0)).collect();
+    for seen in history.log.values().flatten() {
+        copies.entry(seen.value).and_modify(|count| *count += 1);
+    }
+    let (lost, twice) = (copies.values().filter(|n| **n == 0).count(), copies.values().filter(|n| **n > 1).count());
+    let gaps = history.gaps_within(phase.from_ms, phase.to_ms);
+    let longest: Vec<u32> = gaps.values().copied().collect();
+    println!(
+        "figures load, {}: {} records acknowledged in {:.1} s, {lost} lost, {twice} duplicated; longest time without an \
+         acknowledged write by partition {longest:?} ms; the machine itself stood still for {} ms",
+        phase.name,
+        acked.len(),
+        Duration::from_millis(phase.to_ms - phase.from_ms).as_secs_f64(),
+        phase.stall_ms,
+    );
+    let slow = gaps.into_iter().filter(|(_, gap)| *gap > phase.limit + phase.stall_ms);
+    slow.map(|(partition, gap)| format!("{}: partition {partition} stood still for {gap} ms", phase.name)).collect()
+}
+
+/// Does something at the end of a scope, however that comes.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
