@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use klamm_tests::{Tool, paths};
 
+use super::audit;
 use super::identity::{Identities, as_admin, pki};
 use super::machine::{HOME, Machine};
 use super::{PODS, PORT, SERVICES, address};
@@ -122,7 +123,10 @@ impl Kubernetes {
     }
 
     fn api_server(&mut self) {
+        let [policy, log] = audit::flags(&self.machine);
         let args = flags(&[
+            (policy.0, &policy.1),
+            (log.0, &log.1),
             ("etcd-servers", "http://127.0.0.1:2379"),
             // Not the loopback address: the Service `kubernetes` leads here.
             ("bind-address", &address(0)),

@@ -4,6 +4,7 @@
 //! Services and pods as any program of the cluster's network would; this program, outside, holds the namespaces and
 //! starts what runs in them. Where namespaces are refused the tests say why they did nothing.
 
+pub mod audit;
 pub mod control;
 pub mod identity;
 pub mod image;
