@@ -180,20 +180,33 @@ impl Groups {
         self.carry_out(broker, shard, slot.insert(coordinator), step);
     }
 
-    /// Resolves once everything that the coordinator of `group` knows is committed, so that what it says cannot be
-    /// taken back by another leader.
+    /// Runs `look` on the coordinator of `group`, and gives what it saw once that is certain: it is committed, so that no
+    /// other coordinator can take it back, and no other one had taken over when this was called, so that nobody was told
+    /// of anything newer before. See [`Partition::when_confirmed`].
     ///
     /// # Errors
-    /// `NotCoordinator`; `CoordinatorNotAvailable` when the replicas take too long.
-    pub async fn settled(&self, group: &str) -> Result<(), ErrorCode> {
+    /// `NotCoordinator`, also when that takes too long: another broker may be it by then, and all clients ask who it is
+    /// when they hear this. `CoordinatorLoadInProgress`.
+    pub async fn read<T>(&self, group: &str, look: impl FnOnce(&mut Coordinator) -> T) -> Result<T, ErrorCode> {
         let shard = self.shard_of(group)?;
-        let end = shard.partition.offsets().log_end;
-        let committed = shard.partition.when_committed(end).map_err(|_| ErrorCode::NotCoordinator)?;
-        let Some(committed) = committed else { return Ok(()) };
-        match tokio::time::timeout(COMMIT_TIMEOUT, committed).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(_) => Err(ErrorCode::NotCoordinator),
-            Err(_) => Err(ErrorCode::CoordinatorNotAvailable),
+        let partition = &shard.partition;
+        let (seen, committed) = {
+            let mut slot = shard.coordinator.lock();
+            let coordinator = slot.as_mut().ok_or(ErrorCode::CoordinatorLoadInProgress)?;
+            // What a coordinator knows is in the log: its records are appended under this lock.
+            (look(coordinator), partition.when_committed(partition.offsets().log_end))
+        };
+        let not_here = |_| ErrorCode::NotCoordinator;
+        let certain = [committed.map_err(not_here)?, partition.when_confirmed().map_err(not_here)?];
+        let all = async {
+            for each in certain.into_iter().flatten() {
+                each.await.map_err(|_| ())?.map_err(|_| ())?;
+            }
+            Ok::<_, ()>(())
+        };
+        match tokio::time::timeout(COMMIT_TIMEOUT, all).await {
+            Ok(Ok(())) => Ok(seen),
+            _ => Err(ErrorCode::NotCoordinator),
         }
     }
 

@@ -14,6 +14,8 @@ pub enum Bug {
     AckedBelowMinIsr,
     /// A stop in order is marked, and told at the next registration, although the logs were not synced.
     CleanStopNotSynced,
+    /// A group coordinator answers what is committed without a look whether it was replaced meanwhile.
+    CoordinatorUnconfirmed,
 }
 
 #[cfg(not(feature = "planted"))]

@@ -24,6 +24,8 @@ pub struct Oracle {
     seen: BTreeMap<(i32, Key), Seen>,
     /// What the group has been told is committed.
     pub group_offset: i64,
+    /// What was to be committed for it, and nobody knows whether it is.
+    pub group_doubtful: Vec<i64>,
     pub generations: Generations,
 }
 

@@ -49,12 +49,14 @@ pub enum Role {
         position: i64,
         asked: Option<u64>,
     },
-    /// It may yet come to what it was not answered: those are in doubt.
     Group {
         committing: Option<(u64, i64)>,
         looking: Option<(u64, i64)>,
         next: i64,
-        doubtful: Vec<i64>,
+    },
+    /// Asks anybody what the group has committed, also those who do not know yet that they no longer coordinate.
+    Watcher {
+        looking: Option<(u64, i64)>,
     },
     Member(Member),
     /// Deletes old records now and then.
@@ -106,7 +108,8 @@ impl Clients {
         for key in 0..plan.partitions {
             all.push(client(Role::Reader { key, position: 0, asked: None }));
         }
-        all.push(client(Role::Group { committing: None, looking: None, next: 1, doubtful: Vec::new() }));
+        all.push(client(Role::Group { committing: None, looking: None, next: 1 }));
+        all.push(client(Role::Watcher { looking: None }));
         for _ in 0..plan.members {
             all.push(client(Role::Member(Member::default())));
         }
@@ -120,7 +123,7 @@ impl Clients {
         match &self.all[client].role {
             Role::Producer(producer) => (self.topic, producer.partition),
             Role::Reader { key, .. } => (self.topic, *key),
-            Role::Group { .. } | Role::Member(_) => (self.offsets_topic, 0),
+            Role::Group { .. } | Role::Watcher { .. } | Role::Member(_) => (self.offsets_topic, 0),
             Role::Trimmer { .. } => (self.topic, 0),
         }
     }
@@ -149,6 +152,7 @@ impl World {
             Role::Producer(_) => Event::Write(client),
             Role::Reader { .. } => Event::Read(client),
             Role::Group { .. } => Event::Commit(client),
+            Role::Watcher { .. } => Event::Watch(client),
             Role::Member(_) => Event::Member(client),
             Role::Trimmer { .. } => Event::Trim(client),
         }
@@ -246,6 +250,10 @@ impl World {
     pub fn commit(&mut self, client: usize) {
         let delay = if self.healing { 10_000 } else { self.random.between(5_000, 50_000) };
         self.after(delay, Event::Commit(client));
+        if self.random.one_in(6) {
+            // It may hear of another coordinator before the last one does, and before it has asked that one in vain.
+            self.forget_leader(client);
+        }
         let Some(leader) = self.leader(client) else { return };
         let Role::Group { committing: None, looking: None, next, .. } = self.clients.all[client].role else { return };
         if self.random.one_in(2) {
@@ -261,6 +269,24 @@ impl World {
                 *looking = Some((id, least));
             }
         }
+    }
+
+    /// The watcher's turn.
+    pub fn watch(&mut self, client: usize) {
+        let delay = if self.healing { 10_000 } else { self.random.between(5_000, 40_000) };
+        self.after(delay, Event::Watch(client));
+        if matches!(self.clients.all[client].role, Role::Watcher { looking: None }) {
+            let node = self.random.below(self.nodes.len() as u64) as i32;
+            let id = self.ask_as(client, node, Ask::Group(GroupAsk::Committed));
+            self.clients.all[client].role = Role::Watcher { looking: Some((id, self.oracle.group_offset)) };
+        }
+    }
+
+    /// Somebody is told what the group has committed. When it was asked, `least` was.
+    fn told_committed(&mut self, found: i64, least: i64) {
+        let doubted = self.oracle.group_doubtful.contains(&found);
+        assert!(found >= least || least == 0 || doubted, "{least} was committed for the group, now it is {found}");
+        self.count("offsets looked up");
     }
 
     /// An answer reaches a client.
@@ -318,7 +344,14 @@ impl World {
                     Err(_) => self.forget_leader(client),
                 }
             }
-            (Role::Group { committing, looking, doubtful, .. }, Answer::Group(outcome)) => {
+            (Role::Watcher { looking }, Answer::Group(outcome)) => {
+                if let Some((_, least)) = looking.take_if(|(asked, _)| *asked == id)
+                    && let Ok(found) = outcome
+                {
+                    self.told_committed(found, least);
+                }
+            }
+            (Role::Group { committing, looking, .. }, Answer::Group(outcome)) => {
                 if let Some((_, offset)) = committing.take_if(|(asked, _)| *asked == id) {
                     match outcome {
                         Ok(_) => {
@@ -329,14 +362,7 @@ impl World {
                     }
                 } else if let Some((_, least)) = looking.take_if(|(asked, _)| *asked == id) {
                     match outcome {
-                        Ok(found) => {
-                            let doubted = doubtful.contains(&found);
-                            assert!(
-                                found >= least || least == 0 || doubted,
-                                "{least} was committed for the group, now it is {found}"
-                            );
-                            self.count("offsets looked up");
-                        }
+                        Ok(found) => self.told_committed(found, least),
                         Err(_) => self.forget_leader(client),
                     }
                 }
@@ -377,9 +403,15 @@ impl World {
                 *asked = None;
                 self.forget_leader(client);
             }
-            Role::Group { committing, looking, doubtful, .. } => {
+            Role::Watcher { looking } => {
+                if looking.take_if(|(asked, _)| *asked == id).is_some() {
+                    self.reconnect(client);
+                }
+            }
+            Role::Group { committing, looking, .. } => {
                 let gone = committing.take_if(|(asked, _)| *asked == id);
-                doubtful.extend(gone.map(|(_, offset)| offset));
+                // It may yet come to that.
+                self.oracle.group_doubtful.extend(gone.map(|(_, offset)| offset));
                 if gone.is_some() | looking.take_if(|(asked, _)| *asked == id).is_some() {
                     self.forget_leader(client);
                 }

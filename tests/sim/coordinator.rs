@@ -29,8 +29,16 @@ pub struct Groups {
     shard: Option<Shard>,
     /// Who waits for the answer to a ticket.
     asked: BTreeMap<Ticket, (Who, u64)>,
-    /// Who asks for what is committed, once all that the coordinator knows is.
-    settling: Vec<(Who, u64, Reached)>,
+    /// Who asks for what is committed, what was seen, and what makes that certain.
+    looking: Vec<Look>,
+}
+
+struct Look {
+    from: Who,
+    asked: u64,
+    seen: Result<i64, ErrorCode>,
+    /// Still to come.
+    certain: Vec<Reached>,
 }
 
 struct Shard {
@@ -117,7 +125,7 @@ impl World {
         if let Some(step) = step {
             self.carry_out(id, step);
         }
-        self.answer_settled(id);
+        self.answer_looks(id);
     }
 
     /// Appends the step's records, commits or fails it, and sees to its answers.
@@ -197,34 +205,47 @@ impl World {
         self.carry_out(id, step);
     }
 
-    /// Somebody asks what the group has committed: answered once what the coordinator knows is committed itself.
+    /// Somebody asks what the group has committed: answered once what the coordinator knows is committed itself, and no
+    /// other one can have taken over before the question.
     fn group_committed(&mut self, id: i32, from: Who, asked: u64) {
+        let seen = self.committed_offset(id);
         let Some(up) = self.node_mut(id).up.as_mut() else { return };
         let shard = up.groups.shard.as_ref().filter(|shard| shard.coordinator.is_some());
-        let settled = shard.map(|shard| shard.partition.when_committed(shard.partition.offsets().log_end));
-        match settled {
-            Some(Ok(None)) => {
-                let offset = self.committed_offset(id);
-                self.answer(id, from, asked, Answer::Group(offset));
+        let certain = shard.map(|shard| {
+            let committed = shard.partition.when_committed(shard.partition.offsets().log_end)?;
+            let confirmed = shard.partition.when_confirmed()?;
+            Ok::<_, ErrorCode>([committed, confirmed])
+        });
+        match certain {
+            Some(Ok(certain)) => {
+                let certain = certain.into_iter().flatten().collect();
+                up.groups.looking.push(Look { from, asked, seen, certain });
+                self.answer_looks(id);
             }
-            Some(Ok(Some(reached))) => up.groups.settling.push((from, asked, reached)),
             _ => self.answer(id, from, asked, Answer::Group(Err(ErrorCode::NotCoordinator))),
         }
     }
 
-    fn answer_settled(&mut self, id: i32) {
+    /// Answers what has become certain.
+    pub fn answer_looks(&mut self, id: i32) {
         let Some(up) = self.node_mut(id).up.as_mut() else { return };
         let mut done = Vec::new();
-        up.groups.settling.retain_mut(|(from, asked, reached)| match reached.try_recv() {
-            Err(tokio::sync::oneshot::error::TryRecvError::Empty) => true,
-            outcome => {
-                done.push((*from, *asked, matches!(outcome, Ok(Ok(())))));
-                false
+        up.groups.looking.retain_mut(|look| {
+            look.certain.retain_mut(|reached| match reached.try_recv() {
+                Err(tokio::sync::oneshot::error::TryRecvError::Empty) => true,
+                Ok(Ok(())) => false,
+                _ => {
+                    look.seen = Err(ErrorCode::NotCoordinator);
+                    false
+                }
+            });
+            if look.certain.is_empty() {
+                done.push((look.from, look.asked, look.seen));
             }
+            !look.certain.is_empty()
         });
-        for (from, asked, reached) in done {
-            let offset = if reached { self.committed_offset(id) } else { Err(ErrorCode::NotCoordinator) };
-            self.answer(id, from, asked, Answer::Group(offset));
+        for (from, asked, seen) in done {
+            self.answer(id, from, asked, Answer::Group(seen));
         }
     }
 

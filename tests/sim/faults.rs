@@ -104,6 +104,7 @@ impl World {
                     self.blocked.insert((id, other));
                     self.blocked.insert((other, id));
                 }
+                self.perhaps_noticed(id);
             }
             Fault::Heal => {
                 self.note(|| "the network heals".into());
@@ -150,7 +151,7 @@ impl World {
         }
     }
 
-    /// The controller may notice at once that a process has ended.
+    /// The controller may notice at once that a process has ended, or that a node is cut off.
     fn perhaps_noticed(&mut self, id: i32) {
         let epoch = self.meta.image.broker(id).map(|b| b.epoch);
         if self.random.one_in(2)

@@ -16,6 +16,9 @@ use klamm_protocol::{ErrorCode, Uuid};
 /// A topic's id and a partition's number.
 pub type Key = (Uuid, i32);
 
+/// A process, by its boot, and a moment of it.
+pub type Stamp = (u32, u64);
+
 /// Who sends and who receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
@@ -32,8 +35,9 @@ pub enum Message {
 
 #[derive(Clone, Debug)]
 pub enum Ask {
-    /// A follower's fetch: its registration, and where each partition is, under which leader epoch.
-    Fetch(i64, Vec<(Key, i32, Position)>),
+    /// A follower's fetch: its registration, where each partition is, under which leader epoch, and the stamp of the answer
+    /// before, as the connection would tell.
+    Fetch(i64, Vec<(Key, i32, Position)>, Stamp),
     Control(Control),
     Produce(Key, Bytes, Acks),
     /// A consumer's fetch from an offset, under the leader epoch it believes in.
@@ -68,7 +72,7 @@ pub enum Control {
 
 #[derive(Clone, Debug)]
 pub enum Answer {
-    Fetch(Result<Vec<Part>, ErrorCode>),
+    Fetch(Stamp, Result<Vec<Part>, ErrorCode>),
     Register(Result<i64, ErrorCode>),
     Heartbeat(Result<BrokerHeartbeatResponse, ErrorCode>),
     AlterPartition(AlterPartitionResponse),
@@ -101,7 +105,7 @@ impl Message {
     /// A word for the trace.
     pub fn name(&self) -> String {
         match self {
-            Message::Ask(id, Ask::Fetch(epoch, parts)) => {
+            Message::Ask(id, Ask::Fetch(epoch, parts, _)) => {
                 let at: Vec<_> =
                     parts.iter().map(|(key, epoch, p)| format!("{}@{} e{epoch}", key.1, p.fetch_offset)).collect();
                 format!("#{id} fetch b{epoch} {}", at.join(","))
@@ -139,7 +143,7 @@ impl Message {
             Message::Ask(id, Ask::Group(GroupAsk::Sync(r))) => format!("#{id} sync g{}", r.generation_id),
             Message::Ask(id, Ask::Group(GroupAsk::Beat(r))) => format!("#{id} beat g{}", r.generation_id),
             Message::Ask(id, Ask::Delete(key, to)) => format!("#{id} delete {} to {to}", key.1),
-            Message::Answer(id, Answer::Fetch(Ok(parts))) => {
+            Message::Answer(id, Answer::Fetch(_, Ok(parts))) => {
                 let part = |p: &Part| match (p.code, p.diverging) {
                     (ErrorCode::None, None) => format!("{} {} bytes hw{}", p.key.1, p.records.len(), p.high_watermark),
                     (ErrorCode::None, Some((epoch, end))) => format!("{} diverges e{epoch} ends {end}", p.key.1),

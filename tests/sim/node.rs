@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use crate::coordinator::Groups;
 use crate::disk::MemDisk;
-use crate::message::Key;
+use crate::message::{Key, Stamp};
 use crate::metalog::Meta;
 use crate::plan::Plan;
 use crate::random::Random;
@@ -70,6 +70,8 @@ pub struct Link {
     /// Only an answer to the last round counts.
     pub round: u64,
     pub asked: Option<u64>,
+    /// Of the last answer.
+    pub stamp: Stamp,
 }
 
 /// A broker process.

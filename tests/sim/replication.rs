@@ -13,7 +13,7 @@ use klamm_protocol::messages::AlterPartitionRequest;
 use klamm_protocol::messages::alter_partition_request::TopicData;
 use std::sync::atomic::Ordering;
 
-use crate::message::{Answer, Ask, Control, Key, Part, Who};
+use crate::message::{Answer, Ask, Control, Key, Part, Stamp, Who};
 use crate::node::Standing;
 use crate::world::{Event, World};
 
@@ -58,8 +58,8 @@ impl World {
             return;
         }
         link.round += 1;
-        let (round, epoch) = (link.round, up.epoch);
-        let asked = self.ask(Who::Node(id), leader, Ask::Fetch(epoch, parts));
+        let (round, epoch, stamp) = (link.round, up.epoch, link.stamp);
+        let asked = self.ask(Who::Node(id), leader, Ask::Fetch(epoch, parts, stamp));
         if let Some(link) = self.node_mut(id).up.as_mut().and_then(|up| up.links.get_mut(&leader)) {
             link.asked = Some(asked);
         }
@@ -67,14 +67,25 @@ impl World {
     }
 
     /// A leader answers a follower.
-    pub fn fetched_from(&mut self, id: i32, from: Who, asked: u64, epoch: i64, parts: Vec<(Key, i32, Position)>) {
+    pub fn fetched_from(
+        &mut self,
+        id: i32,
+        from: Who,
+        asked: u64,
+        epoch: i64,
+        parts: Vec<(Key, i32, Position)>,
+        stamp: Stamp,
+    ) {
         let Who::Node(follower) = from else { return };
         let now_ms = self.now_ms();
         let max_bytes = 200 + self.random.below(4_000) as usize;
+        let boot = self.node(id).boot;
+        let sent_after = if stamp.0 == boot { stamp.1 } else { 0 };
         let Some(up) = self.node(id).up.as_ref() else { return };
+        let stamp = (boot, up.replicas.around.moment.load(Ordering::Acquire));
         let registered = up.published.0.broker(follower).map_or(-1, |b| b.epoch);
         if epoch < 0 || epoch != registered {
-            return self.answer(id, from, asked, Answer::Fetch(Err(ErrorCode::StaleBrokerEpoch)));
+            return self.answer(id, from, asked, Answer::Fetch(stamp, Err(ErrorCode::StaleBrokerEpoch)));
         }
         let mut answers = Vec::new();
         for (key, leader_epoch, position) in parts {
@@ -94,6 +105,7 @@ impl World {
                     broker_epoch: epoch,
                     fetch_offset: position.fetch_offset,
                     log_start: position.log_start,
+                    sent_after,
                 },
                 leader_epoch,
                 last_fetched_epoch: position.last_fetched_epoch,
@@ -141,16 +153,17 @@ impl World {
             }
             answers.push(part);
         }
-        self.answer(id, from, asked, Answer::Fetch(Ok(answers)));
+        self.answer(id, from, asked, Answer::Fetch(stamp, Ok(answers)));
     }
 
     /// A follower takes over what its leader has answered.
-    pub fn take_fetch(&mut self, id: i32, asked: u64, answer: Result<Vec<Part>, ErrorCode>) {
+    pub fn take_fetch(&mut self, id: i32, asked: u64, stamp: Stamp, answer: Result<Vec<Part>, ErrorCode>) {
         let node = &mut self.nodes[id as usize];
         let boot = node.boot;
         let Some(up) = node.up.as_mut() else { return };
         let Some((leader, link)) = up.links.iter_mut().find(|(_, link)| link.asked == Some(asked)) else { return };
         link.asked = None;
+        link.stamp = stamp;
         link.round += 1;
         let (leader, round) = (*leader, link.round);
         let mut news = false;

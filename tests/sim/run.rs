@@ -202,14 +202,15 @@ fn seeds_that_once_found_something_pass() {
 }
 
 /// A seed for each bug that finds it.
-const PLANTED: [(Planted, u64); 7] = [
+const PLANTED: [(Planted, u64); 8] = [
     (Planted::Bug(Bug::HighWatermarkFromLogEnd), 1),
-    (Planted::Bug(Bug::TruncatedToHighWatermark), 15),
+    (Planted::Bug(Bug::TruncatedToHighWatermark), 3),
     (Planted::Bug(Bug::IsrShrunkAlone), 1),
-    (Planted::Bug(Bug::AckedBelowMinIsr), 229),
-    (Planted::Bug(Bug::CleanStopNotSynced), 143),
-    (Planted::Mistake(Mistake::FencedLeaderStays), 73),
-    (Planted::Mistake(Mistake::AlwaysUnclean), 3),
+    (Planted::Bug(Bug::AckedBelowMinIsr), 87),
+    (Planted::Bug(Bug::CleanStopNotSynced), 8),
+    (Planted::Bug(Bug::CoordinatorUnconfirmed), 128),
+    (Planted::Mistake(Mistake::FencedLeaderStays), 16),
+    (Planted::Mistake(Mistake::AlwaysUnclean), 4),
 ];
 
 /// How many seeds may be tried when the one that is given has come to do something else.

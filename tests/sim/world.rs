@@ -42,6 +42,7 @@ pub enum Event {
     Write(usize),
     Read(usize),
     Commit(usize),
+    Watch(usize),
     Member(usize),
     Trim(usize),
     /// A client has waited long enough for this answer.
@@ -321,6 +322,7 @@ impl World {
             Event::Write(client) => self.write(client),
             Event::Read(client) => self.read(client),
             Event::Commit(client) => self.commit(client),
+            Event::Watch(client) => self.watch(client),
             Event::Member(client) => self.member_turn(client),
             Event::Trim(client) => self.trim(client),
             Event::GiveUp(client, id) => self.give_up(client, id),
@@ -333,7 +335,7 @@ impl World {
 
     fn deliver(&mut self, from: Who, to: i32, message: Message) {
         match message {
-            Message::Ask(id, Ask::Fetch(epoch, parts)) => self.fetched_from(to, from, id, epoch, parts),
+            Message::Ask(id, Ask::Fetch(epoch, parts, stamp)) => self.fetched_from(to, from, id, epoch, parts, stamp),
             Message::Ask(id, Ask::Control(control)) => self.ask_controller(to, from, id, control),
             Message::Ask(id, Ask::Produce(key, batch, acks)) => self.produced_to(to, from, id, key, batch, acks),
             Message::Ask(id, Ask::Read(key, epoch, offset)) => self.read_from(to, from, id, key, epoch, offset),
@@ -350,7 +352,7 @@ impl World {
 
     fn node_hears(&mut self, node: i32, id: u64, answer: Answer) {
         match answer {
-            Answer::Fetch(answer) => self.take_fetch(node, id, answer),
+            Answer::Fetch(stamp, answer) => self.take_fetch(node, id, stamp, answer),
             answer => self.control_answered(node, id, answer),
         }
     }

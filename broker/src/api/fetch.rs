@@ -57,8 +57,8 @@ struct Limits {
 enum Reader {
     /// A consumer; old ones don't know that they may read from a follower.
     Consumer { any_replica: bool },
-    /// A broker, in the life of this epoch.
-    Follower { id: i32, epoch: i64 },
+    /// A broker, in the life of this epoch; the fetch was sent after this moment.
+    Follower { id: i32, epoch: i64, sent_after: u64 },
 }
 
 /// The replica id of tools that compare replicas: a consumer that may read from any of them.
@@ -83,10 +83,14 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
         (request.replica_id, -1)
     };
     let reader = match replica_id {
-        id if id >= 0 => Reader::Follower { id, epoch },
+        // It asks again only when it has the answer to what it asked before.
+        id if id >= 0 => {
+            let sent_after = cx.connection.answered_follower.load(Ordering::Acquire);
+            Reader::Follower { id, epoch, sent_after }
+        }
         id => Reader::Consumer { any_replica: id == DEBUGGING_REPLICA || cx.version >= ANY_REPLICA_SINCE },
     };
-    if let Reader::Follower { id, epoch } = reader
+    if let Reader::Follower { id, epoch, .. } = reader
         && let Err(code) = check_replica(cx, id, epoch, max_wait).await
     {
         return Ok(FetchResponse { error_code: code.code(), ..Default::default() });
@@ -117,6 +121,10 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
         }
     };
     let read = long_poll(cx, &session, &limits, max_wait).await;
+    if let Reader::Follower { .. } = reader {
+        let moment = cx.broker.replicas.around.moment.load(Ordering::Acquire);
+        cx.connection.answered_follower.store(moment, Ordering::Release);
+    }
     let leaders = leaders(&read);
     let responses = assemble(&mut session.lock(), read, limits.incremental, reader, cx.broker.clock.now_ms());
     let node_endpoints = if cx.version >= NEW_LEADER_SINCE { endpoints(cx, leaders) } else { Vec::new() };
@@ -263,9 +271,11 @@ fn read_all(cx: &Context<'_>, session: &mut Session, limits: &Limits, fresh: boo
                     Reader::Consumer { any_replica } => {
                         read_one(cx, &partition, wanted, limits, budget, any_replica, &mut read)
                     }
-                    Reader::Follower { id, epoch } => {
+                    Reader::Follower { id, epoch, sent_after } => {
                         let now_ms = cx.broker.clock.now_ms();
-                        read_for_follower(&partition, wanted, (id, epoch), budget, fresh, now_ms, &mut read)
+                        read.due |= partition.wants_fetch_after(sent_after);
+                        let who = (id, epoch, sent_after);
+                        read_for_follower(&partition, wanted, who, budget, fresh, now_ms, &mut read)
                     }
                 }
             }
@@ -352,7 +362,7 @@ fn answer(partition_index: i32, offsets: Offsets) -> PartitionData {
 fn read_for_follower(
     partition: &Arc<Partition>,
     wanted: &Wanted,
-    (follower, broker_epoch): (i32, i64),
+    (follower, broker_epoch, sent_after): (i32, i64, u64),
     budget: Budget,
     fresh: bool,
     now_ms: i64,
@@ -365,6 +375,7 @@ fn read_for_follower(
             broker_epoch,
             fetch_offset: wants.fetch_offset,
             log_start: wants.log_start_offset,
+            sent_after,
         },
         leader_epoch: wants.current_leader_epoch,
         last_fetched_epoch: wants.last_fetched_epoch,

@@ -12,13 +12,10 @@ pub async fn handle(cx: &Context<'_>, request: OffsetFetchRequest) -> Result<Off
     let require_stable = request.require_stable;
     let mut answers = Vec::new();
     for group in offset_fetch_groups(request, cx.version) {
-        let settled = cx.broker.groups.settled(&group.group_id).await;
-        let answer = settled.and_then(|()| {
-            cx.broker.groups.with(&group.group_id, |coordinator| {
-                coordinator.offset_fetch(&group, require_stable, cx.version, &topics)
-            })
+        let answer = cx.broker.groups.read(&group.group_id, |coordinator| {
+            coordinator.offset_fetch(&group, require_stable, cx.version, &topics)
         });
-        answers.push(answer.unwrap_or_else(|code| refuse::offset_fetch(&group, cx.version, code)));
+        answers.push(answer.await.unwrap_or_else(|code| refuse::offset_fetch(&group, cx.version, code)));
     }
     Ok(offset_fetch_response(answers, cx.version))
 }

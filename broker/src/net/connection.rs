@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -179,6 +179,8 @@ pub struct Connection {
     pub software: parking_lot::Mutex<(String, String)>,
     /// The fetch session of a follower, which ends with the connection.
     pub follows: parking_lot::Mutex<Option<Lease>>,
+    /// The moment at which a follower's fetch was last answered here; 0 for never.
+    pub answered_follower: AtomicU64,
 }
 
 impl Connection {
@@ -194,6 +196,7 @@ impl Connection {
             subject: None,
             software: Default::default(),
             follows: Default::default(),
+            answered_follower: Default::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, AtomicU64};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -242,6 +242,7 @@ impl Listener {
             subject: None,
             software: Mutex::default(),
             follows: Mutex::default(),
+            answered_follower: AtomicU64::default(),
         };
         let broker = broker.clone();
         // Also released when the task panics: a panic closes one connection and is counted.

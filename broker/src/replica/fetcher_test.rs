@@ -1,7 +1,7 @@
 //! Fetching against a leader played by the test: real partitions on both sides, and links that the test can cut.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use klamm_log::{Log, RealDisk, Recovery};
 use klamm_metadata::Partition as Registered;
@@ -62,13 +62,19 @@ struct Session {
     leader: Arc<Leader>,
     wants: Mutex<BTreeMap<i32, FetchPartition>>,
     epoch: Mutex<i32>,
+    answered: AtomicU64,
 }
 
 impl Peers for Arc<Leader> {
     fn connect(&self, broker: i32) -> Boxed<'_, Result<Box<dyn Link>, String>> {
         assert_eq!(broker, 0);
         self.connections.fetch_add(1, Ordering::SeqCst);
-        let session = Session { leader: self.clone(), wants: Mutex::default(), epoch: Mutex::new(0) };
+        let session = Session {
+            leader: self.clone(),
+            wants: Mutex::default(),
+            epoch: Mutex::new(0),
+            answered: AtomicU64::default(),
+        };
         Box::pin(async move { Ok(Box::new(session) as Box<dyn Link>) })
     }
 }
@@ -83,6 +89,7 @@ impl Session {
                     broker_epoch: 1,
                     fetch_offset: wants.fetch_offset,
                     log_start: wants.log_start_offset,
+                    sent_after: self.answered.load(Ordering::SeqCst),
                 },
                 leader_epoch: wants.current_leader_epoch,
                 last_fetched_epoch: wants.last_fetched_epoch,
@@ -141,7 +148,11 @@ impl Link for Session {
                 if self.leader.cut.swap(false, Ordering::SeqCst) {
                     return Err("cut".into());
                 }
-                if !partitions.is_empty() {
+                let sent_after = self.answered.load(Ordering::SeqCst);
+                let wanted = |index: &i32| self.leader.partitions[index].wants_fetch_after(sent_after);
+                if !partitions.is_empty() || self.wants.lock().keys().any(wanted) {
+                    let moments = self.leader.partitions.values().map(|p| p.around.moment.load(Ordering::SeqCst));
+                    self.answered.store(moments.max().unwrap_or(0), Ordering::SeqCst);
                     let topic = FetchableTopicResponse { topic_id: TOPIC, partitions, ..Default::default() };
                     return Ok(FetchResponse { session_id: 5, responses: vec![topic], ..Default::default() });
                 }
@@ -249,6 +260,31 @@ async fn a_leader_that_does_not_answer_is_asked_anew_soon_and_with_growing_patie
     // 50, 100 and 200 ms, not three times the half minute of a socket.
     let took = since.elapsed();
     assert!(took >= PATIENCE_HERE * 7 && took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_leader_hears_at_once_that_nobody_replaced_it_and_never_when_somebody_did() {
+    let pair = pair(1);
+    pair.fetchers.assign(&pair.followers[0], Some(0));
+    pair.write(0).await;
+    // The follower's fetch is parked, and nothing is written.
+    let led = &pair.leader.partitions[&0];
+    for _ in 0..3 {
+        let confirmed = led.when_confirmed().unwrap().expect("the follower has to say so");
+        confirmed.await.unwrap().unwrap();
+    }
+    // The follower leads now, and the one before has not heard of it: what was on its way says nothing.
+    let elected = Registered { leader: 1, leader_epoch: 1, partition_epoch: 1, ..registered() };
+    pair.followers[0].follow(&elected, 0);
+    let mut doubtful = led.when_confirmed().unwrap().expect("the follower has to say so");
+    pair.fetchers.assign(&pair.followers[0], None);
+    while !pair.fetchers.lanes.lock().lanes.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(doubtful.try_recv().is_err());
+    led.follow(&elected, 0);
+    assert_eq!(doubtful.await.unwrap(), Err(ErrorCode::NotLeaderOrFollower));
+    assert_eq!(led.when_confirmed().unwrap_err(), ErrorCode::NotLeaderOrFollower);
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ pub struct Progress {
     pub fetch_offset: i64,
     /// First offset it keeps.
     pub log_start: i64,
+    /// A moment of this broker's after which the fetch was certainly sent; 0 when nothing is known.
+    pub sent_after: u64,
 }
 
 /// Another replica, as this leader knows it.
@@ -56,6 +58,8 @@ struct Follower {
     leader_end_at_fetch: i64,
     /// The last time it was known to hold all that there was.
     last_caught_up_ms: Option<i64>,
+    /// It followed this leader, in this epoch, at some time after this moment.
+    followed_after: u64,
 }
 
 impl Follower {
@@ -69,6 +73,7 @@ impl Follower {
             leader_end_at_fetch: i64::MAX,
             // Who was in sync at the election is given the time to say so.
             last_caught_up_ms: in_sync.then_some(now_ms),
+            followed_after: 0,
         }
     }
 
@@ -288,6 +293,7 @@ impl Leader {
         follower.log_start = fetch.log_start;
         follower.last_fetch_ms = now_ms;
         follower.leader_end_at_fetch = leader_end;
+        follower.followed_after = follower.followed_after.max(fetch.sent_after);
         self.advance(live);
         Ok(())
     }
@@ -314,6 +320,13 @@ impl Leader {
         }
         self.high_watermark = self.high_watermark.max(safe);
         self.high_watermark
+    }
+
+    /// The moment up to which nobody else led: each of those that may be elected followed this leader at some time after
+    /// it. `u64::MAX` when there is nobody else.
+    pub fn led_until(&self) -> u64 {
+        let members = self.followers.iter().filter(|f| self.is_in_maximal_isr(f.id));
+        members.map(|f| f.followed_after).min().unwrap_or(u64::MAX)
     }
 
     fn is_in_maximal_isr(&self, id: i32) -> bool {

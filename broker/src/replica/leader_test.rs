@@ -23,7 +23,7 @@ fn leader(isr: &[i32], min_isr: i32) -> Leader {
 
 fn fetch(leader: &mut Leader, follower: i32, offset: i64, now_ms: i64) -> Result<(), ErrorCode> {
     let epoch = i64::from(follower) * 10;
-    let progress = Progress { follower, broker_epoch: epoch, fetch_offset: offset, log_start: 0 };
+    let progress = Progress { follower, broker_epoch: epoch, fetch_offset: offset, log_start: 0, sent_after: 0 };
     let end = leader.log_end;
     leader.on_fetch(progress, end, now_ms, &live())
 }
@@ -61,7 +61,7 @@ fn a_leader_makes_way_only_where_the_others_can_take_writes() {
 #[test]
 fn own_records_count_only_once_they_are_told_of() {
     let mut leader = leader(&[1, 2], 1);
-    let progress = Progress { follower: 2, broker_epoch: 20, fetch_offset: 120, log_start: 0 };
+    let progress = Progress { follower: 2, broker_epoch: 20, fetch_offset: 120, log_start: 0, sent_after: 0 };
     leader.on_fetch(progress, 120, 0, &live()).unwrap();
     assert_eq!(leader.high_watermark(), 100, "the leader's own log is not flushed");
     assert_eq!(leader.on_append(120, &live()), 120);
@@ -104,7 +104,7 @@ fn who_joins_must_have_all_that_is_committed_and_all_of_earlier_epochs() {
 #[test]
 fn who_still_has_deleted_records_cannot_join() {
     let mut leader = leader(&[1], 1);
-    let progress = |log_start| Progress { follower: 2, broker_epoch: 20, fetch_offset: 100, log_start };
+    let progress = |log_start| Progress { follower: 2, broker_epoch: 20, fetch_offset: 100, log_start, sent_after: 0 };
     leader.on_fetch(progress(40), 100, 0, &live()).unwrap();
     assert_eq!(leader.expansion(2, 50, &live()), None);
     leader.on_fetch(progress(50), 100, 0, &live()).unwrap();
@@ -119,7 +119,7 @@ fn the_fenced_and_the_reborn_cannot_join() {
     assert_eq!(leader.expansion(2, 0, &fenced), None);
     let reborn: LiveBrokers = [(1, 10), (2, 21)].into();
     assert_eq!(leader.expansion(2, 0, &reborn), None);
-    let old = Progress { follower: 2, broker_epoch: 20, fetch_offset: 100, log_start: 0 };
+    let old = Progress { follower: 2, broker_epoch: 20, fetch_offset: 100, log_start: 0, sent_after: 0 };
     assert_eq!(leader.on_fetch(old, 100, 0, &reborn), Err(ErrorCode::NotLeaderOrFollower));
     let stranger = Progress { follower: 9, ..old };
     assert_eq!(leader.on_fetch(stranger, 100, 0, &live()), Err(ErrorCode::UnknownLeaderEpoch));
@@ -130,7 +130,7 @@ fn a_fetch_that_does_not_say_in_which_life_counts_for_nothing() {
     let mut leader = leader(&[1, 2], 1);
     leader.on_append(110, &live());
     fetch(&mut leader, 2, 105, 0).unwrap();
-    let nameless = Progress { follower: 2, broker_epoch: -1, fetch_offset: 110, log_start: 0 };
+    let nameless = Progress { follower: 2, broker_epoch: -1, fetch_offset: 110, log_start: 0, sent_after: 0 };
     assert_eq!(leader.on_fetch(nameless, 110, 0, &live()), Err(ErrorCode::NotLeaderOrFollower));
     assert_eq!(leader.high_watermark(), 105);
     let nameless = Progress { follower: 3, ..nameless };
@@ -163,10 +163,36 @@ fn a_fetch_that_reaches_what_was_there_at_the_last_one_counts_as_caught_up_then(
         // The follower never reaches the end, but always what was there when it fetched last.
         let end = leader.log_end;
         leader.on_append(end + 10, &live());
-        let progress = Progress { follower: 2, broker_epoch: 20, fetch_offset: end, log_start: 0 };
+        let progress = Progress { follower: 2, broker_epoch: 20, fetch_offset: end, log_start: 0, sent_after: 0 };
         leader.on_fetch(progress, end + 10, round * 1000, &live()).unwrap();
         assert_eq!(leader.shrinking(end + 10, round * 1000), None);
     }
+}
+
+#[test]
+fn a_leader_led_until_all_that_may_be_elected_followed_it() {
+    let mut leader = leader(&[1, 2], 1);
+    let followed = |leader: &mut Leader, id: i32, sent_after: u64| {
+        let epoch = i64::from(id) * 10;
+        let progress = Progress { follower: id, broker_epoch: epoch, fetch_offset: 100, log_start: 0, sent_after };
+        leader.on_fetch(progress, 100, 0, &live()).unwrap();
+    };
+    assert_eq!(leader.led_until(), 0);
+    followed(&mut leader, 2, 7);
+    assert_eq!(leader.led_until(), 7);
+    followed(&mut leader, 2, 5);
+    assert_eq!(leader.led_until(), 7, "a fetch that was under way for longer takes nothing back");
+    followed(&mut leader, 3, 4);
+    assert_eq!(leader.led_until(), 7, "it cannot be elected");
+    // From now on it may be, whether or not the answer of the controller arrives.
+    leader.expansion(3, 0, &live()).expect("it has caught up");
+    assert_eq!(leader.led_until(), 4);
+    leader.assign(assigned(&[1], 8), 0);
+    assert_eq!(leader.led_until(), u64::MAX, "nobody else can be elected");
+    let mut again = Leader::new(1, Assigned { leader_epoch: 6, ..assigned(&[1, 2], 9) }, rules(1), 100, 100, 0);
+    assert_eq!(again.led_until(), 0, "what was said in one epoch does not count in the next");
+    followed(&mut again, 2, 9);
+    assert_eq!(again.led_until(), 9);
 }
 
 #[test]
@@ -214,7 +240,7 @@ fn a_proposal_that_is_sent_again_does_not_speak_for_a_later_life_of_a_member() {
     let proposal = leader.expansion(3, 0, &live()).expect("it has caught up");
     assert_eq!(proposal.isr, [(1, -1), (2, -1), (3, 30)]);
     // It went down with what it had, and is back under another registration.
-    let back = Progress { follower: 3, broker_epoch: 31, fetch_offset: 50, log_start: 0 };
+    let back = Progress { follower: 3, broker_epoch: 31, fetch_offset: 50, log_start: 0, sent_after: 0 };
     leader.on_fetch(back, 100, 0, &[(1, 10), (2, 20), (3, 31)].into()).unwrap();
     assert_eq!(leader.pending(), Some(proposal));
 }

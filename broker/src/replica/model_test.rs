@@ -180,6 +180,7 @@ impl Cluster {
                 broker_epoch: self.live.get(&id).copied().unwrap_or(-1),
                 fetch_offset: asked.fetch_offset,
                 log_start: asked.log_start,
+                sent_after: 0,
             },
             leader_epoch: epoch,
             last_fetched_epoch: asked.last_fetched_epoch,
@@ -398,6 +399,7 @@ impl Cluster {
                         broker_epoch: self.live[&id],
                         fetch_offset: asked.fetch_offset,
                         log_start: asked.log_start,
+                        sent_after: 0,
                     };
                     let (last_fetched_epoch, max_bytes) = (asked.last_fetched_epoch, 10_000);
                     let fetch = FollowerFetch {

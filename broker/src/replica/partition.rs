@@ -74,6 +74,8 @@ pub struct Around {
     pub proposed: Notify,
     /// Epoch of this broker's registration; −1 before it.
     pub broker_epoch: AtomicI64,
+    /// Moments, in the order in which they were asked about; see [`Partition::when_confirmed`]. Never 0.
+    pub moment: AtomicU64,
     /// Bytes sent to followers.
     pub replication_bytes_out: AtomicU64,
     /// Bytes taken over from leaders.
@@ -98,6 +100,7 @@ impl Around {
             proposals: Mutex::default(),
             proposed: Notify::new(),
             broker_epoch: AtomicI64::new(-1),
+            moment: AtomicU64::new(1),
             replication_bytes_out: AtomicU64::default(),
             replication_bytes_in: AtomicU64::default(),
             throttles: Throttles::default(),
@@ -143,6 +146,10 @@ pub struct Partition {
     pub(super) commits: OffsetWaiters,
     /// Deletions that wait for the log starts of followers.
     pub(super) deletions: OffsetWaiters,
+    /// Those who wait until it is known that this replica led at some moment.
+    pub(super) confirmations: OffsetWaiters,
+    /// The latest of those moments.
+    pub(super) asked_at: AtomicU64,
 }
 
 /// What changes under the lock.
@@ -301,6 +308,8 @@ impl Partition {
             follower_waiters: FetchWaiters::default(),
             commits: OffsetWaiters::default(),
             deletions: OffsetWaiters::default(),
+            confirmations: OffsetWaiters::default(),
+            asked_at: AtomicU64::new(0),
         }
     }
 
@@ -609,6 +618,7 @@ impl Partition {
         self.follower_waiters.wake_all();
         self.commits.fail(code);
         self.deletions.fail(code);
+        self.confirmations.fail(code);
     }
 
     /// The name of the partition's directory: `topic-index`.

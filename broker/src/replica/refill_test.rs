@@ -68,6 +68,7 @@ fn fetch(leader: &Partition, follower: i32, asked: Position, epoch: i32) -> Resu
                 broker_epoch: 1,
                 fetch_offset: asked.fetch_offset,
                 log_start: asked.log_start,
+                sent_after: 0,
             },
             leader_epoch: epoch,
             last_fetched_epoch: asked.last_fetched_epoch,

@@ -174,6 +174,7 @@ impl Partition {
         let Role::Leader(leader) = &mut state.role else { return };
         let reached = leader.on_append(state.counted, &self.around.live.read());
         let low = leader.low_watermark(state.log.log_start_offset(), &self.around.live.read());
+        self.confirm(leader.led_until());
         let visible = self.publish_high_watermark(state, reached, MANY);
         drop(guard);
         self.tell(visible);
@@ -225,6 +226,39 @@ impl Partition {
         let state = self.state.lock();
         let Role::Leader(leader) = &state.role else { return Err(ErrorCode::NotLeaderOrFollower) };
         Ok((leader.high_watermark() < offset).then(|| self.commits.wait_for(offset)))
+    }
+
+    /// Resolves when it is certain that nobody else led before this call; `None` when that is certain by itself, as for
+    /// the only replica in sync.
+    ///
+    /// A leader that is cut off or stood still may have been replaced without knowing it. Others who may be elected
+    /// follow it until they hear of that, and they fetch all the time: who sends a fetch after this call, in this epoch,
+    /// did not lead when it began. No clock has a part in it. A parked fetch is answered at once for the next one to come.
+    ///
+    /// # Errors
+    /// `NotLeaderOrFollower`.
+    pub fn when_confirmed(&self) -> Result<Option<Reached>, ErrorCode> {
+        let state = self.state.lock();
+        let Role::Leader(leader) = &state.role else { return Err(ErrorCode::NotLeaderOrFollower) };
+        if leader.led_until() == u64::MAX || planted(Bug::CoordinatorUnconfirmed) {
+            return Ok(None);
+        }
+        let moment = self.around.moment.fetch_add(1, Ordering::AcqRel) + 1;
+        self.asked_at.fetch_max(moment, Ordering::AcqRel);
+        let confirmed = self.confirmations.wait_for(i64::try_from(moment).unwrap_or(i64::MAX));
+        drop(state);
+        self.follower_waiters().wake_all();
+        Ok(Some(confirmed))
+    }
+
+    /// Whether somebody waits for a follower's fetch that was sent after a later moment than this.
+    pub fn wants_fetch_after(&self, moment: u64) -> bool {
+        self.asked_at.load(Ordering::Acquire) > moment
+    }
+
+    /// Under the lock: what was true of one epoch must not be said in another.
+    fn confirm(&self, led_until: u64) {
+        self.confirmations.reached(i64::try_from(led_until).unwrap_or(i64::MAX));
     }
 
     /// Whether this broker has the only replica.
@@ -331,6 +365,7 @@ impl Partition {
             proposes = leader.expansion(progress.follower, log_start, &live).is_some();
             low = Some(leader.low_watermark(log_start, &live));
             reached = leader.high_watermark();
+            self.confirm(leader.led_until());
         }
         let held_back = self.is_throttled_leader()
             && !leader.assigned().isr.contains(&progress.follower)
