@@ -27,6 +27,7 @@ mod resumed;
 mod rolling;
 mod rot;
 mod strangers;
+mod throttles;
 mod unclean;
 mod view;
 
