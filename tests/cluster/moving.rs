@@ -90,6 +90,8 @@ fn ballast(cluster: &Cluster, id: usize) -> u64 {
 /// may, in percent.
 #[track_caller]
 fn throttled(cluster: &Cluster) -> Vec<u64> {
+    // Leaders on all of those that send, so that none of them is what holds a new broker back.
+    klamm(cluster, "cluster elect").ok();
     let line = format!("reassign execute --topics {BALLAST} --brokers 0,1,2,3,4 --yes --throttle {THROTTLE}");
     let mut tool = klamm(cluster, &line).start();
     let mut seen: Vec<(Instant, [u64; 2])> = Vec::new();
@@ -106,7 +108,10 @@ fn throttled(cluster: &Cluster) -> Vec<u64> {
         };
         let seconds = (last.0 - first.0).as_secs_f64();
         let percent = (last.1[n] - first.1[n]) as f64 / seconds / THROTTLE as f64 * 100.0;
-        assert!(seconds > 3.0 && percent <= 110.0, "{percent:.1} % of the throttle during {seconds:.1} s");
+        // Several leaders and followers share it while clients write, so that it is not used to the full all the time; the
+        // rate of one leader and of one follower by itself is measured more sharply in `throttles.rs`.
+        let kept = (75.0..=110.0).contains(&percent);
+        assert!(seconds > 3.0 && kept, "{percent:.1} % of the throttle during {seconds:.1} s");
         percent.round() as u64
     };
     vec![rate(0), rate(1)]

@@ -7,6 +7,7 @@
 mod brokers;
 mod moving;
 mod page;
+mod page_effects;
 mod quorum;
 mod rolling;
 mod topics;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use klamm_client::admin::placement::size;
-use klamm_client::{Client, TopicPartition};
+use klamm_client::{Client, ClientError, TopicPartition};
+use klamm_protocol::ErrorCode;
 use serde::Serialize;
 
 use super::carry::left;
@@ -78,7 +79,7 @@ impl Show for Vec<Ongoing> {
     }
 }
 
-/// Moves that were to be taken back: `cancelled` or `failed`.
+/// Moves that were to be taken back: `cancelled`, `ended` or `failed`.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub(super) struct Cancelled(pub Vec<PartitionOutcome>);
@@ -94,12 +95,23 @@ pub(super) async fn cancel(client: &Client, topics: &[TopicArg]) -> Result<(Canc
     if wanted.is_empty() {
         return Ok((Cancelled(Vec::new()), Throttled::default()));
     }
-    let outcomes = client.alter_reassignments(&wanted).await?;
-    let cancelled = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(at, _)| at.clone()).collect();
-    let throttled = Throttled::found(client, &cancelled).await?;
-    let outcomes = outcomes.into_iter();
-    let outcomes = outcomes.map(|(at, outcome)| PartitionOutcome::new(at, outcome.map(|()| "cancelled")));
+    let outcomes = client.alter_reassignments(&wanted).await?.into_iter().map(|(at, outcome)| (at, became(outcome)));
+    let outcomes: BTreeMap<TopicPartition, Became> = outcomes.collect();
+    let over = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(at, _)| at.clone()).collect();
+    let throttled = Throttled::found(client, &over).await?;
+    let outcomes = outcomes.into_iter().map(|(at, outcome)| PartitionOutcome::new(at, outcome));
     Ok((Cancelled(outcomes.collect()), throttled))
+}
+
+type Became = std::result::Result<&'static str, ClientError>;
+
+/// A move that came to its end after it was listed, and before it could be taken back, is no failure.
+fn became(outcome: std::result::Result<(), ClientError>) -> Became {
+    match outcome {
+        Ok(()) => Ok("cancelled"),
+        Err(error) if error.code() == Some(ErrorCode::NoReassignmentInProgress) => Ok("ended"),
+        Err(error) => Err(error),
+    }
 }
 
 impl Show for Cancelled {
@@ -108,5 +120,18 @@ impl Show for Cancelled {
             return writeln!(out, "nothing is being moved");
         }
         PartitionOutcome::table(&self.0).write(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_that_ends_before_it_is_taken_back_is_no_failure() {
+        let answered = |code| became(ClientError::check("t-0", ErrorCode::code(code), None));
+        assert!(matches!(answered(ErrorCode::None), Ok("cancelled")));
+        assert!(matches!(answered(ErrorCode::NoReassignmentInProgress), Ok("ended")));
+        assert!(answered(ErrorCode::UnknownTopicOrPartition).is_err());
     }
 }
