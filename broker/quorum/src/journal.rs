@@ -20,6 +20,7 @@ use openraft::EntryPayload;
 use rustix::fs::FallocateFlags;
 
 use crate::codec;
+use crate::disk;
 use crate::error::QuorumError;
 use crate::frame::{self, Kind};
 use crate::types::{Entry, LogId, Membership, Vote, log_id, term_of};
@@ -64,7 +65,7 @@ pub struct Sync {
 impl Sync {
     /// Makes the bytes durable; blocks.
     pub fn run(&self) -> io::Result<()> {
-        self.file.sync_data()
+        disk::sync(&self.file)
     }
 }
 
@@ -235,7 +236,7 @@ impl Journal {
         segment.len = at;
         segment.durable = at;
         segment.allocated = at;
-        let done = segment.file.set_len(at).and_then(|()| segment.file.sync_data());
+        let done = segment.file.set_len(at).and_then(|()| disk::sync(&segment.file));
         done.map_err(|e| QuorumError::io("cutting", &segment.path, e))
     }
 
@@ -486,7 +487,7 @@ impl Journal {
     pub fn sync_all(&mut self) -> Result<(), QuorumError> {
         self.check()?;
         let segment = self.active()?;
-        let done = segment.file.sync_data();
+        let done = disk::sync(&segment.file);
         segment.durable = segment.len;
         done.map_err(|e| self.fail("syncing", e))
     }
@@ -579,9 +580,9 @@ impl Journal {
         let created = (|| {
             let file = File::options().read(true).write(true).create(true).truncate(true).open(&temporary)?;
             file.write_all_at(&out, 0)?;
-            file.sync_data()?;
+            disk::sync(&file)?;
             fs::rename(&temporary, &path)?;
-            File::open(&self.dir)?.sync_all()?;
+            disk::sync_dir(&self.dir)?;
             Ok(file)
         })();
         let file = created.map_err(|e| {
@@ -654,4 +655,4 @@ mod tests;
 
 #[cfg(test)]
 #[path = "journal_power_test.rs"]
-mod power;
+pub mod power;

@@ -20,7 +20,7 @@ fn state(journal: &Journal) -> State {
 }
 
 /// The files as they are, or as they were when they were last durable.
-type Files = BTreeMap<PathBuf, Vec<u8>>;
+pub type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 fn files(dir: &Path) -> Files {
     let paths = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
@@ -29,7 +29,7 @@ fn files(dir: &Path) -> Files {
 
 /// Leaves of each file what was durable, and of what came after it blocks that `keep` picks; others read as zeros, or
 /// are not there at the end.
-fn lose_power(dir: &Path, durable: &Files, keep: &mut impl FnMut() -> bool) {
+pub fn lose_power(dir: &Path, durable: &Files, keep: &mut impl FnMut() -> bool) {
     for (path, written) in files(dir) {
         let safe = durable.get(&path).map_or(0, Vec::len);
         let mut left = written[..safe].to_vec();

@@ -13,6 +13,7 @@ mod codec;
 mod config;
 mod contacts;
 mod core;
+mod disk;
 mod election;
 mod error;
 mod follow;

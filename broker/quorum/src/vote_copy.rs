@@ -12,6 +12,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::codec;
+use crate::disk;
 use crate::error::QuorumError;
 use crate::types::Vote;
 
@@ -32,9 +33,9 @@ pub fn write(dir: &Path, vote: &Vote) -> Result<(), QuorumError> {
     let written = (|| {
         let mut out = File::create(&temporary)?;
         out.write_all(&[&MAGIC[..], &checksum(&body).to_le_bytes(), &body].concat())?;
-        out.sync_data()?;
+        disk::sync(&out)?;
         fs::rename(&temporary, &path)?;
-        File::open(dir)?.sync_all()
+        disk::sync_dir(dir)
     })();
     match written {
         Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
