@@ -32,6 +32,9 @@ use crate::replica::replicas::Replicas;
 use crate::replica::session::Sessions;
 use crate::tls::Tls;
 
+/// Beyond the interval of heartbeats, how long nothing is heard of other brokers before this one takes itself for cut off.
+const CUT_OFF_MS: i64 = 2_000;
+
 /// Why the broker stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -160,6 +163,14 @@ impl Broker {
             offsets_segment_bytes: groups.offsets_segment_bytes,
             ..InternalTopics::default()
         }
+    }
+
+    /// Whether this broker seems to be cut off from the others: neither has a controller acknowledged a heartbeat for a
+    /// while, nor does anybody fetch as a follower.
+    pub fn is_cut_off(&self) -> bool {
+        let every_ms = i64::try_from(self.config.cluster.heartbeat_every_ms()).unwrap_or(i64::MAX);
+        let heard_ms = self.lifecycle.acknowledged_ms().max(self.replicas.around.fetched_ms.load(Ordering::Acquire));
+        self.clock.now_ms().saturating_sub(heard_ms) > every_ms.saturating_add(CUT_OFF_MS)
     }
 
     /// The start is over: recovery is done, the listeners accept.

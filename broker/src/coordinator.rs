@@ -187,8 +187,13 @@ impl Groups {
     /// # Errors
     /// `NotCoordinator`, also when that takes too long: another broker may be it by then, and all clients ask who it is
     /// when they hear this. `CoordinatorLoadInProgress`.
-    pub async fn read<T>(&self, group: &str, look: impl FnOnce(&mut Coordinator) -> T) -> Result<T, ErrorCode> {
-        let shard = self.shard_of(group)?;
+    pub async fn read<T>(
+        &self,
+        broker: &Broker,
+        group: &str,
+        look: impl FnOnce(&mut Coordinator) -> T,
+    ) -> Result<T, ErrorCode> {
+        let shard = self.serving(broker, group)?;
         let partition = &shard.partition;
         let (seen, committed) = {
             let mut slot = shard.coordinator.lock();
@@ -221,7 +226,7 @@ impl Groups {
         group: &str,
         decide: impl FnOnce(&mut Coordinator, Ticket, i64) -> Step,
     ) -> Result<Answer, ErrorCode> {
-        let shard = self.shard_of(group)?;
+        let shard = self.serving(broker, group)?;
         let (sender, answer) = oneshot::channel();
         {
             let mut slot = shard.coordinator.lock();
@@ -241,8 +246,13 @@ impl Groups {
     ///
     /// # Errors
     /// `NotCoordinator` or `CoordinatorLoadInProgress`.
-    pub fn with<T>(&self, group: &str, look: impl FnOnce(&mut Coordinator) -> T) -> Result<T, ErrorCode> {
-        let shard = self.shard_of(group)?;
+    pub fn with<T>(
+        &self,
+        broker: &Broker,
+        group: &str,
+        look: impl FnOnce(&mut Coordinator) -> T,
+    ) -> Result<T, ErrorCode> {
+        let shard = self.serving(broker, group)?;
         let mut slot = shard.coordinator.lock();
         slot.as_mut().map(look).ok_or(ErrorCode::CoordinatorLoadInProgress)
     }
@@ -271,6 +281,16 @@ impl Groups {
             Ok(0) | Err(_) => Err(ErrorCode::NotCoordinator),
             Ok(n) => Ok(partition_for(group, n)),
         }
+    }
+
+    /// The shard of a group, unless this broker is cut off while others could coordinate it: it can write nothing down,
+    /// and a member that went on with it would not hear of the coordinator that has taken over.
+    fn serving(&self, broker: &Broker, group: &str) -> Result<Arc<Shard>, ErrorCode> {
+        let shard = self.shard_of(group)?;
+        if broker.is_cut_off() && shard.partition.may_be_replaced() {
+            return Err(ErrorCode::NotCoordinator);
+        }
+        Ok(shard)
     }
 
     fn shard_of(&self, group: &str) -> Result<Arc<Shard>, ErrorCode> {

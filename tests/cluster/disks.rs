@@ -11,7 +11,7 @@ use klamm_tests::isolated::{isolated, small_disk};
 use klamm_tests::{Cluster, Peer, Plan, Process, strace, wait_for};
 
 use crate::history::{History, Outcome};
-use crate::judge::{figure, judge, seed};
+use crate::judge::{figure, judge, seed, taken_for_cut_off};
 use crate::kills::pass;
 use crate::view::View;
 use crate::workload::Load;
@@ -130,6 +130,7 @@ fn a_slow_disk_takes_its_broker_out_of_sync_and_nobody_else() {
     let slow_until = running.now_ms();
     strace.kill();
     let rejoined = view.until_in_sync(&mut cluster, Duration::from_secs(60));
+    assert_eq!(taken_for_cut_off(&cluster), 0, "a slow disk is no cut");
     let history = judge(
         "R12 slow disk",
         cluster,

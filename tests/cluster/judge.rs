@@ -25,6 +25,12 @@ pub fn figure(ci: u64, long: u64) -> u64 {
     if setting("KLAMM_LONG", 0) == 1 { long } else { ci }
 }
 
+/// How often a controller held a broker's host for cut off, by what the processes have said.
+pub fn taken_for_cut_off(cluster: &Cluster) -> usize {
+    let logs = cluster.ids().into_iter().map(|id| cluster.log(id));
+    logs.map(|log| log.lines().filter(|line| line.contains("fenced: nothing is heard of it")).count()).sum()
+}
+
 /// Ends a run and judges it. Fails the test on any anomaly; prints the figures otherwise.
 #[track_caller]
 pub fn judge(name: &str, mut cluster: Cluster, view: &View, running: Running, notes: &str) -> History {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use klamm_tests::isolated::isolated_if_possible;
 use klamm_tests::{Cluster, Peer, Plan, Random};
 
-use crate::judge::{figure, judge, seed};
+use crate::judge::{figure, judge, seed, taken_for_cut_off};
 use crate::kills::pass;
 use crate::view::View;
 use crate::workload::Load;
@@ -79,6 +79,7 @@ fn nothing_is_lost_when_packets_are() {
             }
             view.until_in_sync(&mut cluster, Duration::from_secs(60));
         }
+        notes.push(format!("{} times taken for cut off", taken_for_cut_off(&cluster)));
         let klamm = cluster.peer() == Peer::Klamm;
         judge("R4 packet loss", cluster, &view, running, &notes.join("; "));
         assert!(!klamm || slow.is_empty(), "longer than {RECOVERY:?} until writable: {slow:?}");

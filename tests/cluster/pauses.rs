@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use klamm_tests::{Cluster, Plan, Random};
 
-use crate::judge::{figure, judge, seed, setting};
+use crate::judge::{figure, judge, seed, setting, taken_for_cut_off};
 use crate::kills::pass;
 use crate::view::View;
 use crate::workload::Load;
@@ -39,5 +39,6 @@ fn nothing_is_lost_when_leader_controller_or_follower_stand_still() {
         }
     }
     let notes = format!("paused (until all partitions were written to after it): {}", paused.join(", "));
+    assert_eq!(taken_for_cut_off(&cluster), 0, "who stands still is not cut off");
     judge("R2 pauses", cluster, &view, running, &notes);
 }

@@ -9,7 +9,7 @@ use super::{Context, Refusal};
 /// Asks each group's coordinator.
 pub async fn handle(cx: &Context<'_>, request: DescribeGroupsRequest) -> Result<DescribeGroupsResponse, Refusal> {
     let groups = request.groups.iter().map(|id| {
-        let answer = cx.broker.groups.with(id, |coordinator| coordinator.describe_group(id, cx.version));
+        let answer = cx.broker.groups.with(cx.broker, id, |coordinator| coordinator.describe_group(id, cx.version));
         let mut described = answer.unwrap_or_else(|code| refuse::describe_group(id, code));
         if request.include_authorized_operations && described.error_code == 0 {
             described.authorized_operations = GROUP_OPERATIONS;

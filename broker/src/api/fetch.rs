@@ -95,6 +95,9 @@ pub async fn handle(cx: &Context<'_>, request: FetchRequest) -> Result<FetchResp
     {
         return Ok(FetchResponse { error_code: code.code(), ..Default::default() });
     }
+    if let Reader::Follower { .. } = reader {
+        cx.broker.replicas.around.fetched_ms.store(cx.broker.clock.now_ms(), Ordering::Release);
+    }
     let rack_aware = cx.broker.config.replication.rack_aware_reads && !request.rack_id.is_empty();
     let mut limits = Limits {
         isolation: Isolation::from_wire(request.isolation_level),

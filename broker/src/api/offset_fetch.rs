@@ -12,7 +12,7 @@ pub async fn handle(cx: &Context<'_>, request: OffsetFetchRequest) -> Result<Off
     let require_stable = request.require_stable;
     let mut answers = Vec::new();
     for group in offset_fetch_groups(request, cx.version) {
-        let answer = cx.broker.groups.read(&group.group_id, |coordinator| {
+        let answer = cx.broker.groups.read(cx.broker, &group.group_id, |coordinator| {
             coordinator.offset_fetch(&group, require_stable, cx.version, &topics)
         });
         answers.push(answer.await.unwrap_or_else(|code| refuse::offset_fetch(&group, cx.version, code)));

@@ -116,8 +116,22 @@ impl Forwarder {
                 if let Some(answer) = self.answer_here(broker, request.clone()).await? {
                     return Ok(answer);
                 }
-            } else if let Some(address) = broker.controller.leader_address() {
-                match self.try_there(broker, &address, request.clone(), wait).await {
+            } else if let (asked @ Some(_), Some(address)) =
+                (broker.controller.leader_id(), broker.controller.leader_address())
+            {
+                // A controller that was replaced may be cut off, too, and silent for good. What brokers ask can be asked
+                // twice; what a client wants done is not, as long as its answer may still come.
+                let replaced = async {
+                    match wait {
+                        Wait::No => leadership.wait_for(|l| l.leader.is_some_and(|id| Some(id) != asked)).await.is_ok(),
+                        Wait::UntilPublished => std::future::pending().await,
+                    }
+                };
+                let answer = tokio::select! {
+                    answer = self.try_there(broker, &address, request.clone(), wait) => answer,
+                    _ = replaced => continue,
+                };
+                match answer {
                     Ok(answer) => return Ok(answer),
                     Err(reason) => tracing::debug!(controller = address, reason, "request not forwarded"),
                 }

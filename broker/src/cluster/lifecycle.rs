@@ -74,12 +74,19 @@ pub struct Introduction {
 pub struct Lifecycle {
     standing: watch::Sender<Standing>,
     epoch: AtomicI64,
+    /// When the last heartbeat was sent that a controller has acknowledged.
+    acknowledged_ms: AtomicI64,
     leave: Notify,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { standing: watch::Sender::new(Standing::Unregistered), epoch: AtomicI64::new(-1), leave: Notify::new() }
+        Self {
+            standing: watch::Sender::new(Standing::Unregistered),
+            epoch: AtomicI64::new(-1),
+            acknowledged_ms: AtomicI64::new(0),
+            leave: Notify::new(),
+        }
     }
 }
 
@@ -92,6 +99,11 @@ impl Lifecycle {
     /// The epoch of the registration; −1 before the first.
     pub fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// When the last heartbeat was sent that a controller has acknowledged, by the clock that never jumps.
+    pub fn acknowledged_ms(&self) -> i64 {
+        self.acknowledged_ms.load(Ordering::Acquire)
     }
 
     /// Asks leave to stop and waits for it, a few seconds at most.
@@ -170,7 +182,7 @@ impl Lifecycle {
 
     /// Sends heartbeats; true once there is leave to stop, false when the registration is no longer valid.
     async fn keep_in_touch(&self, broker: &Arc<Broker>, epoch: i64, directories: &[Uuid], leaving: &mut bool) -> bool {
-        let interval = Duration::from_millis(broker.config.cluster.heartbeat_interval_ms.max(1));
+        let interval = Duration::from_millis(broker.config.cluster.heartbeat_every_ms());
         let mut leadership = broker.controller.leadership();
         let mut published = broker.controller.publications();
         loop {
@@ -184,9 +196,11 @@ impl Lifecycle {
                 cordoned_log_dirs: cordon_news(broker, directories),
                 ..Default::default()
             };
+            let sent_ms = broker.clock.now_ms();
             let wait = match broker.forwarder.ask(broker, &request).await {
                 Ok(answer) => match ErrorCode::from_code(answer.error_code) {
                     ErrorCode::None => {
+                        self.acknowledged_ms.store(sent_ms, Ordering::Release);
                         if self.heard(&answer, *leaving) {
                             return true;
                         }

@@ -1,18 +1,26 @@
-//! Notices at once that a broker's process has ended.
+//! Notices at once that a broker's process has ended, and soon that its host is cut off.
 //!
 //! A session timeout has to be long, or a pause would fence a broker that lives. But a process that ends
 //! takes its connections with it, and its port refuses new ones. So when a connection over which a broker
 //! reached the controller breaks, the controller knocks at the broker's own listener: refused time and
-//! again means that nobody is there. Silence means nothing and is left to the session timeout. An open door
+//! again means that nobody is there. An open door
 //! means little at first: the kernel closes what a process had one by one, the listener perhaps last, so
 //! the controller comes back a few times.
+//!
+//! Silence is another matter: whoever is slow, or stands still, has a kernel that answers for it. A host that answers
+//! nothing for some time, not even by a refusal, is gone or cut off, and with it whatever runs there; a packet or two
+//! that got lost are no proof, so that there are many knocks. What is silent for everybody may be the controller's own
+//! network: that is for the caller to judge.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use klamm_metadata::Image;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// So many refusals in a row are believed.
 const KNOCKS: u32 = 3;
@@ -23,6 +31,9 @@ const VISITS: [Duration; 4] =
     [Duration::from_millis(30), Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(1_000)];
 /// How long one knock waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// So many knocks without an answer make a host silent: even where every third packet is lost each way, one of them is
+/// answered but once in a few hundred times.
+const SILENT_KNOCKS: u32 = 10;
 /// Suspicions that wait to be looked into; more say nothing new.
 const QUEUE: usize = 256;
 
@@ -72,6 +83,47 @@ pub async fn has_ended(image: &Image, id: i32, inter_broker_listener: &str) -> b
             },
         }
     }
+}
+
+/// Whether the host of broker `id` answers nothing at all for this long. False when it cannot be told, as where its name
+/// is not known to anyone.
+pub async fn is_silent(image: &Image, id: i32, inter_broker_listener: &str, patience: Duration) -> bool {
+    let endpoint = image.broker(id).and_then(|b| b.endpoints.iter().find(|e| e.name == inter_broker_listener));
+    let Some(endpoint) = endpoint else { return false };
+    let until = Instant::now() + patience;
+    let named = tokio::time::timeout_at(until, tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))).await;
+    let addresses: Vec<SocketAddr> = named.ok().and_then(Result::ok).into_iter().flatten().collect();
+    if addresses.is_empty() {
+        return false;
+    }
+    let mut knocks = JoinSet::new();
+    for nth in 0..SILENT_KNOCKS {
+        // The last ones are given time to be answered.
+        let at = until - patience + patience * nth / (SILENT_KNOCKS + 2);
+        let address = addresses[nth as usize % addresses.len()];
+        knocks.spawn(async move {
+            tokio::time::sleep_until(at).await;
+            // What has come meanwhile counts, however late it is looked at.
+            match tokio::time::timeout_at(until, TcpStream::connect(address)).await {
+                Err(_) => true,
+                Ok(Err(error)) => says_nothing(error.kind()),
+                Ok(Ok(_)) => false,
+            }
+        });
+    }
+    let mut silent = 0;
+    while let Some(Ok(nothing)) = knocks.join_next().await {
+        if !nothing {
+            return false;
+        }
+        silent += 1;
+    }
+    silent == SILENT_KNOCKS
+}
+
+/// Whether a failure to connect is none of the host's own doing, nor of a lack of something here.
+fn says_nothing(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
 
 /// What a visit finds.
@@ -131,5 +183,17 @@ mod tests {
         assert!(ended);
         assert!(!has_ended(&image, 1, "OTHER").await);
         assert!(!has_ended(&image, 2, "IN").await);
+    }
+
+    #[tokio::test]
+    async fn who_answers_in_any_way_is_not_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let image = image(listener.local_addr().expect("an address").port());
+        let patience = Duration::from_millis(200);
+        assert!(!is_silent(&image, 1, "IN", patience).await, "the kernel answers for who stands still");
+        drop(listener);
+        assert!(!is_silent(&image, 1, "IN", patience).await, "a refusal is an answer");
+        assert!(!is_silent(&image, 1, "OTHER", patience).await && !is_silent(&image, 2, "IN", patience).await);
+        assert!(!says_nothing(io::ErrorKind::ConnectionRefused) && !says_nothing(io::ErrorKind::Other));
     }
 }

@@ -12,6 +12,9 @@ use super::settings::{ConfigError, ConfigErrors, Entries, Settings};
 use super::tls::{ClientAuth, TlsSettings};
 use super::topic::TopicConfig;
 
+/// However early brokers that are cut off are to be noticed, heartbeats do not follow each other faster.
+const HEARTBEAT_MS_MIN: u64 = 100;
+
 /// A count of replicas for an internal topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InternalReplicas {
@@ -89,6 +92,8 @@ pub struct ClusterSettings {
     pub heartbeat_interval_ms: u64,
     /// `broker.session.timeout.ms`.
     pub session_timeout_ms: i64,
+    /// `klamm.broker.unreachable.ms`.
+    pub unreachable_ms: u64,
     /// `controlled.shutdown.enable`.
     pub controlled_shutdown: bool,
     /// `auto.leader.rebalance.enable`.
@@ -97,6 +102,15 @@ pub struct ClusterSettings {
     pub leader_rebalance_interval_s: u64,
     /// `klamm.quorum.seats`: most voters of the metadata quorum.
     pub seats: usize,
+}
+
+impl ClusterSettings {
+    /// Time between two heartbeats. Where brokers that are cut off are to be noticed early, silence has to mean something
+    /// before the session is half over.
+    pub fn heartbeat_every_ms(&self) -> u64 {
+        let soon = if self.unreachable_ms == 0 { u64::MAX } else { (self.unreachable_ms / 2).max(HEARTBEAT_MS_MIN) };
+        self.heartbeat_interval_ms.max(1).min(soon)
+    }
 }
 
 /// A broker's configuration.
@@ -357,6 +371,7 @@ impl BrokerConfig {
             cluster: ClusterSettings {
                 heartbeat_interval_ms: layers.number("broker.heartbeat.interval.ms"),
                 session_timeout_ms: layers.number("broker.session.timeout.ms"),
+                unreachable_ms: layers.number("klamm.broker.unreachable.ms"),
                 controlled_shutdown: layers.flag("controlled.shutdown.enable"),
                 leader_rebalance: layers.flag("auto.leader.rebalance.enable"),
                 leader_rebalance_interval_s: layers.number("leader.imbalance.check.interval.seconds"),

@@ -1,5 +1,5 @@
-//! What the active controller does by itself, beside answering requests: it fences brokers that fell silent
-//! or whose process ended, elects leaders for partitions without one, gives leaderships back to preferred
+//! What the active controller does by itself, beside answering requests: it fences brokers that fell silent,
+//! are cut off, or whose process ended, elects leaders for partitions without one, gives leaderships back to preferred
 //! leaders, relieves brokers in maintenance and ends it, and hands out the seats of the quorum.
 //!
 //! Its soft state begins anew with each term: every broker gets a whole session before it is missed.
@@ -13,6 +13,7 @@ use klamm_metadata::controller::{self, Decision, Heartbeats, Policy, Progress, m
 use klamm_protocol::ErrorCode;
 use tokio::time::Instant;
 
+use super::quiet::Quiet;
 use crate::broker::Broker;
 use crate::cluster::suspects;
 
@@ -68,6 +69,7 @@ async fn work(broker: &Arc<Broker>) {
     let balance_every = Duration::from_secs(broker.config.cluster.leader_rebalance_interval_s.max(1));
     let mut balance = tokio::time::interval_at(Instant::now() + balance_every, balance_every);
     let mut spared = BTreeSet::new();
+    let mut quiet = Quiet::default();
     loop {
         let since = Instant::now();
         let due = tokio::select! {
@@ -83,7 +85,10 @@ async fn work(broker: &Arc<Broker>) {
             broker.heartbeats.lock().stood_still(ms, now_ms(broker));
         }
         let done = match due {
-            Due::Sessions => fence_silent(broker).await,
+            Due::Sessions => {
+                quiet.look(broker);
+                fence_silent(broker).await
+            }
             Due::Suspect(id) => {
                 // Looking takes a while when the door is open; sessions and elections go on meanwhile.
                 tokio::spawn(look_into(broker.clone(), id));
@@ -162,7 +167,7 @@ async fn fence_ended(broker: &Arc<Broker>, id: i32) -> Result<(), ErrorCode> {
 }
 
 /// Fences the registration that `seen` shows; one that is newer stays.
-async fn fence(broker: &Arc<Broker>, seen: &Image, id: i32) -> Result<(), ErrorCode> {
+pub(super) async fn fence(broker: &Arc<Broker>, seen: &Image, id: i32) -> Result<(), ErrorCode> {
     let epoch = seen.broker(id).map(|b| b.epoch);
     let policy = policy(broker);
     let fenced = broker.controller.commit_all(|image, _| {

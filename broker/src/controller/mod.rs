@@ -10,6 +10,7 @@
 pub mod active;
 pub mod elections;
 pub mod machine;
+mod quiet;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -74,6 +74,8 @@ pub struct Around {
     pub proposed: Notify,
     /// Epoch of this broker's registration; −1 before it.
     pub broker_epoch: AtomicI64,
+    /// When somebody fetched as a follower last.
+    pub fetched_ms: AtomicI64,
     /// Moments, in the order in which they were asked about; see [`Partition::when_confirmed`]. Never 0.
     pub moment: AtomicU64,
     /// Bytes sent to followers.
@@ -100,6 +102,7 @@ impl Around {
             proposals: Mutex::default(),
             proposed: Notify::new(),
             broker_epoch: AtomicI64::new(-1),
+            fetched_ms: AtomicI64::new(0),
             moment: AtomicU64::new(1),
             replication_bytes_out: AtomicU64::default(),
             replication_bytes_in: AtomicU64::default(),

@@ -251,6 +251,11 @@ impl Partition {
         Ok(Some(confirmed))
     }
 
+    /// Whether others are in sync, so that one of them may have been elected without this leader's knowing.
+    pub fn may_be_replaced(&self) -> bool {
+        matches!(&self.state.lock().role, Role::Leader(leader) if leader.led_until() != u64::MAX)
+    }
+
     /// Whether somebody waits for a follower's fetch that was sent after a later moment than this.
     pub fn wants_fetch_after(&self, moment: u64) -> bool {
         self.asked_at.load(Ordering::Acquire) > moment
