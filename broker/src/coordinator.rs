@@ -4,6 +4,8 @@
 //! records are in the log, so the order of the log is the order of the decisions. Answers go out when
 //! the records are where the topic's configuration wants them. Timers are one task over all partitions.
 
+pub mod guard;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -66,6 +68,8 @@ pub struct Groups {
     /// By partition of the offsets topic, as many as the topic has; `None` where it is not here, or its
     /// log could not be opened. The length decides which partition a group belongs to.
     shards: RwLock<Vec<Option<Arc<Shard>>>>,
+    /// The metadata that this broker has come in line with last.
+    image: Mutex<Option<Arc<Image>>>,
     waiting: Mutex<HashMap<Ticket, oneshot::Sender<Answer>>>,
     next_ticket: AtomicU64,
     /// What the timer task sleeps until.
@@ -85,6 +89,10 @@ impl Topics for Known {
     fn name(&self, id: Uuid) -> Option<String> {
         Some(self.0.topic_by_id(id)?.name.to_string())
     }
+
+    fn guarded(&self, group: &str) -> bool {
+        guard::is_guarded(&self.0, group)
+    }
 }
 
 impl Groups {
@@ -93,11 +101,17 @@ impl Groups {
         Self {
             config,
             shards: RwLock::default(),
+            image: Mutex::default(),
             waiting: Mutex::default(),
             next_ticket: AtomicU64::new(1),
             sleeping_until_ms: AtomicI64::new(i64::MAX),
             wake: Notify::new(),
         }
+    }
+
+    /// The metadata is this now.
+    pub fn set_image(&self, image: &Arc<Image>) {
+        *self.image.lock() = Some(image.clone());
     }
 
     /// The offsets topic has this many partitions now. Groups are spread over all of them, whether or not
@@ -177,7 +191,9 @@ impl Groups {
             return;
         }
         let step = coordinator.loaded(broker.clock.steady_wall_ms());
-        self.carry_out(broker, shard, slot.insert(coordinator), step);
+        let coordinator = slot.insert(coordinator);
+        self.carry_out(broker, shard, coordinator, step);
+        self.guard_loaded(broker, shard, coordinator);
     }
 
     /// Runs `look` on the coordinator of `group`, and gives what it saw once that is certain: it is committed, so that no

@@ -3,7 +3,7 @@
 use klamm_tests::jvm::Java;
 use klamm_tests::{Broker, Process, eventually, unique};
 
-use crate::tools::{TOPICS, create, java, produce, python, values};
+use crate::tools::{CONFIGS, GROUPS, TOPICS, create, java, produce, python, row, values};
 
 /// The partitions that a member holds now, from the lines it prints on each change.
 fn held(member: &Process) -> Vec<String> {
@@ -63,6 +63,65 @@ fn growing_a_topic_rebalances_its_group() {
     eventually("the record in the new partition is read", 30, || {
         members.iter().any(|m| m.stdout().contains("to a new partition")).then_some(())
     });
+}
+
+/// Consumers that begin at the end, and hear of a new partition when there are records in it already: how many of those
+/// each reads. First of guarded groups, then of others.
+#[test]
+fn a_guarded_group_reads_new_partitions_from_their_first_record() {
+    let topic = unique("late");
+    create(&topic, 2);
+    let groups = ["guarded-java", "guarded-python", "java", "python"].map(unique);
+    for group in &groups[..2] {
+        let set =
+            format!("--alter --entity-type groups --entity-name {group} --add-config klamm.new.partitions.guard=true");
+        java(CONFIGS, &set).ok();
+    }
+    let java_reader =
+        |group: &String| Java::new("Apps").args(["late", Broker::shared().bootstrap(), &topic, group]).start();
+    let (guarded, plain) = (java_reader(&groups[0]), java_reader(&groups[2]));
+    let python_reader =
+        |group: &String| python("member.py", &["--group", group, "--topic", &topic, "--reset", "latest"]);
+    let mut members = [python_reader(&groups[1]).start(), python_reader(&groups[3]).start()];
+    for java in [&guarded, &plain] {
+        java.until("a commit", 60, |out| out.contains("ready").then_some(()));
+    }
+    // librdkafka commits what it has read.
+    eventually("librdkafka has read something", 60, || {
+        produce(&topic, 0, &["first".into()]);
+        members.iter().all(|m| m.stdout().contains("first")).then_some(())
+    });
+    eventually("librdkafka has committed it", 30, || {
+        let offsets = |group: &String| java(GROUPS, &format!("--describe --group {group}")).ok();
+        let committed =
+            |group: &String| row(&offsets(group), &[group, &topic, "0"]).get(3).is_some_and(|at| *at != "-");
+        (committed(&groups[1]) && committed(&groups[3])).then_some(())
+    });
+    for member in &mut members {
+        member.signal("STOP");
+    }
+    java(TOPICS, &format!("--alter --topic {topic} --partitions 3")).ok();
+    produce(&topic, 2, &values("early", 0..3));
+    for member in &mut members {
+        member.signal("CONT");
+    }
+    let mut outs = [String::new(), String::new()];
+    eventually("what comes later is read by all", 60, || {
+        produce(&topic, 2, &["late".into()]);
+        outs = [0, 1].map(|i| members[i].stdout());
+        outs.iter().all(|out| out.contains("got late")).then_some(())
+    });
+    let [guarded_python, plain_python] = outs;
+    let (guarded_java, plain_java) = (guarded.finish().expect_ok().out, plain.finish().expect_ok().out);
+    for (who, out, wanted) in [
+        ("Java, guarded", guarded_java, 3),
+        ("librdkafka, guarded", guarded_python, 3),
+        ("Java", plain_java, 0),
+        ("librdkafka", plain_python, 0),
+    ] {
+        assert!(out.contains("got late"), "{who}:\n{out}");
+        assert_eq!(out.matches("got early").count(), wanted, "{who}:\n{out}");
+    }
 }
 
 #[test]

@@ -19,6 +19,12 @@ pub trait Topics {
     /// The name of the topic with this id.
     fn name(&self, id: Uuid) -> Option<String>;
 
+    /// Whether partitions that topics gain count as committed at their beginning by this group
+    /// (`klamm.new.partitions.guard`).
+    fn guarded(&self, _group: &str) -> bool {
+        false
+    }
+
     /// Whether the asking principal may do to the topic what the request does (READ for commits and deletions,
     /// DESCRIBE for fetches).
     fn authorized(&self, _name: &str) -> bool {

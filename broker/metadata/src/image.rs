@@ -347,6 +347,14 @@ impl Image {
         self.configs.iter()
     }
 
+    /// Groups with a configuration.
+    pub fn group_configs(&self) -> impl Iterator<Item = (&str, &Arc<Entries>)> {
+        let first = Resource::group("");
+        let from = self.configs.range_from(Bound::Included(&first));
+        from.take_while(|(resource, _)| resource.kind == ResourceType::Group)
+            .map(|(resource, own)| (&*resource.name, own))
+    }
+
     /// Finalized features and their levels.
     pub fn features(&self) -> &BTreeMap<String, i16> {
         &self.features

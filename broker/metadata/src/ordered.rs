@@ -68,7 +68,10 @@ impl<K, V> OrderedMap<K, V> {
 
 impl<K: Ord + Clone, V: Clone> OrderedMap<K, V> {
     /// Entries from `start` on, in order.
-    pub fn range_from<Q: Ord + ?Sized>(&self, start: Bound<&Q>) -> impl Iterator<Item = (&K, &V)>
+    pub fn range_from<'a, Q: Ord + ?Sized>(
+        &'a self,
+        start: Bound<&Q>,
+    ) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V, Q>
     where
         K: Borrow<Q>,
     {

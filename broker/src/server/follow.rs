@@ -8,7 +8,7 @@ use klamm_metadata::Image;
 
 use super::NoStart;
 use crate::broker::{Broker, Stop};
-use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::{OFFSETS_TOPIC, guard};
 use crate::replica::partition::Partition;
 use crate::replica::replicas::Followed;
 
@@ -42,6 +42,7 @@ pub async fn begin(broker: &Arc<Broker>) -> Result<(), NoStart> {
         tracing::info!(partitions, after_clean_stop = clean, ms, "partitions opened");
     }
     tell_groups(broker, &image, followed);
+    broker.groups.guard(broker, &image);
     broker.controller.publish(image, offset);
     tokio::spawn(publish(broker.clone()));
     tokio::spawn(reopen(broker.clone()));
@@ -76,6 +77,7 @@ async fn publish(broker: Arc<Broker>) {
             continue;
         }
         let following = (broker.clone(), image.clone());
+        let may_have_grown = guard::is_concerned(&changes);
         let followed = tokio::task::spawn_blocking(move || {
             let (broker, image) = following;
             broker.replicas.follow(&image, &changes, &|| broker.random.uuid(), &broker.clock)
@@ -84,11 +86,15 @@ async fn publish(broker: Arc<Broker>) {
             Ok(followed) => tell_groups(&broker, &image, followed),
             Err(panic) => broker.stop(Stop::Broken(format!("following the metadata: {panic}"))),
         }
+        if may_have_grown {
+            broker.groups.guard(&broker, &image);
+        }
         broker.controller.publish(image, offset);
     }
 }
 
-fn tell_groups(broker: &Arc<Broker>, image: &Image, followed: Followed) {
+fn tell_groups(broker: &Arc<Broker>, image: &Arc<Image>, followed: Followed) {
+    broker.groups.set_image(image);
     if followed.deleted.iter().any(|(name, _)| name == OFFSETS_TOPIC) {
         broker.groups.release();
     }

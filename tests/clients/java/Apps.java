@@ -28,6 +28,7 @@ public final class Apps {
             case "commit" -> commit(args[1], args[2], args[3], args[4], args[5], Integer.parseInt(args[6]));
             case "headers" -> headers(args[1], args[2]);
             case "regex" -> regex(args[1], args[2], args[3], Integer.parseInt(args[4]));
+            case "late" -> late(args[1], args[2], args[3]);
             default -> throw new IllegalArgumentException(args[0]);
         }
     }
@@ -135,6 +136,33 @@ public final class Apps {
                     got.add(r.topic() + " " + r.value());
                 }
                 c.commitSync(Map.<TopicPartition, OffsetAndMetadata>of());
+            }
+        }
+    }
+
+    /** Reads TOPIC from its end in a group, and hears of its third partition only after there are records in it. */
+    private static void late(String bootstrap, String topic, String group) throws Exception {
+        Properties p = consumer(bootstrap, group, "latest");
+        p.put("enable.auto.commit", "true");
+        p.put("auto.commit.interval.ms", "100");
+        TopicPartition third = new TopicPartition(topic, 2);
+        try (KafkaConsumer<String, String> c = new KafkaConsumer<>(p);
+                KafkaConsumer<String, String> other = new KafkaConsumer<>(consumer(bootstrap, group + "-other", "none"))) {
+            c.subscribe(List.of(topic));
+            long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(90);
+            while (c.committed(Set.of(new TopicPartition(topic, 0))).values().stream().allMatch(o -> o == null)) {
+                c.poll(Duration.ofMillis(100));
+            }
+            System.out.println("ready");
+            // Without polling it takes no new partitions, and its heartbeats go on.
+            while (other.partitionsFor(topic).size() < 3 || other.endOffsets(List.of(third)).get(third) < 3) {
+                Thread.sleep(100);
+            }
+            while (System.nanoTime() < end) {
+                for (ConsumerRecord<String, String> r : c.poll(Duration.ofMillis(100))) {
+                    System.out.println("got " + r.value());
+                    if (r.value().equals("late")) return;
+                }
             }
         }
     }

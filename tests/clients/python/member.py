@@ -1,7 +1,7 @@
 """A group member that says what happens to it, until SIGTERM.
 
 Prints "assigned P...", "revoked P...", "lost P...", after each of them "holds P..." with all it has, and "got VALUE".
-Partitions are printed as topic:number. usage: member.py BOOTSTRAP --group G --topic T [--strategy S] [--client C]
+Partitions are printed as topic:number. usage: member.py BOOTSTRAP --group G --topic T [--strategy S] [--client C] [--reset R]
 """
 
 import argparse
@@ -16,6 +16,7 @@ parser.add_argument("--group", required=True)
 parser.add_argument("--topic", required=True)
 parser.add_argument("--strategy", default="range")
 parser.add_argument("--client", default="member")
+parser.add_argument("--reset", default="earliest")
 options = parser.parse_args()
 
 going = True
@@ -74,7 +75,7 @@ consumer = Consumer(
         "group.id": options.group,
         "client.id": options.client,
         "partition.assignment.strategy": options.strategy,
-        "auto.offset.reset": "earliest",
+        "auto.offset.reset": options.reset,
         "auto.commit.interval.ms": 200,
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 500,

@@ -36,9 +36,14 @@ impl Coordinator {
         };
 
         let group: Arc<str> = self.shared_id(&request.group_id);
+        let guarded = topics.guarded(&group);
         let mut step = Step::of(ticket);
         let mut offsets = Vec::new();
         for (topic, resolved) in request.topics.iter().zip(resolved) {
+            if let (Ok((name, facts)), true, None) = (&resolved, guarded, group_error) {
+                // First, so that what the request commits itself stands.
+                self.guard_topic(&group, name, *facts, now_ms, &mut step, &mut offsets);
+            }
             let mut answer = OffsetCommitResponseTopic {
                 name: topic.name.clone(),
                 topic_id: topic.topic_id,
@@ -52,7 +57,10 @@ impl Coordinator {
                     (_, Some(code)) => Err(code),
                     _ if self.is_metadata_too_large(partition) => Err(ErrorCode::OffsetMetadataTooLarge),
                     (Ok((name, facts)), None) => {
-                        let entry = entry(partition, *facts, request.retention_time_ms, now_ms);
+                        let mut entry = entry(partition, *facts, request.retention_time_ms, now_ms);
+                        if guarded {
+                            self.note_partitions(&group, name, *facts, &mut entry);
+                        }
                         match records::offset(&group, name, index, &entry) {
                             Ok(record) => {
                                 step.records.push(record);
@@ -123,10 +131,11 @@ fn exists(facts: TopicFacts, partition: i32) -> bool {
 fn entry(partition: &OffsetCommitRequestPartition, facts: TopicFacts, retention_ms: i64, now_ms: i64) -> OffsetEntry {
     OffsetEntry {
         offset: partition.committed_offset,
-        leader_epoch: Some(partition.committed_leader_epoch).filter(|&e| e != -1),
+        leader_epoch: partition.committed_leader_epoch,
         metadata: partition.committed_metadata.as_deref().unwrap_or_default().into(),
         commit_ms: now_ms,
         expire_ms: (retention_ms != -1).then(|| now_ms.saturating_add(retention_ms)),
         topic_id: facts.id,
+        partitions: 0,
     }
 }

@@ -44,6 +44,7 @@ impl Coordinator {
             Err(code) => refuse::offset_fetch_partition(index, *code),
             Ok((offsets, id)) => match offsets.and_then(|o| o.get(index)).filter(|e| e.is_of(*id)) {
                 Some(entry) => answer(index, entry),
+                None if offsets.is_some_and(|o| o.gained(index, *id)) && topics.guarded(group) => at_beginning(index),
                 None => refuse::offset_fetch_partition(index, ErrorCode::None),
             },
         });
@@ -91,9 +92,19 @@ fn answer(partition_index: i32, entry: &OffsetEntry) -> OffsetFetchResponseParti
     OffsetFetchResponsePartitions {
         partition_index,
         committed_offset: entry.offset,
-        committed_leader_epoch: entry.leader_epoch.unwrap_or(-1),
+        committed_leader_epoch: entry.leader_epoch,
         metadata: Some(entry.metadata.to_string()),
         error_code: 0,
+    }
+}
+
+/// A partition that is as good as committed where it begins.
+fn at_beginning(partition_index: i32) -> OffsetFetchResponsePartitions {
+    let metadata = Some(String::new());
+    OffsetFetchResponsePartitions {
+        committed_offset: 0,
+        metadata,
+        ..refuse::offset_fetch_partition(partition_index, ErrorCode::None)
     }
 }
 

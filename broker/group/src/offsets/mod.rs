@@ -4,6 +4,7 @@ mod commit;
 mod delete;
 mod expire;
 mod fetch;
+mod guard;
 mod store;
 
 pub(crate) use delete::Purge;

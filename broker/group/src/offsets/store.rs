@@ -13,8 +13,8 @@ use klamm_protocol::messages::OffsetCommitValue;
 pub struct OffsetEntry {
     /// The next offset to read.
     pub offset: i64,
-    /// Leader epoch of the record before it; none when the client did not say.
-    pub leader_epoch: Option<i32>,
+    /// Leader epoch of the record before it; -1 when the client did not say.
+    pub leader_epoch: i32,
     /// Free text of the client.
     pub metadata: Box<str>,
     /// When it was committed.
@@ -23,6 +23,8 @@ pub struct OffsetEntry {
     pub expire_ms: Option<i64>,
     /// The topic it was committed for; zero in records of older brokers.
     pub topic_id: Uuid,
+    /// How many partitions the topic had then, where its group is guarded; else 0. See [`guard`](super::guard).
+    pub partitions: i32,
 }
 
 impl OffsetEntry {
@@ -36,11 +38,12 @@ impl From<OffsetCommitValue> for OffsetEntry {
     fn from(value: OffsetCommitValue) -> Self {
         Self {
             offset: value.offset,
-            leader_epoch: Some(value.leader_epoch).filter(|&e| e != -1),
+            leader_epoch: value.leader_epoch,
             metadata: value.metadata.into(),
             commit_ms: value.commit_timestamp,
             expire_ms: Some(value.expire_timestamp).filter(|&ms| ms != -1),
             topic_id: value.topic_id,
+            partitions: value.partitions.max(0),
         }
     }
 }
@@ -49,11 +52,12 @@ impl From<&OffsetEntry> for OffsetCommitValue {
     fn from(entry: &OffsetEntry) -> Self {
         Self {
             offset: entry.offset,
-            leader_epoch: entry.leader_epoch.unwrap_or(-1),
+            leader_epoch: entry.leader_epoch,
             metadata: entry.metadata.to_string(),
             commit_timestamp: entry.commit_ms,
             expire_timestamp: entry.expire_ms.unwrap_or(-1),
             topic_id: entry.topic_id,
+            partitions: entry.partitions,
         }
     }
 }

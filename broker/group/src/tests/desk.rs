@@ -20,6 +20,7 @@ pub use crate::*;
 pub struct FakeTopics {
     pub all: BTreeMap<String, TopicFacts>,
     pub forbidden: Vec<String>,
+    pub guarded: Vec<String>,
 }
 
 impl FakeTopics {
@@ -35,6 +36,10 @@ impl Topics for FakeTopics {
 
     fn name(&self, id: Uuid) -> Option<String> {
         self.all.iter().find(|(_, facts)| facts.id == id).map(|(name, _)| name.clone())
+    }
+
+    fn guarded(&self, group: &str) -> bool {
+        self.guarded.iter().any(|g| g == group)
     }
 
     fn authorized(&self, name: &str) -> bool {

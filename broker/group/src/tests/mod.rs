@@ -5,6 +5,7 @@ mod deletions;
 mod desk;
 mod expiry;
 mod failures;
+mod guards;
 mod joining;
 mod leaving;
 mod loading;

@@ -30,7 +30,8 @@ fn entry(
     id: bool,
 ) -> OffsetEntry {
     let topic_id = if id { Uuid(std::array::from_fn(|i| i as u8)) } else { Uuid::ZERO };
-    OffsetEntry { offset, leader_epoch: epoch, metadata: metadata.into(), commit_ms, expire_ms, topic_id }
+    let metadata = metadata.into();
+    OffsetEntry { offset, leader_epoch: epoch.unwrap_or(-1), metadata, commit_ms, expire_ms, topic_id, partitions: 0 }
 }
 
 #[test]
@@ -57,6 +58,17 @@ fn offsets_are_written_as_kafka_does() {
     }
     check(&records::offset_tombstone("g", "t", 9).unwrap(), "000100016700017400000009", None);
     check(&records::group_tombstone("g").unwrap(), "0002000167", None);
+}
+
+#[test]
+fn how_many_partitions_a_topic_had_is_a_field_that_kafka_passes_over() {
+    let guarded = OffsetEntry { partitions: 3, ..entry(0, None, "", 1, None, false) };
+    let record = records::offset("g", "t", 0, &guarded).unwrap();
+    // One tagged field more than Kafka writes: tag 10000, four bytes.
+    let value = "00040000000000000000ffffffff01000000000000000101904e0400000003";
+    check(&record, "000100016700017400000000", Some(value));
+    let read = decode_record(&record.key, record.value.as_ref()).unwrap();
+    assert!(matches!(read, Record::Offset(OffsetRecord { value: Some(value), .. }) if value == guarded));
 }
 
 const GROUP: &str = "00030008636f6e73756d657200000003000572616e6765000563312d69640000018bcfe5680100000002000563312d6964ffff0002633100092f31302e302e302e31000493e00000afc800000003010203000000020405000569322d6964000269320002633200102f303a303a303a303a303a303a303a310000ea60000027100000000000000000";

@@ -98,6 +98,7 @@ impl World {
             85..=94 => self.misbehave(),
             95..=97 => self.desk.refuse_appends = self.dice.chance(30).then_some(ErrorCode::NotEnoughReplicas),
             98 => self.restart(),
+            _ if self.dice.chance(50) => self.grow(),
             _ => self.delete(),
         }
     }
@@ -253,6 +254,15 @@ impl World {
             let step = self.desk.c.on_topics_deleted(&[("t".into(), topic_id(1))]);
             self.desk.settle(step);
         }
+    }
+
+    /// A topic gains a partition, which a group may be guarded against.
+    fn grow(&mut self) {
+        let partitions = self.desk.topics.all["t"].partitions;
+        self.desk.topics.set("t", 1, partitions + 1);
+        self.desk.topics.guarded = vec!["a".into()];
+        let step = self.desk.c.guard("a", &self.desk.topics, self.desk.now);
+        self.desk.settle(step);
     }
 
     /// The broker dies: connections break, only the log is left.

@@ -1,4 +1,4 @@
-//! Group configurations. Groups of the newer protocols are not served yet, so they are only accepted.
+//! Group configurations. Groups of the newer protocols are not served yet, so Kafka's keys are only accepted.
 //! `inherits` names the broker keys a value comes from when the group sets none, with the factor of their unit.
 
 use super::super::key::{Custom, Key, boolean, int, string};
@@ -8,6 +8,7 @@ pub(super) const GROUP: &[Key] = &[
     int("consumer.assignment.interval.ms").or("1000").at_least("0").inherits(&[("group.consumer.assignment.interval.ms", 1)]),
     int("consumer.heartbeat.interval.ms").or("5000").at_least("1").inherits(&[("group.consumer.heartbeat.interval.ms", 1)]),
     int("consumer.session.timeout.ms").or("45000").at_least("1").inherits(&[("group.consumer.session.timeout.ms", 1)]),
+    boolean("klamm.new.partitions.guard").or("false").acts("Whether a partition that is added to a topic which the group has committed offsets in counts as committed at its beginning. Consumers hear of it later than producers; with `auto.offset.reset=latest` they would pass over what was written meanwhile. Holds for partitions added from then on."),
     int("share.assignment.interval.ms").or("1000").at_least("0").inherits(&[("group.share.assignment.interval.ms", 1)]),
     string("share.auto.offset.reset").or("latest").custom(Custom::ShareOffsetReset),
     int("share.delivery.count.limit").or("5").at_least("2").inherits(&[("group.share.delivery.count.limit", 1)]),
