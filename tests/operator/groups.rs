@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use klamm_client::admin::offsets::CommittedOffset;
 use klamm_client::{Client, ClientOptions, TopicPartition};
-use klamm_tests::{Broker, Process, assert_contains, eventually};
+use klamm_tests::{Broker, Process, Tool, assert_contains, eventually};
 use serde_json::{Value, json};
 
 use crate::kubernetes::kubectl::install_types;
@@ -130,6 +130,68 @@ fn a_group_begins_where_it_is_told_to() {
         });
         let member = klamm(&broker, "consume orders --group first -n 3").ok();
         assert_contains(&member.out, "record");
+    });
+}
+
+/// A running consumer that begins at the end hears of a new partition when there are records in it already.
+#[test]
+fn what_a_topic_gains_is_read_from_its_first_record_while_the_group_runs() {
+    with_control_plane("groups::what_a_topic_gains_is_read_from_its_first_record_while_the_group_runs", || {
+        install_types();
+        let (space, broker) = (Namespace::new("guard"), Broker::start(&[]));
+        let _operator = Operator::start(&[&space]);
+        let topic = |partitions: i32| {
+            let spec =
+                json!({ "bootstrapServers": broker.bootstrap(), "partitions": partitions, "replicationFactor": 1 });
+            space.apply(&object("Topic", "orders", &spec));
+            eventually("the topic is as described", 60, || {
+                let found = space.get("kmt", "orders")?;
+                let ready = condition(&found, "Ready")?.starts_with("True");
+                (ready && found["status"]["partitions"] == partitions).then_some(())
+            });
+        };
+        topic(1);
+        let spec = json!({ "topics": ["orders"], "initialOffsets": { "offset": "Latest" }, "deletionPolicy": "DeleteWhenEmpty" });
+        group(&space, &broker, "guarded", spec);
+        until_condition(&space, "kmg", "guarded", "OffsetsInitialized", "True/Committed");
+
+        let reader = |group: &str| {
+            let line = format!("-b {} -G {group} -f %s\\n -u -X auto.offset.reset=latest", broker.bootstrap());
+            let refresh = "-X topic.metadata.refresh.interval.ms=1000 -X auto.commit.interval.ms=200 orders";
+            Tool::new("kcat").args(line.split_whitespace()).args(refresh.split_whitespace()).start()
+        };
+        let mut readers = ["guarded", "plain"].map(reader);
+        eventually("both have read and committed", 60, || {
+            produce(&broker, "orders", 0, 1);
+            let both = ["guarded", "plain"].iter().all(|group| committed(&broker, group, "orders", 0) > Some(0));
+            both.then_some(())
+        });
+        for reader in &mut readers {
+            reader.signal("STOP");
+        }
+        topic(2);
+        klamm(&broker, "produce orders --partition 1").stdin("early\nearly\n").ok();
+        assert_eq!(committed(&broker, "guarded", "orders", 1), Some(0), "at once, though the group has members");
+        for reader in &mut readers {
+            reader.signal("CONT");
+        }
+        eventually("both read what comes later", 60, || {
+            klamm(&broker, "produce orders --partition 1").stdin("late\n").ok();
+            readers.iter().all(|reader| reader.stdout().contains("late")).then_some(())
+        });
+        let early = readers.each_ref().map(|reader| reader.stdout().matches("early").count());
+        assert_eq!(early, [2, 0], "guarded and not");
+        look(&space, "guarded");
+        let found = until_condition(&space, "kmg", "guarded", "Active", "True/Members");
+        assert_eq!(condition(&found, "OffsetsInitialized").as_deref(), Some("True/Committed"), "{found}");
+        // The guard goes with the group.
+        for reader in &mut readers {
+            reader.signal("TERM");
+            reader.wait(Duration::from_secs(20)).expect("it ends");
+        }
+        space.kubectl(["delete", "kmg", "guarded", "--timeout=90s"]).limit(100).ok();
+        let left = klamm(&broker, "configs describe group guarded -o json").ok();
+        assert!(!left.out.contains("\"group\""), "{left}");
     });
 }
 

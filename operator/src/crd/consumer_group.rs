@@ -67,10 +67,10 @@ pub struct ConsumerGroupSpec {
     #[schemars(length(max = 256), inner(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub topics: Vec<String>,
-    /// Where the group begins in partitions it has not committed an offset of, also in those that are added later:
-    /// committed by the operator while the group has no members, so that no record is passed over, whatever
-    /// `auto.offset.reset` the consumers have. What is added while the group has members waits until it has none: see
-    /// the condition `OffsetsInitialized`.
+    /// Where the group begins in partitions it has not committed an offset of, whatever `auto.offset.reset` the consumers
+    /// have: committed by the operator while the group has no members. Partitions that are added to its topics later
+    /// begin at their first record, so that none is passed over: Klamm's brokers see to that also while the group has
+    /// members; with others it waits until it has none. See the condition `OffsetsInitialized`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_offsets: Option<Position>,
     /// How far the group may be behind before the condition `LagHealthy` is False.

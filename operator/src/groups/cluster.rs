@@ -4,12 +4,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use klamm_client::admin::configs::{ConfigChange, Resource};
 use klamm_client::admin::offsets::{CommittedOffset, OffsetSpec};
 use klamm_client::{Client, Isolation, Result, TopicPartition};
 use klamm_protocol::error::ErrorCode;
 
 use super::facts::{Facts, PartitionFacts};
 use super::lag::{ages, behind};
+
+/// The group key that has a Klamm broker guard what its topics gain while it reads them.
+const GUARD: &str = "klamm.new.partitions.guard";
+
+/// Has the brokers guard a group, or no longer. Other brokers than Klamm's don't know how: nothing is asked of them then.
+///
+/// # Errors
+/// The brokers cannot be reached, or refuse.
+pub async fn guard(client: &Client, group: &str, wanted: bool) -> Result<()> {
+    let resource = Resource::Group(group.to_owned());
+    let found = match client.describe_configs(&resource, Some(&[GUARD.to_owned()])).await {
+        Ok(found) => found,
+        // From before groups had a configuration.
+        Err(error) if matches!(error.code(), Some(ErrorCode::InvalidRequest | ErrorCode::UnsupportedVersion)) => {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let Some(entry) = found.into_iter().find(|entry| entry.name == GUARD) else { return Ok(()) };
+    let change = match wanted {
+        true if entry.value.as_deref() != Some("true") => ConfigChange::Set(GUARD.to_owned(), "true".to_owned()),
+        false if entry.source.is_dynamic() => ConfigChange::Delete(GUARD.to_owned()),
+        _ => return Ok(()),
+    };
+    client.alter_configs(&resource, &[change], false).await
+}
 
 /// How a group is, in `topics`, or where it has committed anything if there are none.
 ///
@@ -48,6 +75,9 @@ pub async fn facts(client: &Client, group: &str, topics: &[String]) -> Result<Fa
     }
     let ends = client.list_offsets(&partitions, OffsetSpec::Latest, Isolation::ReadUncommitted).await?;
     let starts = client.list_offsets(&partitions, OffsetSpec::Earliest, Isolation::ReadUncommitted).await?;
+    let marked =
+        committed.iter().filter_map(|(at, own)| Some((at.clone(), own.metadata.strip_prefix(MARK)?.to_owned())));
+    facts.marks = marked.collect();
     for at in partitions {
         let (Some(Ok(end)), Some(Ok(start))) = (ends.get(&at), starts.get(&at)) else {
             facts.unknown.insert(at);
@@ -116,12 +146,21 @@ pub async fn oldest(client: &Client, facts: &Facts, now_ms: i64) -> Result<Optio
     Ok(Some(younger.checked_sub(1).and_then(|last| ages.get(last).copied()).unwrap_or(0)))
 }
 
-/// Commits offsets for a group that has no members.
+/// What a commit's text begins with that a reset has made; its id follows.
+const MARK: &str = "klamm.dev/reset=";
+
+/// Commits offsets for a group that has no members; those of a reset with its id.
 ///
 /// # Errors
 /// The brokers cannot be reached, or refuse.
-pub async fn commit(client: &Client, group: &str, offsets: impl Iterator<Item = (TopicPartition, i64)>) -> Result<()> {
+pub async fn commit(
+    client: &Client,
+    group: &str,
+    reset: Option<&str>,
+    offsets: impl Iterator<Item = (TopicPartition, i64)>,
+) -> Result<()> {
+    let metadata = reset.map(|id| format!("{MARK}{id}")).unwrap_or_default();
     let offsets =
-        offsets.map(|(at, offset)| (at, CommittedOffset { offset, leader_epoch: -1, metadata: String::new() }));
+        offsets.map(|(at, offset)| (at, CommittedOffset { offset, leader_epoch: -1, metadata: metadata.clone() }));
     client.commit_offsets(group, None, &offsets.collect()).await
 }

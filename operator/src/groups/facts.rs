@@ -16,6 +16,8 @@ pub struct Facts {
     /// What it has committed in partitions that are gone, or that end before: topics that were deleted, perhaps created
     /// again.
     pub stale: BTreeSet<TopicPartition>,
+    /// Which reset moved an offset last, by the mark that it left there.
+    pub marks: BTreeMap<TopicPartition, String>,
     /// Topics that it should read and that are not there.
     pub missing: BTreeSet<String>,
     /// Partitions that nobody could tell about: they have no leader.

@@ -1,8 +1,10 @@
 //! Where the offsets of a group go. Pure, but for what is asked of the cluster beforehand.
 //!
 //! A reset is done once for each id, also if the operator is killed in the middle: what it will do is written into the
-//! status first (`Started`, with the offsets before and after). Whoever finds that goes by the group's offsets: as
-//! before, it was not done yet; anything else, it was.
+//! status first (`Started`, with the offsets before and after), and each offset that it commits carries its id. Whoever
+//! finds it started goes by the group's offsets: an id, or an offset that went back as members never let it, and it was
+//! done; offsets as before, or not yet where it leads to, and it was not. Where members have written over all of that
+//! nobody can tell, and nobody claims to.
 
 use std::collections::BTreeMap;
 
@@ -124,17 +126,39 @@ pub fn preview(moves: &BTreeMap<TopicPartition, Move>) -> Vec<String> {
     moves.iter().take(LINES).map(line).collect()
 }
 
-/// Whether a reset that was begun has been done: some offset is not as it was before. Its moves are committed all at
-/// once, so that one tells about all.
-pub fn was_done(started: &ResetStatus, facts: &Facts) -> bool {
-    started.preview.iter().any(|line| {
-        let parsed = line.split_once(": ").and_then(|(name, way)| {
-            let (from, _) = way.split_once(" -> ")?;
-            let (topic, number) = name.rsplit_once('-')?;
-            Some((TopicPartition::new(topic, number.parse().ok()?), from.parse::<i64>().ok()))
-        });
-        parsed.is_some_and(|(at, from)| facts.partitions.get(&at).is_some_and(|now| now.committed != from))
-    })
+/// What became of a reset that was begun.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Begun {
+    /// It was done.
+    Done,
+    /// It was not.
+    NotDone,
+    /// The group's members have committed since, and nothing tells.
+    Unknown,
+}
+
+/// What became of a reset that was begun. Its moves are committed all at once, so that one tells about all.
+pub fn begun(started: &ResetStatus, facts: &Facts) -> Begun {
+    let lines = started.preview.iter().filter_map(|line| {
+        let (name, way) = line.split_once(": ")?;
+        let (from, to) = way.split_once(" -> ")?;
+        let (topic, number) = name.rsplit_once('-')?;
+        let at = TopicPartition::new(topic, number.parse().ok()?);
+        Some((facts.partitions.get(&at)?.committed, from.parse::<i64>().ok(), to.parse::<i64>().ok()?, at))
+    });
+    let (mut same, mut found) = (true, None);
+    for (now, from, to, at) in lines {
+        same &= now == from;
+        let went_back = now.is_some_and(|now| from.is_some_and(|from| now < from));
+        let behind = now.is_none_or(|now| now < to);
+        if facts.marks.get(&at) == Some(&started.id) || went_back {
+            return Begun::Done;
+        }
+        if behind {
+            found = Some(Begun::NotDone);
+        }
+    }
+    if same { Begun::NotDone } else { found.unwrap_or(Begun::Unknown) }
 }
 
 #[cfg(test)]
@@ -230,10 +254,23 @@ mod tests {
 
     #[test]
     fn one_that_was_begun_is_told_by_the_offsets() {
-        let begun = |lines: &[&str]| was_done(&status(ResetResult::Started, lines), &facts());
-        assert!(!begun(&["a-b-0: 5 -> 2", "a-b-1: none -> 0"]), "as before");
-        assert!(begun(&["a-b-0: 9 -> 5", "a-b-1: none -> 0"]), "as wanted");
-        assert!(begun(&["a-b-0: 9 -> 3"]), "and read on since");
-        assert!(!begun(&["gone-0: 1 -> 2"]));
+        let told = |lines: &[&str]| begun(&status(ResetResult::Started, lines), &facts());
+        assert_eq!(told(&["a-b-0: 5 -> 2", "a-b-1: none -> 0"]), Begun::NotDone, "as before");
+        assert_eq!(told(&["a-b-0: 9 -> 5", "a-b-1: none -> 0"]), Begun::Done, "as wanted: members do not go back");
+        assert_eq!(told(&["a-b-0: 9 -> 3"]), Begun::Done, "and read on since");
+        assert_eq!(told(&["gone-0: 1 -> 2"]), Begun::NotDone);
+        // Refused, since members had come, who have committed by now.
+        assert_eq!(told(&["a-b-0: 3 -> 9", "c-0: 0 -> 1"]), Begun::NotDone, "not where it leads to");
+        assert_eq!(told(&["a-b-0: 3 -> 0"]), Begun::Unknown, "from 3, or from 0");
+        assert_eq!(told(&["a-b-0: 3 -> 5", "c-0: 0 -> 1"]), Begun::Unknown);
+        // A commit of its own tells, whatever the others have become.
+        let mut marked = facts();
+        marked.marks.insert(TopicPartition::new("c", 0), "1".into());
+        let found = |id: &str| {
+            let started =
+                ResetStatus { id: id.into(), ..status(ResetResult::Started, &["a-b-0: 3 -> 5", "c-0: 0 -> 1"]) };
+            begun(&started, &marked)
+        };
+        assert_eq!((found("1"), found("2")), (Begun::Done, Begun::Unknown));
     }
 }

@@ -11,6 +11,7 @@ use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
 use crate::crd::consumer_group::GroupDeletionPolicy;
 use crate::events;
+use crate::groups::cluster;
 
 /// How soon to look whether a group is empty.
 const LOOK_SOON: Duration = Duration::from_secs(3);
@@ -55,14 +56,18 @@ async fn farewell(group: &ConsumerGroup, context: &Context) -> Result<Farewell, 
         Ok(brokers) => brokers,
         Err(farewell) => return Ok(farewell),
     };
-    match brokers.ask(async |client| client.delete_group(id).await).await {
-        Ok(()) => Ok(Farewell::told("GroupDeleted", format!("group {id} is deleted"))),
+    let farewell = match brokers.ask(async |client| client.delete_group(id).await).await {
+        Ok(()) => Farewell::told("GroupDeleted", format!("group {id} is deleted")),
         Err(error) => match error.code() {
-            Some(ErrorCode::GroupIdNotFound) => Ok(Farewell::Done(None)),
+            Some(ErrorCode::GroupIdNotFound) => Farewell::Done(None),
             Some(ErrorCode::NonEmptyGroup) => {
-                Ok(Farewell::Later("GroupActive", format!("group {id} has members"), LOOK_SOON))
+                return Ok(Farewell::Later("GroupActive", format!("group {id} has members"), LOOK_SOON));
             }
-            _ => Err(error.into()),
+            _ => return Err(error.into()),
         },
+    };
+    if group.spec.initial_offsets.is_some() {
+        brokers.ask(async |client| cluster::guard(client, id, false).await).await?;
     }
+    Ok(farewell)
 }

@@ -85,6 +85,7 @@ impl<'a> Look<'a> {
         finalizer::keep(&context.client, self.group, FINALIZER, deletes).await?;
 
         let brokers = clusters::way(context, &address)?;
+        self.guard(&brokers).await?;
         let mut facts = self.facts(&brokers).await?;
         self.conditions.ready("Watched", "the group is watched");
         let due =
@@ -101,6 +102,18 @@ impl<'a> Look<'a> {
         let waits = self.group.spec.reset.as_ref();
         let waits = waits.is_some_and(|wanted| reset::is_due(wanted, self.status.last_reset.as_ref()));
         Ok(Action::requeue(if waits { LOOK_SOON } else { LOOK_AGAIN }))
+    }
+
+    /// Has the brokers look after what topics gain while the group reads them, where it is told where to begin.
+    async fn guard(&self, brokers: &Brokers) -> Result<(), Error> {
+        let id = self.group.group_id();
+        let wanted = self.group.spec.initial_offsets.is_some();
+        // What others have set for a group that was never told is theirs.
+        let told = |status: &ConsumerGroupStatus| status.conditions.iter().any(|is| is.type_ == "OffsetsInitialized");
+        if wanted || self.group.status.as_ref().is_some_and(told) {
+            brokers.ask(async |client| cluster::guard(client, id, wanted).await).await?;
+        }
+        Ok(())
     }
 
     async fn facts(&self, brokers: &Brokers) -> Result<Facts, Error> {

@@ -13,7 +13,7 @@ use crate::crd::consumer_group::{Edge, Reset, ResetResult, ResetStatus, WhenActi
 use crate::events;
 use crate::groups::cluster;
 use crate::groups::facts::Facts;
-use crate::groups::reset::{self, Move};
+use crate::groups::reset::{self, Begun, Move};
 
 /// Does a reset that is due, if it can be done now. Answers whether offsets have moved.
 ///
@@ -28,9 +28,20 @@ pub async fn reset(
 ) -> Result<bool, Error> {
     let started =
         look.status.last_reset.as_ref().filter(|last| last.id == wanted.id && last.result == ResetResult::Started);
-    if started.is_some_and(|started| reset::was_done(started, facts)) {
-        ended(look, context, wanted, ResetResult::Applied, None).await;
-        return Ok(false);
+    match started.map(|started| reset::begun(started, facts)) {
+        Some(Begun::Done) => {
+            ended(look, context, wanted, ResetResult::Applied, None).await;
+            return Ok(false);
+        }
+        Some(Begun::Unknown) => {
+            let why = "the operator was interrupted, and the group's members have committed since: it is not known \
+                whether the offsets have moved. Look at them, and try again with another id";
+            ended(look, context, wanted, ResetResult::Failed, Some(why.into())).await;
+            return Ok(false);
+        }
+        // It begins anew, or waits like one that was never begun.
+        Some(Begun::NotDone) => look.status.last_reset = None,
+        None => {}
     }
     let ready = facts.missing.is_empty() && facts.unknown.is_empty();
     if !ready {
@@ -67,7 +78,8 @@ pub async fn reset(
     }
     if !facts.is_empty() {
         // Not begun: nothing is to be remembered of it.
-        look.status.last_reset = look.group.status.as_ref().and_then(|status| status.last_reset.clone());
+        let before = look.group.status.as_ref().and_then(|status| status.last_reset.clone());
+        look.status.last_reset = before.filter(|last| last.result != ResetResult::Started);
         if wanted.when_active == WhenActive::Fail {
             look.status.last_reset = None;
             let why = format!("the group has {} members, and whenActive is Fail", facts.members);
@@ -85,7 +97,7 @@ pub async fn reset(
     look.note(context).await?;
     let id = look.group.group_id();
     let targets = || moves.iter().map(|(at, Move { to, .. })| (at.clone(), *to));
-    match brokers.ask(async |client| cluster::commit(client, id, targets()).await).await {
+    match brokers.ask(async |client| cluster::commit(client, id, Some(&wanted.id), targets()).await).await {
         Ok(()) => {
             ended(look, context, wanted, ResetResult::Applied, None).await;
             Ok(true)
@@ -158,7 +170,7 @@ pub async fn begin(look: &mut Look<'_>, context: &Context, brokers: &Brokers, fa
         })
     };
     let id = look.group.group_id();
-    match brokers.ask(async |client| cluster::commit(client, id, offsets()).await).await {
+    match brokers.ask(async |client| cluster::commit(client, id, None, offsets()).await).await {
         Ok(()) => {
             let note = format!("group {id} begins in {} more partitions", open.len());
             events::publish(context, look.group, EventType::Normal, "OffsetsInitialized", "Commit", note).await;
