@@ -13,6 +13,7 @@ pub struct Metrics {
     reconciled: IntCounterVec,
     duration: HistogramVec,
     under_way: IntGaugeVec,
+    since: GaugeVec,
     last_success: GaugeVec,
     malformed: IntCounterVec,
     leader: IntGauge,
@@ -48,6 +49,10 @@ impl Metrics {
                 named("reconcile_in_progress", "Objects being reconciled now"),
                 &["controller"],
             )?,
+            since: GaugeVec::new(
+                named("in_progress_start_time_seconds", "When reconciling an object began that has not ended yet"),
+                &["controller", "namespace", "name"],
+            )?,
             last_success: GaugeVec::new(
                 named("last_success_timestamp_seconds", "When a controller last reconciled an object without an error"),
                 &["controller"],
@@ -62,19 +67,31 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.reconciled.clone()))?;
         metrics.registry.register(Box::new(metrics.duration.clone()))?;
         metrics.registry.register(Box::new(metrics.under_way.clone()))?;
+        metrics.registry.register(Box::new(metrics.since.clone()))?;
         metrics.registry.register(Box::new(metrics.last_success.clone()))?;
         metrics.registry.register(Box::new(metrics.malformed.clone()))?;
         metrics.registry.register(Box::new(metrics.leader.clone()))?;
         Ok(metrics)
     }
 
-    /// An object is being reconciled.
-    pub fn begun(&self, controller: &str) {
+    /// A controller starts. What counts begins at zero: Prometheus sees no increase in a series that begins at one.
+    pub fn starts(&self, controller: &str) {
+        for result in ["ok", "error"] {
+            self.reconciled.with_label_values(&[controller, result]).inc_by(0);
+        }
+        self.malformed.with_label_values(&[controller]).inc_by(0);
+        self.under_way.with_label_values(&[controller]).set(0);
+    }
+
+    /// An object is being reconciled: its namespace and name.
+    pub fn begun(&self, controller: &str, [namespace, name]: [&str; 2]) {
         self.under_way.with_label_values(&[controller]).inc();
+        self.since.with_label_values(&[controller, namespace, name]).set(now_s());
     }
 
     /// It is done.
-    pub fn ended(&self, controller: &str, outcome: Outcome, took: Duration) {
+    pub fn ended(&self, controller: &str, [namespace, name]: [&str; 2], outcome: Outcome, took: Duration) {
+        let _ = self.since.remove_label_values(&[controller, namespace, name]);
         let result = match outcome {
             Outcome::Ok => "ok",
             Outcome::Error => "error",
@@ -83,8 +100,7 @@ impl Metrics {
         self.reconciled.with_label_values(&[controller, result]).inc();
         self.duration.with_label_values(&[controller]).observe(took.as_secs_f64());
         if outcome == Outcome::Ok {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.last_success.with_label_values(&[controller]).set(now.as_secs_f64());
+            self.last_success.with_label_values(&[controller]).set(now_s());
         }
     }
 
@@ -110,4 +126,8 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         String::from_utf8(text).unwrap_or_default()
     }
+}
+
+fn now_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

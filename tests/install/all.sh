@@ -3,7 +3,7 @@
 dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 failed=0
 pids=()
-for part in java kafka-44 python kcat node go kubernetes; do
+for part in java kafka-44 python kcat node go kubernetes prometheus; do
   bash "$dir/$part.sh" &
   pids+=($!)
 done

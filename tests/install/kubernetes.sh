@@ -12,6 +12,8 @@ need conntrack conntrack
 need ip iproute2
 need musl-gcc musl-tools
 need busybox busybox-static
+# Builds the Dockerfile's last stages.
+need buildah buildah
 # The version that Argo CD reads health with.
 need lua5.1 lua5.1
 # The images hold no libraries.

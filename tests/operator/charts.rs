@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use klamm_tests::process::Output;
-use klamm_tests::{Tool, assert_contains, paths};
-use serde_json::Value;
+use klamm_tests::{Broker, Tool, assert_contains, paths};
+use serde_json::{Value, json};
 
 use crate::kubernetes::control::program;
+use crate::kubernetes::kubectl::{install_types, kubectl};
+use crate::kubernetes::{Namespace, with_control_plane};
+use crate::process::{Operator, until_condition};
+use crate::types::object;
 
 /// Everything that can be switched on.
 const OPERATOR_ALL: &[&str] = &[
     "replicas=2",
+    "controllers={topics,consumer-groups}",
     "watchNamespaces={a,b}",
     "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
     "imagePullSecrets[0].name=pull",
@@ -61,7 +66,7 @@ fn helm(verb: &[&str], name: &str, set: &[&str]) -> Output {
     Tool::new(program("helm")).args(verb).arg(chart(name)).args(values).run()
 }
 
-fn render(name: &str, set: &[&str]) -> String {
+pub fn render(name: &str, set: &[&str]) -> String {
     // As if the Prometheus operator were there.
     let verb = ["template", "one", "--namespace", "klamm", "--api-versions", "monitoring.coreos.com/v1"];
     let output = helm(&verb, name, set);
@@ -127,6 +132,8 @@ fn what_no_value_is_called_is_refused() {
         ("watchNamespaces={Not_A_Name}", "watchNamespaces"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("concurrency=0", "concurrency"),
+        ("controllers={users}", "controllers"),
+        ("controllers={}", "controllers"),
         ("log.format=xml", "format"),
     ] {
         refused("klamm-operator", set, what);
@@ -143,6 +150,41 @@ fn what_no_value_is_called_is_refused() {
     ] {
         refused("klamm", set, what);
     }
+}
+
+#[test]
+fn an_operator_of_topics_alone_has_the_rights_for_topics_alone() {
+    with_control_plane("charts::an_operator_of_topics_alone_has_the_rights_for_topics_alone", || {
+        install_types();
+        let (space, broker) = (Namespace::new("part"), Broker::start(&[]));
+        let set = ["crds.create=false", "controllers={topics}", &format!("watchNamespaces={{{}}}", space.name())]
+            .map(|set| ["--set".to_owned(), set.to_owned()]);
+        let verb = ["template", "op", "--namespace", space.name(), "--show-only", "templates/rbac.yaml"];
+        let rights = Tool::new(program("helm")).args(verb).arg(chart("klamm-operator")).args(set.as_flattened()).ok();
+        kubectl(["apply", "-f", "-"]).stdin(rights.out.clone()).ok();
+        let account = format!("system:serviceaccount:{}:op-klamm-operator", space.name());
+        let operator = Operator::start_as(&account, &[&space], &["--controllers=topics", "--namespace", space.name()]);
+        let spec = json!({ "bootstrapServers": broker.bootstrap(), "partitions": 1, "replicationFactor": 1 });
+        space.apply(&object("Topic", "orders", &spec));
+        until_condition(&space, "kmt", "orders", "Ready", "True");
+        space.kubectl(["delete", "kmt", "orders", "--timeout=60s"]).limit(70).ok();
+        let log = operator.log();
+        assert!(log.contains("controller starts") && !log.to_lowercase().contains("forbidden"), "{log}");
+        let here = format!("--namespace={}", space.name());
+        for (may, verb, what) in [
+            (true, "patch", "topics.klamm.dev"),
+            (true, "watch", "clusters.klamm.dev"),
+            (false, "patch", "clusters.klamm.dev"),
+            (false, "list", "consumergroups.klamm.dev"),
+            (false, "get", "secrets"),
+            (false, "create", "statefulsets.apps"),
+            (false, "get", "pods"),
+        ] {
+            let out = kubectl(["auth", "can-i", verb, what, &here, &format!("--as={account}")]).run();
+            assert_eq!(out.code == 0, may, "{verb} {what}: {out}");
+        }
+        kubectl(["delete", "-f", "-"]).stdin(rights.out).ok();
+    });
 }
 
 #[test]
@@ -196,8 +238,41 @@ fn values_of_resources_are_those_of_the_resource_types() {
     }
 }
 
+/// The HorizontalPodAutoscaler of the chart on a real one's controller: it reads how many brokers there are, and which pods
+/// they are, from the scale of a Cluster. Numbers to scale by it has none here.
+#[test]
+fn an_autoscaler_reads_the_scale_of_a_cluster() {
+    with_control_plane("charts::an_autoscaler_reads_the_scale_of_a_cluster", || {
+        install_types();
+        let space = Namespace::new("autoscaled");
+        let scaled: Vec<&str> = CLUSTER_ALL.iter().copied().filter(|set| !set.starts_with("annotations")).collect();
+        let rendered = render("klamm", &scaled).replace("  namespace: klamm\n", "");
+        // All of it is as the API server wants it.
+        space.kubectl(["apply", "--dry-run=server", "-f", "-"]).stdin(rendered.clone()).ok();
+        let parts: Vec<&str> = rendered.split("---\n").collect();
+        let part = |kind: &str| parts.iter().find(|part| part.contains(&format!("\nkind: {kind}\n"))).expect(kind);
+        space.kubectl(["apply", "-f", "-"]).stdin(part("Cluster").to_string()).ok();
+        let selector = "app.kubernetes.io/name=klamm,app.kubernetes.io/instance=prod";
+        let status = json!({ "replicas": 3, "readyReplicas": 3, "selector": selector });
+        space.set_status("kmc", "prod", &status).expect_ok();
+        space.kubectl(["apply", "-f", "-"]).stdin(part("HorizontalPodAutoscaler").to_string()).ok();
+        space.until("hpa", "prod", 90, |autoscaler| {
+            let conditions = autoscaler["status"]["conditions"].as_array()?;
+            let able = conditions.iter().find(|condition| condition["type"] == "AbleToScale")?;
+            let reasons = ["SucceededGetScale", "ReadyForNewScale"].map(Value::from);
+            (able["status"] == "True"
+                && reasons.contains(&able["reason"])
+                && autoscaler["status"]["currentReplicas"] == 3)
+                .then_some(())
+        });
+        let path = format!("/apis/klamm.dev/v1alpha1/namespaces/{}/clusters/prod/scale", space.name());
+        let scale: Value = serde_json::from_str(&kubectl(["get", "--raw", &path]).ok().out).expect("JSON");
+        assert_eq!((&scale["status"]["replicas"], &scale["status"]["selector"]), (&json!(3), &json!(selector)));
+    });
+}
+
 /// Words of a text that could be a metric's name.
-fn metrics(text: &str) -> BTreeSet<String> {
+pub fn metrics(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words.filter(|word| word.starts_with("klamm_") || word.starts_with("kafka_")).map(String::from).collect()
 }
@@ -210,6 +285,7 @@ fn alerts_and_dashboards_ask_for_metrics_that_there_are() {
     // The operator's are named without their beginning.
     let code = read(root.join("operator/src/metrics.rs"));
     known.extend(metrics(&code));
+    known.extend(metrics(&read(root.join("operator/src/controllers/cluster/metrics.rs"))));
     known.extend(
         code.split("named(\"").skip(1).filter_map(|rest| Some(format!("klamm_operator_{}", rest.split('"').next()?))),
     );

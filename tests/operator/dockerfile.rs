@@ -1,7 +1,8 @@
 //! The Dockerfile's last stages: images of exactly these files are what pods of this suite run.
 //!
-//! Nothing here builds containers from a Dockerfile. What it says of its last stages is read, every line of it, and made an
-//! image of; the binaries come from where cargo put them instead of the stage that builds.
+//! For the pods nothing is built from the Dockerfile. What it says of its last stages is read, every line of it, and made an
+//! image of; the binaries come from where cargo put them instead of the stage that builds. That a builder makes the same
+//! of them has a test of its own.
 
 use std::path::PathBuf;
 
@@ -98,6 +99,76 @@ fn images_hold_one_static_binary_that_anybody_may_run() {
         assert!(size <= most, "{size} MB");
         std::fs::remove_file(archive).expect("removed");
     }
+}
+
+/// A folder in place of the stage that compiles, whose image would come from a registry: with it nothing is fetched.
+#[test]
+fn a_builder_makes_the_same_of_the_last_stages() {
+    let dir = paths::scratch_dir("buildah");
+    let out = dir.join("stage/out");
+    std::fs::create_dir_all(&out).expect("a folder");
+    for binary in ["klamm", "klamm-operator"] {
+        std::fs::copy(static_binary(binary), out.join(binary)).expect("a copy");
+    }
+    let policy = dir.join("policy.json");
+    std::fs::write(&policy, r#"{ "default": [{ "type": "insecureAcceptAnything" }] }"#).expect("written");
+    let at = |name: &str| dir.join(name).display().to_string();
+    let buildah = |verb: &str| {
+        Tool::new("buildah")
+            .args(["--root", &at("root"), "--runroot", &at("run"), "--storage-driver", "vfs", verb])
+            .args(["--signature-policy", &policy.display().to_string()])
+            .limit(300)
+    };
+    for target in ["broker", "operator"] {
+        let (stage, name, archive) =
+            (read(target), format!("klamm.test/built-{target}:1"), at(&format!("{target}.tar")));
+        buildah("build")
+            .args(["--isolation", "chroot", "--pull-never", "--build-context", &format!("build={}", at("stage"))])
+            .args(["--target", target, "--tag", &name, "--file"])
+            .arg(root().join("Dockerfile"))
+            .arg(root())
+            .ok();
+        buildah("push").args([&name, &format!("docker-archive:{archive}:{name}")]).ok();
+        // An archive: a list of images, each with a configuration and layers.
+        let unpacked = dir.join(target);
+        std::fs::create_dir_all(&unpacked).expect("a folder");
+        Tool::new("tar").args(["-C", &unpacked.display().to_string(), "-xf", &archive]).ok();
+        let json = |file: &str| -> serde_json::Value {
+            let text = std::fs::read_to_string(unpacked.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            serde_json::from_str(&text).expect("JSON")
+        };
+        let images = json("manifest.json");
+        let config = json(images[0]["Config"].as_str().expect("a configuration"));
+        assert_eq!(config["config"]["User"], stage.user.as_str(), "{config:#}");
+        assert_eq!(config["config"]["Entrypoint"], serde_json::json!(stage.entrypoint));
+        for (key, value) in &stage.labels {
+            assert_eq!(config["config"]["Labels"][key], value.as_str(), "{config:#}");
+        }
+        let layers = images[0]["Layers"].as_array().expect("layers");
+        let files: Vec<String> = layers
+            .iter()
+            .flat_map(|layer| {
+                let layer = unpacked.join(layer.as_str().expect("a name")).display().to_string();
+                Tool::new("tar")
+                    .args(["-C", &at("."), "-xvf", &layer])
+                    .ok()
+                    .lines()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .filter(|file| !file.ends_with('/'))
+            .collect();
+        let [(binary, to)] = &stage.files[..] else { panic!("{stage:?}") };
+        assert_eq!(files, [to.trim_start_matches('/')], "{target}");
+        let built = dir.join(&files[0]);
+        assert!(std::fs::read(&built).expect("the file") == std::fs::read(static_binary(binary)).expect("the binary"));
+        // By a user without a name, as in the pods.
+        let user = stage.user.replace(':', " --regid=");
+        let run = format!("--clear-groups --reuid={user}");
+        Tool::new("setpriv").args(run.split_whitespace()).arg(&built).arg("--version").ok().expect("klamm");
+    }
+    std::fs::remove_dir_all(dir).expect("removed");
 }
 
 #[test]

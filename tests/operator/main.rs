@@ -3,6 +3,7 @@
 //! Needs root and control groups; where they are refused every test says so and does nothing. `kubernetes/` makes the
 //! cluster, the other modules are the tests.
 
+mod alerts;
 mod charts;
 mod clusters;
 mod dockerfile;

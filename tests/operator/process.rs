@@ -6,6 +6,7 @@ use klamm_tests::{Broker, Tool, eventually, paths};
 use serde_json::Value;
 
 use crate::kubernetes::identity::as_admin;
+use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{Namespace, image};
 
 /// A `klamm-operator run` that looks after some namespaces.
@@ -25,9 +26,26 @@ impl Operator {
     /// The same with further flags; not necessarily the one that leads.
     #[track_caller]
     pub fn start_with(spaces: &[&Namespace], flags: &[&str]) -> Operator {
+        Operator::start_by(as_admin(Tool::new(image::static_binary("klamm-operator"))), spaces, flags)
+    }
+
+    /// The same as a service account, with its rights only.
+    #[track_caller]
+    pub fn start_as(account: &str, spaces: &[&Namespace], flags: &[&str]) -> Operator {
+        let config = kubectl(["config", "view", "--raw", "--output=json"]).ok().out;
+        let mut config: Value = serde_json::from_str(&config).expect("a kubeconfig");
+        config["users"][0]["user"]["as"] = account.into();
+        let file = paths::scratch_dir("account").join("kubeconfig");
+        std::fs::write(&file, config.to_string()).expect("written");
+        let tool = as_admin(Tool::new(image::static_binary("klamm-operator"))).env("KUBECONFIG", file);
+        Operator::start_by(tool, spaces, flags)
+    }
+
+    #[track_caller]
+    fn start_by(tool: Tool, spaces: &[&Namespace], flags: &[&str]) -> Operator {
         let http = format!("127.0.0.1:{}", free_port());
         let names: Vec<&str> = spaces.iter().map(|space| space.name()).collect();
-        let tool = as_admin(Tool::new(image::static_binary("klamm-operator")))
+        let tool = tool
             .args(["run", "--log-format=text", "--log=info,klamm_operator=debug", "--listen", &http])
             .args([format!("--watch-namespaces={}", names.join(","))])
             .args(flags);

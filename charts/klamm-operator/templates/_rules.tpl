@@ -1,15 +1,33 @@
 {{/*
-What the operator may do, by where it does it. A test holds these to what the operator's code asks of the API server.
+What the operator may do, by where it does it and by what it looks after. A test holds these to what the operator's code
+asks of the API server.
 */}}
+
+{{/* The types of the Topics and ConsumerGroups that are looked after, as a list in JSON. */}}
+{{- define "klamm-operator.guests" -}}
+{{- $kinds := list -}}
+{{- if has "topics" .Values.controllers }}{{ $kinds = append $kinds "topics" }}{{ end -}}
+{{- if has "consumer-groups" .Values.controllers }}{{ $kinds = append $kinds "consumergroups" }}{{ end -}}
+{{- toJson $kinds -}}
+{{- end }}
 
 {{/* In the namespaces of the resources. */}}
 {{- define "klamm-operator.rules.resources" -}}
+{{- $own := include "klamm-operator.guests" . | fromJsonArray -}}
+{{- if has "clusters" .Values.controllers }}{{ $own = prepend $own "clusters" }}{{ end -}}
 - apiGroups: [klamm.dev]
-  resources: [clusters, topics, consumergroups]
+  resources: {{ toJson $own }}
   verbs: [get, list, watch, patch]
 - apiGroups: [klamm.dev]
-  resources: [clusters/status, topics/status, consumergroups/status]
+  resources:
+    {{- range $own }}
+    - {{ . }}/status
+    {{- end }}
   verbs: [patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- if has "clusters" .Values.controllers }}
 # To own objects in the name of a Cluster, where the API server asks for that.
 - apiGroups: [klamm.dev]
   resources: [clusters/finalizers]
@@ -42,9 +60,12 @@ What the operator may do, by where it does it. A test holds these to what the op
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, patch]
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create, patch]
+{{- else }}
+# Where the brokers of the others are.
+- apiGroups: [klamm.dev]
+  resources: [clusters]
+  verbs: [get, list, watch]
+{{- end }}
 {{- end }}
 
 {{/* What belongs to no namespace. */}}
@@ -53,10 +74,13 @@ What the operator may do, by where it does it. A test holds these to what the op
   resources: [customresourcedefinitions]
   resourceNames: [clusters.klamm.dev, topics.klamm.dev, consumergroups.klamm.dev]
   verbs: [get, list, watch]
+{{- if include "klamm-operator.guests" . | fromJsonArray }}
 # Labels of namespaces, for a Cluster's allowedNamespaces.
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get]
+{{- end }}
+{{- if has "clusters" .Values.controllers }}
 # Labels of nodes, for racks.
 - apiGroups: [""]
   resources: [nodes]
@@ -65,6 +89,7 @@ What the operator may do, by where it does it. A test holds these to what the op
 - apiGroups: [storage.k8s.io]
   resources: [storageclasses]
   verbs: [get]
+{{- end }}
 {{- end }}
 
 {{/*
@@ -75,12 +100,17 @@ could not let them go, and the namespace would never be gone.
 - apiGroups: [klamm.dev]
   resources: [clusters]
   verbs: [get, list, watch]
+{{- with include "klamm-operator.guests" . | fromJsonArray }}
 - apiGroups: [klamm.dev]
-  resources: [topics, consumergroups]
+  resources: {{ toJson . }}
   verbs: [get, list, watch, patch]
 - apiGroups: [klamm.dev]
-  resources: [topics/status, consumergroups/status]
+  resources:
+    {{- range . }}
+    - {{ . }}/status
+    {{- end }}
   verbs: [patch]
+{{- end }}
 {{- end }}
 
 {{/* In the operator's own namespace. */}}

@@ -96,7 +96,9 @@ impl Watched for Cluster {
     }
 
     fn gone(&self, context: &Context) {
-        context.ways.forget(&Address::Cluster(self.namespace().unwrap_or_default(), self.name_any()));
+        let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
+        context.cluster_metrics.forget(&namespace, &name);
+        context.ways.forget(&Address::Cluster(namespace, name));
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Context {
     pub all_groups: owner::All<ConsumerGroup>,
     /// What metrics say of groups.
     pub group_metrics: groups::metrics::Metrics,
+    /// What they say of Clusters.
+    pub cluster_metrics: cluster::metrics::Metrics,
     /// Writes Events.
     pub recorder: Recorder,
     failures: Arc<Mutex<HashMap<String, u32>>>,
@@ -89,6 +91,7 @@ impl Context {
             all_groups: owner::all(client.clone(), settings.namespaces()),
             recorder: Recorder::new(client.clone(), reporter),
             group_metrics: groups::metrics::Metrics::new(metrics.registry())?,
+            cluster_metrics: cluster::metrics::Metrics::new(metrics.registry())?,
             client,
             settings,
             metrics,
@@ -108,6 +111,7 @@ impl Context {
         PAUSES[0].saturating_mul(1 << (*times - 1).min(16)).min(PAUSES[1])
     }
 
+    /// It did not fail, or is gone.
     fn succeeded(&self, object: &str) {
         self.failures.lock().remove(object);
     }
@@ -191,6 +195,9 @@ pub fn watch<K: Watched>(
             {
                 gone.gone(&context);
             }
+            if !K::known(&context).has(object) {
+                context.succeeded(&key::<K>(&named(object)));
+            }
         })
         .predicate_filter(described, kube::runtime::PredicateConfig::default());
     (store, changes)
@@ -213,6 +220,7 @@ pub fn controller<K: Reconcile>(
     namespace: Option<String>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> impl Future<Output = ()> + Send + 'static {
+    context.metrics.starts(K::CONTROLLER);
     let (store, changes) = watch::<K>(context, namespace.as_deref());
     let config = Config::default().debounce(DEBOUNCE).concurrency(context.settings.concurrency);
     let controller = Controller::for_stream(changes, store).with_config(config);
@@ -250,11 +258,13 @@ async fn one<K: Reconcile>(object: Arc<DeserializeGuard<K>>, context: Arc<Contex
             return Ok(Action::await_change());
         }
     };
-    context.metrics.begun(K::CONTROLLER);
+    let meta = object.meta();
+    let place = [meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()];
+    context.metrics.begun(K::CONTROLLER, place);
     let since = Instant::now();
     let done = K::reconcile(object, &context).await;
     let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Error };
-    context.metrics.ended(K::CONTROLLER, outcome, since.elapsed());
+    context.metrics.ended(K::CONTROLLER, place, outcome, since.elapsed());
     if done.is_ok() {
         context.succeeded(&key::<K>(&name));
     }
@@ -268,11 +278,11 @@ fn again<K: Reconcile>(object: Arc<DeserializeGuard<K>>, error: &Error, context:
     Action::requeue(pause)
 }
 
-fn key<K: Reconcile>(name: &str) -> String {
-    format!("{}/{name}", K::CONTROLLER)
+fn key<K: Watched>(name: &str) -> String {
+    format!("{}/{name}", K::kind(&()))
 }
 
-fn named<K: Reconcile>(object: &DeserializeGuard<K>) -> String {
+fn named<K: Watched>(object: &DeserializeGuard<K>) -> String {
     let meta = object.meta();
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     format!("{namespace}/{name}")

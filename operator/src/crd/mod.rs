@@ -19,6 +19,8 @@ mod consumer_group_test;
 #[cfg(test)]
 mod docs_test;
 #[cfg(test)]
+mod flux_test;
+#[cfg(test)]
 mod topic_test;
 
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};

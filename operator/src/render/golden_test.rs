@@ -130,7 +130,7 @@ fn without_an_address_outside_there_are_no_brokers() {
     let listeners = |kind: &str| json!({ "replicas": 1, "listeners": [{ "name": "out", "port": 9094, "type": kind }] });
     for kind in ["nodeport", "loadbalancer"] {
         let missing = brokers(&checked("prod", listeners(kind)), &Facts::default()).unwrap_err();
-        assert_eq!(missing, Missing { listener: "out".into(), broker: 0 }, "{kind}");
+        assert_eq!(missing, NotYet::Missing { listener: "out".into(), broker: 0 }, "{kind}");
     }
 }
 
@@ -178,4 +178,30 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
 fn more_replicas_than_brokers_are_warned_of() {
     let spec = json!({ "replicas": 2, "config": { "default.replication.factor": 3, "min.insync.replicas": "2" } });
     assert_eq!(checked("prod", spec).warnings, ["default.replication.factor is 3, and there are 2 brokers"]);
+}
+
+#[test]
+fn more_brokers_than_a_config_map_holds_are_told_of() {
+    let cluster = checked("prod", json!({}));
+    let of = |replicas| brokers(&cluster, &Facts { replicas: Some(replicas), ..Facts::default() });
+    let size = |objects: &[Value]| {
+        let map = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("a ConfigMap");
+        map.to_string().len()
+    };
+    let (mut fit, mut too_many) = (1, 1000);
+    while too_many - fit > 1 {
+        let middle = i32::midpoint(fit, too_many);
+        match of(middle) {
+            Ok(objects) => {
+                assert!(size(&objects) <= 1 << 20, "{middle}");
+                fit = middle;
+            }
+            Err(NotYet::TooLarge { brokers, bytes }) => {
+                assert!(brokers == middle && bytes > CONFIG_BYTES);
+                too_many = middle;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(fit > 500, "{fit}");
 }

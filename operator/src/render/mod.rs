@@ -20,6 +20,8 @@ mod golden_test;
 #[cfg(test)]
 pub use golden_test::settings as golden_settings;
 #[cfg(test)]
+mod network_test;
+#[cfg(test)]
 mod property_test;
 
 use std::collections::BTreeMap;
@@ -80,8 +82,8 @@ pub fn services(checked: &Checked, facts: &Facts) -> Vec<Value> {
 /// Everything else.
 ///
 /// # Errors
-/// The listener and broker whose address outside is not known yet.
-pub fn brokers(checked: &Checked, facts: &Facts) -> Result<Vec<Value>, Missing> {
+/// An address outside is not known yet, or there are too many brokers.
+pub fn brokers(checked: &Checked, facts: &Facts) -> Result<Vec<Value>, NotYet> {
     let replicas = checked.replicas(facts);
     Ok(vec![
         json!({
@@ -95,13 +97,45 @@ pub fn brokers(checked: &Checked, facts: &Facts) -> Result<Vec<Value>, Missing> 
     ])
 }
 
-/// An address outside that is not known yet.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Missing {
-    /// The listener.
-    pub listener: String,
-    /// The broker.
-    pub broker: i32,
+/// Why there cannot be brokers.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotYet {
+    /// An address outside that is not known yet.
+    #[error("listener {listener}: the address of broker {broker} is not known yet")]
+    Missing {
+        /// The listener.
+        listener: String,
+        /// The broker.
+        broker: i32,
+    },
+    /// A ConfigMap has no room for the files of so many brokers.
+    #[error(
+        "the configuration files of {brokers} brokers have {bytes} bytes, and a ConfigMap holds {CONFIG_BYTES}: have fewer \
+         brokers, listeners or keys"
+    )]
+    TooLarge {
+        /// How many there are to be.
+        brokers: i32,
+        /// What their files come to.
+        bytes: usize,
+    },
+}
+
+/// Most that a ConfigMap holds, with some room for its metadata.
+const CONFIG_BYTES: usize = (1 << 20) - (32 << 10);
+
+/// Where brokers are reached from outside and tell clients so: by broker, the listener's name in Kafka and how the address
+/// ends. A node's own address, which the broker finds out itself, is not part of it.
+pub fn outside(checked: &Checked, facts: &Facts) -> BTreeMap<i32, Vec<(String, String)>> {
+    let mut all: BTreeMap<i32, Vec<(String, String)>> = BTreeMap::new();
+    for (name, id) in facts.outside.keys() {
+        let Some(listener) = checked.spec.listeners.iter().find(|listener| listener.name == *name) else { continue };
+        let Ok(address) = properties::advertised_address(&checked.names, facts, listener, *id) else { continue };
+        let own = format!("${{env:{}}}", pod::NODE_IP);
+        let address = address.strip_prefix(&own).unwrap_or(&address).to_owned();
+        all.entry(*id).or_default().push((name.to_ascii_uppercase(), address));
+    }
+    all
 }
 
 /// The host that clients outside are told, where it is given.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::checked::Checked;
 use super::names::Names;
-use super::{Facts, Missing, Outside, advertised_host, bracketed, pod};
+use super::{CONFIG_BYTES, Facts, NotYet, Outside, advertised_host, bracketed, pod};
 use crate::ca;
 use crate::crd::cluster::{ADMIN_PORT, ClientAuth, INTERNAL_PORT, Listener, ListenerType};
 
@@ -64,7 +64,7 @@ pub fn of_all(checked: &Checked) -> BTreeMap<String, String> {
 }
 
 /// What one broker is configured with.
-fn of_one(checked: &Checked, facts: &Facts, replicas: i32, id: i32) -> Result<BTreeMap<String, String>, Missing> {
+fn of_one(checked: &Checked, facts: &Facts, replicas: i32, id: i32) -> Result<BTreeMap<String, String>, NotYet> {
     let names = &checked.names;
     let mut one = of_all(checked);
     let mut put = |key: &str, value: String| drop(one.insert(key.to_owned(), value));
@@ -88,10 +88,10 @@ fn of_one(checked: &Checked, facts: &Facts, replicas: i32, id: i32) -> Result<BT
 }
 
 /// `host:port` that a broker tells clients of a listener.
-fn advertised_address(names: &Names, facts: &Facts, listener: &Listener, id: i32) -> Result<String, Missing> {
+pub fn advertised_address(names: &Names, facts: &Facts, listener: &Listener, id: i32) -> Result<String, NotYet> {
     let given = advertised_host(listener, id);
     let outside = facts.outside.get(&(listener.name.clone(), id));
-    let missing = || Missing { listener: listener.name.clone(), broker: id };
+    let missing = || NotYet::Missing { listener: listener.name.clone(), broker: id };
     Ok(match (listener.kind, outside) {
         (ListenerType::Internal, _) => format!("{}:{}", names.broker_host(id), listener.port),
         (ListenerType::Nodeport, Some(Outside::Port(port))) => {
@@ -129,11 +129,18 @@ fn new_cluster_id(uid: &str) -> String {
 }
 
 /// The ConfigMap with a file for each broker.
-pub fn config_map(checked: &Checked, facts: &Facts, replicas: i32) -> Result<Value, Missing> {
+///
+/// # Errors
+/// An address outside is not known yet, or they are too large together.
+pub fn config_map(checked: &Checked, facts: &Facts, replicas: i32) -> Result<Value, NotYet> {
     let mut data = BTreeMap::new();
     for id in 0..replicas {
         let text: String = of_one(checked, facts, replicas, id)?.iter().map(|(key, value)| line(key, value)).collect();
         data.insert(format!("{}.properties", checked.names.pod(id)), text);
+    }
+    let bytes = data.iter().map(|(name, text)| name.len() + text.len()).sum();
+    if bytes > CONFIG_BYTES {
+        return Err(NotYet::TooLarge { brokers: replicas, bytes });
     }
     let metadata = checked.names.meta(&checked.names.config());
     Ok(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data }))

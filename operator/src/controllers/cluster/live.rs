@@ -50,6 +50,37 @@ pub async fn ask(client: &Client, min_in_sync: Option<usize>) -> Result<Told, Cl
     Ok(told)
 }
 
+/// The brokers that tell clients other addresses than these, which they read when they start: by broker, listener and
+/// address, without the host where that is the node's.
+///
+/// # Errors
+/// One of them does not answer.
+pub async fn moved(
+    client: &Client,
+    brokers: &[i32],
+    outside: &BTreeMap<i32, Vec<(String, String)>>,
+) -> Result<BTreeSet<i32>, ClientError> {
+    const KEY: &str = "advertised.listeners";
+    let mut moved = BTreeSet::new();
+    for id in brokers {
+        let Some(wanted) = outside.get(id) else { continue };
+        let entries = client.describe_configs(&Resource::Broker(*id), Some(&[KEY.to_owned()])).await?;
+        let told = entries.into_iter().find(|entry| entry.name == KEY).and_then(|entry| entry.value);
+        if told.is_some_and(|told| !tells(&told, wanted)) {
+            moved.insert(*id);
+        }
+    }
+    Ok(moved)
+}
+
+/// Whether a broker tells all of these addresses.
+fn tells(told: &str, wanted: &[(String, String)]) -> bool {
+    wanted.iter().all(|(listener, address)| {
+        let own = told.split(',').find_map(|one| one.trim().strip_prefix(listener.as_str())?.strip_prefix("://"));
+        own.is_some_and(|own| own.ends_with(address.as_str()))
+    })
+}
+
 /// Gives the brokers the wanted keys, and takes back those of `before` that are wanted no more. `unmanaged` keys are left.
 pub async fn configure(
     client: &Client,
@@ -102,6 +133,24 @@ fn failed(error: &ClientError) -> Configured {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_told_or_it_is_not() {
+        let told = "REPLICATION://p-0.x:9093,OUT://10.0.0.7:30001,LB://[fd00::1]:9095";
+        let wanted = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+            all.iter().map(|(listener, address)| ((*listener).to_owned(), (*address).to_owned())).collect()
+        };
+        for (all, right) in [
+            (&[("OUT", ":30001"), ("LB", "[fd00::1]:9095")][..], true),
+            (&[("OUT", ":30002")], false),
+            (&[("OUT", ":0001")], false),
+            (&[("LB", "[fd00::2]:9095")], false),
+            (&[("NEW", ":30001")], false),
+            (&[], true),
+        ] {
+            assert_eq!(tells(told, &wanted(all)), right, "{all:?}");
+        }
+    }
 
     #[test]
     fn only_what_differs_is_changed_and_only_ours_is_taken_back() {

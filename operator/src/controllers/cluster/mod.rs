@@ -8,6 +8,7 @@
 //! Cluster's parts: all of them have the Cluster as their owner.
 
 mod live;
+pub mod metrics;
 mod observed;
 mod rack;
 mod secrets;
@@ -19,7 +20,7 @@ mod controller_test;
 #[cfg(test)]
 mod status_test;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,7 +45,7 @@ use crate::brokers::Address;
 use crate::ca::Data;
 use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus, INTERNAL_PORT};
 use crate::events::publish;
-use crate::render::{self, Checked, Facts};
+use crate::render::{self, Checked, Facts, NotYet};
 use crate::status::write;
 use live::{Configured, Told};
 use observed::{DYNAMIC, Observed, observe};
@@ -63,6 +64,7 @@ impl Reconcile for Cluster {
     async fn reconcile(object: &Self, context: &Context) -> Result<Action, Error> {
         if object.metadata.deletion_timestamp.is_some() {
             // Its parts go with it. Whatever was made now would keep it.
+            context.cluster_metrics.forget(&object.namespace().unwrap_or_default(), &object.name_any());
             return Ok(Action::await_change());
         }
         let now = Timestamp::now();
@@ -75,6 +77,8 @@ impl Reconcile for Cluster {
         };
         let before = object.status.as_ref();
         let status = status::build(&view, before, now);
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        context.cluster_metrics.found(&namespace, &name, object.spec.replicas, &status);
         if write(&context.client, object, before, &status).await? {
             tell(object, context, before, &status).await;
         }
@@ -167,6 +171,8 @@ struct Pass<'a> {
     applied: bool,
     waiting: Option<String>,
     told: Option<Told>,
+    /// Brokers that tell clients another address than they have outside by now.
+    moved: BTreeSet<i32>,
     configured: Configured,
     volumes: Volumes,
 }
@@ -183,6 +189,7 @@ impl<'a> Pass<'a> {
             applied: false,
             waiting: None,
             told: None,
+            moved: BTreeSet::new(),
             configured: Configured::NotAsked,
             volumes: Volumes::Fit,
         })
@@ -288,9 +295,12 @@ impl<'a> Pass<'a> {
                     self.applied |= apply::apply(client, &self.owner, object).await?.1;
                 }
             }
-            Err(missing) => {
-                let (listener, broker) = (&missing.listener, missing.broker);
+            Err(NotYet::Missing { listener, broker }) => {
                 self.waiting = Some(format!("listener {listener}: the address of broker {broker} is not known yet"));
+            }
+            Err(too_large @ NotYet::TooLarge { .. }) => {
+                let problem = Problem { reason: "TooManyBrokers".into(), message: too_large.to_string() };
+                return Err(Halt::Problem(problem));
             }
         }
         Ok(())
@@ -321,6 +331,14 @@ impl<'a> Pass<'a> {
                 self.configured = Configured::Unreachable(error.to_string());
                 return;
             }
+        }
+        let facts = observed.facts(names, &self.checked.spec.listeners, None);
+        let outside = render::outside(&self.checked, &facts);
+        if !outside.is_empty() {
+            let running: Vec<i32> = observed.pods.keys().copied().filter(running).collect();
+            let moved = brokers.ask(async |client| live::moved(client, &running, &outside).await).await;
+            // What they tell clients is not worth waiting for.
+            self.moved = moved.unwrap_or_default();
         }
         self.configured = if paused {
             Configured::Applied
@@ -355,6 +373,7 @@ impl<'a> Pass<'a> {
             waiting: self.waiting,
             warnings: self.checked.warnings.clone(),
             told: self.told,
+            moved: self.moved,
             configured: self.configured,
             volumes: self.volumes,
             listeners: render::bootstrap(&self.checked, &nodes, &places),
@@ -389,6 +408,7 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         waiting: None,
         warnings: Vec::new(),
         told: None,
+        moved: BTreeSet::new(),
         configured: Configured::NotAsked,
         volumes: Volumes::Fit,
         listeners: status.listeners.into_iter().map(|l| (l.name, l.bootstrap_servers)).collect(),

@@ -1,7 +1,7 @@
 //! What all that was seen of a Cluster comes to: its status. Pure: the same observations give the same status, whatever
 //! was said before, but for times and for whether the cluster has ever been complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -48,6 +48,8 @@ pub struct View {
     pub warnings: Vec<String>,
     /// The brokers' answers.
     pub told: Option<Told>,
+    /// Brokers that tell clients another address than they have outside by now.
+    pub moved: BTreeSet<i32>,
     /// What came of the configuration.
     pub configured: Configured,
     /// How the volumes stand.
@@ -60,10 +62,12 @@ pub struct View {
 pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> ClusterStatus {
     let known = before.map(|before| before.conditions.as_slice()).unwrap_or_default();
     let mut conditions = Conditions::new(known, view.generation, now);
-    let count = |test: &dyn Fn(&Seen) -> bool| {
-        i32::try_from(view.brokers.values().filter(|seen| test(seen)).count()).unwrap_or(i32::MAX)
+    let count = |test: &dyn Fn(i32, &Seen) -> bool| {
+        i32::try_from(view.brokers.iter().filter(|(id, seen)| test(**id, seen)).count()).unwrap_or(i32::MAX)
     };
-    let ready = count(&|seen| seen.state == BrokerState::Running);
+    let current =
+        |id: i32, seen: &Seen| view.template.is_some() && seen.template == view.template && !view.moved.contains(&id);
+    let ready = count(&|_, seen| seen.state == BrokerState::Running);
     let wanted = view.replicas.unwrap_or(view.asked);
     let complete = view.replicas.is_some() && ready >= wanted;
     let creating = is_creating(before) && !(complete && view.configured != Configured::NotAsked);
@@ -97,16 +101,16 @@ pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> Clu
         pod: seen.pod.clone(),
         rack: view.told.as_ref().and_then(|told| told.racks.get(id).cloned().flatten()),
         state: seen.state,
-        up_to_date: view.template.is_some() && seen.template == view.template,
+        up_to_date: current(*id, seen),
     });
     let versions: Vec<_> = view.brokers.values().map(|seen| seen.version.clone()).collect();
     let version =
         versions.first().cloned().flatten().filter(|first| versions.iter().all(|v| v.as_ref() == Some(first)));
     ClusterStatus {
         observed_generation: view.generation,
-        replicas: count(&|seen| seen.exists),
+        replicas: count(&|_, seen| seen.exists),
         ready_replicas: ready,
-        updated_replicas: count(&|seen| view.template.is_some() && seen.template == view.template),
+        updated_replicas: count(&current),
         selector: Some(view.selector.clone()),
         cluster_id: match &view.told {
             Some(told) => Some(told.cluster_id.clone()),
@@ -235,6 +239,14 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
             "brokers {list} run by an older description: it takes effect when their pods are deleted, one after the other"
         );
         (OperationType::RollingRestart, "TemplateChanged", OperationStep::Pending, message, old)
+    } else if !view.moved.is_empty() {
+        let list = view.moved.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "brokers {list} tell clients addresses that they no longer have: it takes effect when their pods are deleted, \
+             one after the other"
+        );
+        let moved = view.moved.iter().copied().collect();
+        (OperationType::RollingRestart, "AddressChanged", OperationStep::Pending, message, moved)
     } else if asked > wanted {
         let message = format!("{asked} brokers are asked for, there are {wanted}");
         (OperationType::ScaleOut, "ReplicasChanged", OperationStep::Pending, message, (wanted..asked).collect())

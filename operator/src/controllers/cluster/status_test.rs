@@ -1,6 +1,6 @@
 //! What a Cluster's status says, case by case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -42,6 +42,7 @@ fn view(states: &[BrokerState]) -> View {
         waiting: None,
         warnings: Vec::new(),
         told: Some(Told { cluster_id: "id".into(), ..Told::default() }),
+        moved: BTreeSet::new(),
         configured: Configured::Applied,
         volumes: Volumes::Fit,
         listeners: Vec::new(),
@@ -175,4 +176,20 @@ fn volumes_and_pauses() {
     let mut warned = view(&[Running]);
     warned.warnings = vec!["w".into()];
     check(&build(&warned, Some(&complete()), at(9)), "Warning=True/HardlyMeant");
+}
+
+#[test]
+fn brokers_that_tell_old_addresses_have_to_be_restarted() {
+    let before = complete();
+    let mut moved = view(&[Running, Running, Running]);
+    moved.moved = [1].into();
+    let status = build(&moved, Some(&before), at(5));
+    check(&status, "Ready=True/Serving UpToDate=False/RestartRequired");
+    assert_eq!((status.updated_replicas, status.ready_replicas), (2, 3));
+    assert_eq!(status.brokers.iter().map(|broker| broker.up_to_date).collect::<Vec<_>>(), [true, false, true]);
+    let operation = status.operation.as_ref().unwrap();
+    assert_eq!((operation.reason.as_str(), &operation.brokers[..]), ("AddressChanged", &[1][..]));
+    let restarted = build(&view(&[Running, Running, Running]), Some(&status), at(9));
+    check(&restarted, "UpToDate=True/AsDescribed");
+    assert!(restarted.operation.is_none());
 }
