@@ -170,6 +170,14 @@ fn writes_go_on_soon_without_a_broker_that_is_cut_off() {
             cluster.network().isolate(node, round % 6 < 3);
             let writable = running.writable_since(running.now_ms(), Duration::from_secs(60));
             all.entry(kind.to_owned()).or_default().push(writable.as_millis());
+            if writable > SOON {
+                println!("{kind}: node {node} was cut off, {writable:?} until it was written to again");
+                for node in 0..3 {
+                    let log = cluster.log(node);
+                    let skipped = log.lines().count().saturating_sub(25);
+                    println!("node {node}:\n{}", log.lines().skip(skipped).collect::<Vec<_>>().join("\n"));
+                }
+            }
             cluster.network().heal();
             view.until_in_sync(&mut cluster, Duration::from_secs(60));
             running.writable_since(running.now_ms(), Duration::from_secs(60));
