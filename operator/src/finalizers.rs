@@ -16,6 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::api;
 use crate::crd::{ConsumerGroup, GROUP, Topic};
 use crate::lease::Lease;
 use crate::run;
@@ -34,8 +35,8 @@ const LEASE_WITHIN: Duration = Duration::from_secs(120);
 /// The API server's, or another operator is still there.
 pub async fn drop_all(settings: Settings) -> anyhow::Result<()> {
     run::prepare(&settings)?;
-    let client = Client::try_default().await.context("the way to the Kubernetes API")?;
-    let mut lease = Lease::watch(client.clone(), &settings).await.context("the lease")?;
+    let client = api::client().await?;
+    let mut lease = Lease::watch(client.clone(), &settings);
     tokio::time::timeout(LEASE_WITHIN, lease.acquired())
         .await
         .context("another operator is running: it would set the finalizers again")?;

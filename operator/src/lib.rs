@@ -4,6 +4,7 @@
 //! object at a time and from scratch each time: what an object needs follows from what is there now, never from which
 //! event led there. `run` starts everything in order.
 
+mod api;
 mod apply;
 mod brokers;
 pub mod ca;

@@ -27,10 +27,18 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Run(settings) => tokio::runtime::Runtime::new()?.block_on(run::run(*settings)),
-        Command::DropFinalizers(settings) => tokio::runtime::Runtime::new()?.block_on(finalizers::drop_all(*settings)),
+        Command::Run(settings) => to_its_end(run::run(*settings)),
+        Command::DropFinalizers(settings) => to_its_end(finalizers::drop_all(*settings)),
         Command::Crds => print_crds(),
     }
+}
+
+/// Runs something until it ends. Nothing outlives it: whoever has lost the Lease must not wait for a name to be resolved.
+fn to_its_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(work);
+    runtime.shutdown_background();
+    ended
 }
 
 fn print_crds() -> anyhow::Result<()> {

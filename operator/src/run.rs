@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::api;
 use crate::controllers::{self, Context};
 use crate::crd::{self, Cluster, ConsumerGroup, Topic};
 use crate::http::{self, Health};
@@ -22,6 +23,8 @@ use crate::settings::{Kind, LogFormat, Settings};
 
 /// How long work under way may take once the operator is to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// The longest pause between two looks at the resource types while the API server fails.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// Runs until a signal, or until the lease is lost, which is an error.
 ///
@@ -34,7 +37,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let health = Health::new(metrics.clone());
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("{}", settings.listen))?;
     tokio::spawn(http::serve(listener, health.clone()));
-    let client = Client::try_default().await.context("the way to the Kubernetes API")?;
+    let client = api::client().await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = settings.identity, "operator starts");
 
     let settings = Arc::new(settings);
@@ -67,13 +70,13 @@ async fn work(
     mut asked: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     tokio::select! {
-        known = types_known(&client) => known?,
+        () = types_known(&client) => {}
         _ = asked.wait_for(|asked| *asked) => return Ok(()),
     }
     health.set_ready();
     let mut lease = None;
     if settings.leader_election {
-        let mut held = Lease::watch(client.clone(), &settings).await.context("the lease")?;
+        let mut held = Lease::watch(client.clone(), &settings);
         tokio::select! {
             () = held.acquired() => {}
             _ = asked.wait_for(|asked| *asked) => {
@@ -129,13 +132,18 @@ fn start(context: &Context, asked: &watch::Receiver<bool>) -> JoinSet<()> {
 }
 
 /// Resolves once the API server serves the resource types.
-async fn types_known(client: &Client) -> anyhow::Result<()> {
+async fn types_known(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for (_, definition) in crd::definitions() {
         let name = definition.metadata.name.unwrap_or_default();
-        await_condition(api.clone(), &name, conditions::is_crd_established()).await.with_context(|| name.clone())?;
+        let mut pause = Duration::from_secs(1);
+        // Whoever is ended by an API server that is not there yet comes back no sooner.
+        while let Err(error) = await_condition(api.clone(), &name, conditions::is_crd_established()).await {
+            tracing::warn!(name, %error, again_in_s = pause.as_secs(), "a resource type cannot be looked at");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN);
+        }
     }
-    Ok(())
 }
 
 /// True once SIGTERM or SIGINT has come.

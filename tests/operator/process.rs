@@ -1,5 +1,7 @@
 //! The operator as a process beside the control plane, as one would run it by hand.
 
+use std::time::Duration;
+
 use klamm_tests::ports::free_port;
 use klamm_tests::process::Process;
 use klamm_tests::{Broker, Tool, eventually, paths};
@@ -26,7 +28,9 @@ impl Operator {
     /// The same with further flags; not necessarily the one that leads.
     #[track_caller]
     pub fn start_with(spaces: &[&Namespace], flags: &[&str]) -> Operator {
-        Operator::start_by(as_admin(Tool::new(image::static_binary("klamm-operator"))), spaces, flags)
+        let mut operator = Operator::launch(None, spaces, flags);
+        operator.until_ready();
+        operator
     }
 
     /// The same as a service account, with its rights only.
@@ -37,26 +41,37 @@ impl Operator {
         config["users"][0]["user"]["as"] = account.into();
         let file = paths::scratch_dir("account").join("kubeconfig");
         std::fs::write(&file, config.to_string()).expect("written");
-        let tool = as_admin(Tool::new(image::static_binary("klamm-operator"))).env("KUBECONFIG", file);
-        Operator::start_by(tool, spaces, flags)
+        let mut operator = Operator::launch(Some(&file.display().to_string()), spaces, flags);
+        operator.until_ready();
+        operator
     }
 
+    /// Starts one and goes on at once. `kubeconfig`: its way to the API server, if not the usual one.
     #[track_caller]
-    fn start_by(tool: Tool, spaces: &[&Namespace], flags: &[&str]) -> Operator {
+    pub fn launch(kubeconfig: Option<&str>, spaces: &[&Namespace], flags: &[&str]) -> Operator {
         let http = format!("127.0.0.1:{}", free_port());
         let names: Vec<&str> = spaces.iter().map(|space| space.name()).collect();
+        let tool = as_admin(Tool::new(image::static_binary("klamm-operator")));
+        let tool = match kubeconfig {
+            Some(file) => tool.env("KUBECONFIG", file),
+            None => tool,
+        };
         let tool = tool
             .args(["run", "--log-format=text", "--log=info,klamm_operator=debug", "--listen", &http])
             .args([format!("--watch-namespaces={}", names.join(","))])
             .args(flags);
-        let mut operator = Operator { process: tool.start(), http };
+        Operator { process: tool.start(), http }
+    }
+
+    /// Waits until it is ready.
+    #[track_caller]
+    pub fn until_ready(&mut self) {
         eventually("the operator is ready", 30, || {
-            if let Some(status) = operator.process.ended() {
-                panic!("the operator has ended ({status}): {}", operator.process.stderr());
+            if let Some(status) = self.process.ended() {
+                panic!("the operator has ended ({status}): {}", self.process.stderr());
             }
-            operator.get("/readyz").map(|_| ())
+            self.get("/readyz").map(|_| ())
         });
-        operator
     }
 
     /// The answer of its HTTP listener to a GET, if it is 200.
@@ -82,6 +97,11 @@ impl Operator {
         self.process.rss_kib()
     }
 
+    /// The seconds of a processor that it has used.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.process.cpu_seconds()
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<i32> {
         self.process.ended().map(|status| status.code().unwrap_or(-1))
@@ -95,7 +115,7 @@ impl Operator {
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> i32 {
         self.process.signal("TERM");
-        let ended = self.process.wait(std::time::Duration::from_secs(30)).expect("it ends within 30 s");
+        let ended = self.process.wait(Duration::from_secs(30)).expect("it ends within 30 s");
         ended.code().unwrap_or(-1)
     }
 }
@@ -128,13 +148,13 @@ pub fn condition(object: &Value, kind: &str) -> Option<String> {
 #[track_caller]
 pub fn until_condition(space: &Namespace, kind: &str, name: &str, condition_type: &str, wanted: &str) -> Value {
     let mut last = None;
-    let found = klamm_tests::wait_for(std::time::Duration::from_secs(60), || {
+    let found = klamm_tests::wait_for(Duration::from_secs(60), || {
         let object = space.get(kind, name)?;
         let is = condition(&object, condition_type);
         let fits = is.as_deref().is_some_and(|is| is == wanted || is.split('/').next() == Some(wanted));
         last = Some(object.clone());
         if !fits {
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(200));
         }
         fits.then_some(object)
     });

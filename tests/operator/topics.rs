@@ -13,7 +13,7 @@ use crate::process::{Operator, condition, klamm, until_condition};
 use crate::types::object;
 
 /// A topic as the brokers have it; `None` when there is none.
-fn described(broker: &Broker, topic: &str) -> Option<Value> {
+pub fn described(broker: &Broker, topic: &str) -> Option<Value> {
     let out = klamm(broker, &format!("topics describe {topic} -o json")).run();
     if out.code != 0 {
         assert_contains(&out.err, "UNKNOWN_TOPIC_OR_PARTITION");
@@ -23,11 +23,12 @@ fn described(broker: &Broker, topic: &str) -> Option<Value> {
 }
 
 /// What is set for the topic itself.
-fn config(broker: &Broker, topic: &str) -> Value {
+pub fn config(broker: &Broker, topic: &str) -> Value {
     described(broker, topic).map_or(Value::Null, |found| found["configs"].clone())
 }
 
-fn topic(space: &Namespace, broker: &Broker, name: &str, spec: Value) {
+/// Applies a Topic of this broker, or of the Cluster that its description names.
+pub fn topic(space: &Namespace, broker: &Broker, name: &str, spec: Value) {
     let mut spec = spec;
     if spec.get("clusterRef").is_none() {
         spec["bootstrapServers"] = broker.bootstrap().into();

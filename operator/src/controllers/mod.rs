@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::FIELD_MANAGER;
+use crate::api;
 use crate::brokers::Ways;
 use crate::crd::{Cluster, ConsumerGroup, Topic};
 use crate::groups;
@@ -44,6 +45,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Error::Client(error) if error.code().is_none() => "ClusterUnreachable",
+            Error::Kube(_) => "KubernetesError",
             _ => "Error",
         }
     }
@@ -121,7 +123,7 @@ impl Context {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused, or cannot be reached.
-    #[error("Kubernetes: {0}")]
+    #[error("Kubernetes: {}", api::said(.0))]
     Kube(#[from] kube::Error),
     /// The brokers refused, or cannot be reached.
     #[error("brokers: {0}")]
@@ -173,7 +175,7 @@ pub fn watch<K: Watched>(
     reflector::Store<DeserializeGuard<K>>,
     impl Stream<Item = Result<DeserializeGuard<K>, watcher::Error>> + Send + 'static,
 ) {
-    let api: Api<DeserializeGuard<K>> = match namespace {
+    let all: Api<DeserializeGuard<K>> = match namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
@@ -181,8 +183,7 @@ pub fn watch<K: Watched>(
     K::known(context).add(store.clone());
     let context = context.clone();
     let described = predicates::generation.combine(predicates::annotations);
-    let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
+    let changes = api::patiently(watcher(all, api::watch(None)))
         // Who wrote what is a large part of an object, and of no interest here.
         .modify(|object: &mut DeserializeGuard<K>| object.meta_mut().managed_fields = None)
         .reflect(writer)
@@ -223,7 +224,7 @@ pub fn controller<K: Reconcile>(
     context.metrics.starts(K::CONTROLLER);
     let (store, changes) = watch::<K>(context, namespace.as_deref());
     let config = Config::default().debounce(DEBOUNCE).concurrency(context.settings.concurrency);
-    let controller = Controller::for_stream(changes, store).with_config(config);
+    let controller = Controller::for_stream(changes, store).with_config(config).trigger_backoff(api::AtOnce);
     let controller = K::watch_more(controller, context, namespace.as_deref());
     let context = Arc::new(context.clone());
     async move {

@@ -24,7 +24,8 @@ use machine::HOME;
 
 /// The API server's address.
 pub const API: &str = "https://10.40.0.1:6443";
-const PORT: u16 = 6443;
+/// Its port.
+pub const PORT: u16 = 6443;
 /// Pods' addresses; each node has 256 of them.
 const PODS: &str = "10.41.0.0/16";
 /// Services' addresses, and that of the Service `kubernetes`.

@@ -22,6 +22,8 @@ struct State {
     writes: Vec<(String, String)>,
     bodies: Vec<(String, String)>,
     fail: Option<(usize, u16)>,
+    /// Writes here are answered with 500.
+    refuse: Option<String>,
 }
 
 #[derive(Clone, Default)]
@@ -55,6 +57,9 @@ impl Server {
             && at == number
         {
             return (code != 0).then(|| (code, failure(code)));
+        }
+        if method != "GET" && state.refuse.as_deref() == Some(path) {
+            return Some((500, failure(500)));
         }
         let sent: Value = serde_json::from_slice(body).unwrap_or_default();
         if method != "GET" {
@@ -280,6 +285,46 @@ async fn whichever_request_fails_the_next_pass_goes_on() {
             assert_eq!(world.all(), expected, "request {number}, {code}");
             assert!(world.server.writes().iter().all(|write| !write.starts_with("DELETE")));
         }
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_it_from_going_on_is_said() {
+    for before in [false, true] {
+        let world = World::new(outside());
+        if before {
+            world.pass().await.unwrap();
+            let claims = json!({ "metadata": { "labels": {} } });
+            world.edit(|cluster| cluster["spec"]["podTemplate"] = claims);
+            world.edit(|cluster| cluster["metadata"]["generation"] = 2.into());
+            world.edit(|cluster| cluster["spec"]["resources"] = json!({ "limits": { "memory": "1Gi" } }));
+        }
+        world.server.0.lock().refuse = Some(SET.into());
+        world.pass().await.expect_err("the StatefulSet cannot be written");
+        assert_eq!(world.condition("Reconciling"), "True/KubernetesError");
+        let status = world.cluster().status.unwrap();
+        let find = |kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).unwrap().clone();
+        assert!(find("Reconciling").message.contains("made up"), "{:?}", find("Reconciling"));
+        // What was known of the description before is not said of this one.
+        let ready = if before { ("False/Creating", Some(1)) } else { ("Unknown/KubernetesError", Some(1)) };
+        assert_eq!((world.condition("Ready").as_str(), find("Ready").observed_generation), ready);
+        let events = |world: &World| {
+            world
+                .server
+                .0
+                .lock()
+                .bodies
+                .iter()
+                .filter(|(_, body)| body.contains("KubernetesError") && body.contains("\"note\""))
+                .count()
+        };
+        assert_eq!(events(&world), 1);
+        // Said once, and taken back.
+        world.pass().await.expect_err("still not");
+        assert_eq!(events(&world), 1);
+        world.server.0.lock().refuse = None;
+        world.pass().await.unwrap();
+        assert_eq!(world.condition("Reconciling"), "True/Creating");
     }
 }
 

@@ -21,8 +21,10 @@ mod controller_test;
 mod status_test;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::time::Duration;
 
+use futures::Stream;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
@@ -30,16 +32,17 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use klamm_client::Client;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
+use kube::runtime::{Controller, WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::Value;
 
 use super::{Context, Error, Reconcile};
 use crate::FIELD_MANAGER;
+use crate::api;
 use crate::apply::{self, ApplyError, Owner};
 use crate::brokers::Address;
 use crate::ca::Data;
@@ -69,10 +72,20 @@ impl Reconcile for Cluster {
         }
         let now = Timestamp::now();
         let view = match render::check(object, &context.settings) {
-            Ok(checked) => Pass::new(object, context, checked, now)?.run().await?,
+            Ok(checked) => match Pass::new(object, context, checked, now) {
+                Ok(pass) => pass.run().await,
+                Err(error) => Err(error),
+            },
             Err(invalid) => {
                 let problem = Problem { reason: invalid.reason.into(), message: invalid.message };
-                refused(object, context, problem).await?
+                refused(object, context, problem).await
+            }
+        };
+        let view = match view {
+            Ok(view) => view,
+            Err(error) => {
+                interrupted(object, context, &error, now).await;
+                return Err(error);
             }
         };
         let before = object.status.as_ref();
@@ -91,26 +104,44 @@ impl Reconcile for Cluster {
         context: &Context,
         namespace: Option<&str>,
     ) -> Controller<DeserializeGuard<Self>> {
-        fn api<K>(context: &Context, namespace: Option<&str>) -> Api<K>
-        where
-            K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-        {
-            match namespace {
-                Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-                None => Api::all(context.client.clone()),
-            }
-        }
-        let ours = || watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={FIELD_MANAGER}"));
+        let of = (context, namespace);
         controller
-            .owns(api::<StatefulSet>(context, namespace), ours())
-            .owns(api::<Service>(context, namespace), ours())
-            .owns(api::<ConfigMap>(context, namespace), ours())
-            .owns(api::<ServiceAccount>(context, namespace), ours())
-            .owns(api::<PodDisruptionBudget>(context, namespace), ours())
-            .owns(api::<NetworkPolicy>(context, namespace), ours())
-            .watches(api::<Pod>(context, namespace), ours(), |pod| cluster_of(&pod))
-            .watches(api::<PersistentVolumeClaim>(context, namespace), ours(), |claim| cluster_of(&claim))
+            .owns_stream(parts::<StatefulSet>(of))
+            .owns_stream(parts::<Service>(of))
+            .owns_stream(parts::<ConfigMap>(of))
+            .owns_stream(parts::<ServiceAccount>(of))
+            .owns_stream(parts::<PodDisruptionBudget>(of))
+            .owns_stream(parts::<NetworkPolicy>(of))
+            .watches_stream(api::patiently(watcher(all::<Pod>(of), ours())).touched_objects(), |pod| cluster_of(&pod))
+            .watches_stream(
+                api::patiently(watcher(all::<PersistentVolumeClaim>(of), ours())).touched_objects(),
+                |claim| cluster_of(&claim),
+            )
     }
+}
+
+/// The changes of all objects of a kind, without what they hold.
+fn parts<K>(of: (&Context, Option<&str>)) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + use<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + Send + 'static,
+{
+    api::patiently(watcher(all::<PartialObjectMeta<K>>(of), ours())).touched_objects()
+}
+
+/// All objects of a kind that is watched.
+fn all<K>((context, namespace): (&Context, Option<&str>)) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
+        None => Api::all(context.client.clone()),
+    }
+}
+
+/// Those of them that the operator has made.
+fn ours() -> watcher::Config {
+    api::watch(Some(&format!("app.kubernetes.io/managed-by={FIELD_MANAGER}")))
 }
 
 /// The Cluster whose labels an object carries.
@@ -413,6 +444,16 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         volumes: Volumes::Fit,
         listeners: status.listeners.into_iter().map(|l| (l.name, l.bootstrap_servers)).collect(),
     })
+}
+
+/// Says why a look did not come to its end. That it cannot be said either is in the log with the error itself.
+async fn interrupted(cluster: &Cluster, context: &Context, error: &Error, now: Timestamp) {
+    let before = cluster.status.as_ref();
+    let status = status::interrupted(before, cluster.metadata.generation, error, now);
+    let told = before.is_some_and(|before| before.conditions.iter().any(|is| is.reason == error.reason()));
+    if write(&context.client, cluster, before, &status).await.unwrap_or(false) && !told {
+        publish(context, cluster, EventType::Warning, error.reason(), "Reconcile", error.to_string()).await;
+    }
 }
 
 /// Tells in Events what has changed in the conditions that people wait for.

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::live::{Configured, Told};
 use super::observed::Seen;
 use super::storage::Volumes;
+use crate::controllers::Error;
 use crate::crd::cluster::{
     BrokerState, BrokerStatus, ClusterStatus, ListenerStatus, Operation, OperationStep, OperationType,
 };
@@ -128,9 +129,31 @@ pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> Clu
     }
 }
 
+/// The status after a look that did not come to its end: what was true stays so, of the description that it was of.
+pub fn interrupted(
+    before: Option<&ClusterStatus>,
+    generation: Option<i64>,
+    error: &Error,
+    now: Timestamp,
+) -> ClusterStatus {
+    let mut status = before.cloned().unwrap_or_default();
+    let mut conditions = Conditions::new(&status.conditions, generation, now);
+    conditions.set("Reconciling", true, error.reason(), error.to_string());
+    if status.conditions.iter().all(|condition| condition.type_ != "Ready") {
+        conditions.set("Ready", Is::Unknown, error.reason(), error.to_string());
+    }
+    let said = conditions.finish();
+    status.conditions.retain(|known| said.iter().all(|said| said.type_ != known.type_));
+    status.conditions.extend(said);
+    status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    status
+}
+
 /// Whether the cluster has never been complete.
 fn is_creating(before: Option<&ClusterStatus>) -> bool {
-    let Some(before) = before.filter(|before| !before.conditions.is_empty()) else { return true };
+    // A look that was interrupted says nothing of brokers.
+    let looked = |before: &&ClusterStatus| before.conditions.iter().any(|condition| condition.type_ == "BrokersReady");
+    let Some(before) = before.filter(looked) else { return true };
     before.operation.as_ref().is_some_and(|operation| operation.kind == OperationType::Create)
 }
 

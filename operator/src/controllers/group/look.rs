@@ -82,7 +82,9 @@ impl<'a> Look<'a> {
             return Ok(Action::requeue(LOOK_AGAIN));
         }
         let deletes = self.group.spec.deletion_policy == GroupDeletionPolicy::DeleteWhenEmpty;
-        finalizer::keep(&context.client, self.group, FINALIZER, deletes).await?;
+        if !finalizer::keep(&context.client, self.group, FINALIZER, deletes).await? {
+            return Ok(Action::await_change());
+        }
 
         let brokers = clusters::way(context, &address)?;
         self.guard(&brokers).await?;

@@ -81,7 +81,9 @@ impl<'a> Look<'a> {
             return Ok(self.stalled("ResourceConflict", why, Action::requeue(LOOK_AGAIN)));
         }
         let deletes = spec.deletion_policy == DeletionPolicy::Delete;
-        finalizer::keep(&context.client, self.topic, FINALIZER, deletes).await?;
+        if !finalizer::keep(&context.client, self.topic, FINALIZER, deletes).await? {
+            return Ok(Action::await_change());
+        }
         let brokers = clusters::way(context, &address)?;
         let facts = brokers.facts(&desired.name).await?;
         let plan = plan::plan(&desired, facts.as_ref(), spec.drift, self.carried_out());
