@@ -112,11 +112,12 @@ struct Spied {
 
 /// The files beside the segments: each is a copy of what is known from elsewhere, or is checked against it. A node that
 /// comes back with any of them garbled starts, and holds and serves what it held before.
-const BESIDE: [&str; 8] = [
+const BESIDE: [&str; 9] = [
     "leader-epoch-checkpoint",
     "partition.metadata",
     "recovery-point-offset-checkpoint",
     "log-start-offset-checkpoint",
+    ".klamm_log_starts",
     "replication-offset-checkpoint",
     "cleaner-offset-checkpoint",
     ".kafka_cleanshutdown",
@@ -127,9 +128,10 @@ const BESIDE: [&str; 8] = [
 fn flip_beside(random: &mut Random, data: &Path) -> u64 {
     let dirs = (0..PARTITIONS).map(|p| data.join(format!("{TOPIC}-{p}"))).chain([data.to_path_buf()]);
     let mut flipped = 0;
-    // Where a log starts is known from two files, of which one may be wrong.
-    let (starts, epochs) = ("log-start-offset-checkpoint", "leader-epoch-checkpoint");
-    let spared = if data.join(starts).exists() && random.chance(500) { starts } else { epochs };
+    // Where a log starts is known from three files: one that is sound will do.
+    let starts = ["log-start-offset-checkpoint", ".klamm_log_starts", "leader-epoch-checkpoint"];
+    let spared = starts[random.below(3) as usize];
+    let spared = if data.join(spared).exists() { spared } else { starts[2] };
     for path in dirs.flat_map(|dir| BESIDE.map(|name| dir.join(name))).filter(|path| !path.ends_with(spared)) {
         let Ok(mut bytes) = std::fs::read(&path) else { continue };
         if let Some(at) = (bytes.len() as u64).checked_sub(1).map(|last| random.between(0, last) as usize) {

@@ -58,6 +58,30 @@ pub fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Offsets>, LogError> {
     Ok(offsets)
 }
 
+fn checksum(text: &[u8]) -> String {
+    format!("{:08x}\n", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, text) as u32)
+}
+
+/// Reads a checkpoint that begins with a line of its checksum; `None` as of [`read`].
+pub fn read_summed(disk: &dyn Disk, path: &Path) -> Result<Option<Offsets>, LogError> {
+    let Some(bytes) = disk.read_file(path).map_err(|e| LogError::io("reading", path, e))? else {
+        return Ok(None);
+    };
+    let sound = bytes.split_at_checked(9).filter(|(sum, text)| *sum == checksum(text).as_bytes());
+    let offsets = sound.and_then(|(_, text)| parse(text));
+    if offsets.is_none() {
+        tracing::warn!(file = %path.display(), "checkpoint is garbled, going on without it");
+    }
+    Ok(offsets)
+}
+
+/// Replaces a checkpoint with a checksum; the new one is safe on disk when this returns.
+pub fn write_summed(disk: &dyn Disk, path: &Path, offsets: &Offsets) -> Result<(), LogError> {
+    let text = to_text(offsets);
+    let text = checksum(text.as_bytes()) + &text;
+    disk.write_file(path, text.as_bytes(), true).map_err(|e| LogError::io("writing", path, e))
+}
+
 /// Replaces a checkpoint; the new one is safe on disk when this returns.
 pub fn write(disk: &dyn Disk, path: &Path, offsets: &Offsets) -> Result<(), LogError> {
     disk.write_file(path, to_text(offsets).as_bytes(), true).map_err(|e| LogError::io("writing", path, e))

@@ -2,12 +2,15 @@
 //!
 //! File names and formats are Kafka's, so that a directory can be handed over in either direction. The clean-stop marker
 //! is taken away as soon as the directory is opened: whatever happens next counts as unclean until [`LogDir::close_clean`].
+//! Of the log starts there is a copy with a checksum: nothing in the segments tells where a log starts that was cut within
+//! one, and Kafka's own file may be garbled and look sound.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use klamm_protocol::Uuid;
+use parking_lot::Mutex;
 
 use crate::checkpoint::{self, Offsets};
 use crate::disk::{Disk, DiskFile};
@@ -20,6 +23,7 @@ const CLEAN: &str = ".kafka_cleanshutdown";
 const BOOT: &str = ".klamm_boot";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
+const LOG_STARTS_COPY: &str = ".klamm_log_starts";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 const CLEANER: &str = "cleaner-offset-checkpoint";
 const DELETED: &str = "-delete";
@@ -87,6 +91,10 @@ pub struct LogDir {
     log_starts: Offsets,
     /// Their checkpoint was missing or garbled.
     log_starts_lost: bool,
+    /// Their copy, when there was a sound one.
+    log_starts_copy: Option<Offsets>,
+    /// What the copy says now.
+    copied: Mutex<Option<Offsets>>,
 }
 
 impl LogDir {
@@ -120,12 +128,16 @@ impl LogDir {
             recovery_points: Offsets::new(),
             log_starts: Offsets::new(),
             log_starts_lost: false,
+            log_starts_copy: None,
+            copied: Mutex::new(None),
             disk,
         };
         dir.recovery_points = dir.read_checkpoint(RECOVERY_POINTS)?;
         let log_starts = checkpoint::read(&*dir.disk, &dir.path.join(LOG_STARTS))?;
         dir.log_starts_lost = log_starts.is_none();
         dir.log_starts = log_starts.unwrap_or_default();
+        dir.log_starts_copy = checkpoint::read_summed(&*dir.disk, &dir.path.join(LOG_STARTS_COPY))?;
+        dir.copied.lock().clone_from(&dir.log_starts_copy);
         if clean {
             let marker = dir.path.join(CLEAN);
             dir.disk
@@ -182,6 +194,7 @@ impl LogDir {
             recovery_point: self.recovery_points.get(&key).copied().unwrap_or(0),
             log_start_offset: self.log_starts.get(&key).copied().unwrap_or(0),
             log_start_lost: self.log_starts_lost,
+            log_start_copy: self.log_starts_copy.as_ref().map(|copy| copy.get(&key).copied().unwrap_or(0)),
             machine_restarted: self.machine_restarted,
             refill: false,
         }
@@ -286,9 +299,12 @@ impl LogDir {
         // A topic of the same name must not inherit a log start, nor be told that its records are gone. The other checkpoints do no harm when stale.
         self.recovery_points.remove(&(topic.to_owned(), partition));
         self.log_starts.remove(&(topic.to_owned(), partition));
+        if let Some(copy) = &mut self.log_starts_copy {
+            copy.remove(&(topic.to_owned(), partition));
+        }
         let mut offsets = self.read_checkpoint(LOG_STARTS)?;
         if offsets.remove(&(topic.to_owned(), partition)).is_some_and(|start| start > 0) {
-            self.write_checkpoint(LOG_STARTS, &offsets)?;
+            self.write_log_starts(&offsets)?;
         }
         Ok(to)
     }
@@ -315,7 +331,18 @@ impl LogDir {
 
     /// Writes the log start offsets. Only those matter that are above their first segment.
     pub fn write_log_starts(&self, offsets: &Offsets) -> Result<(), DirError> {
+        let mut copied = self.copied.lock();
+        // The copy first: once the checkpoint says something, both do.
+        if copied.as_ref() != Some(offsets) {
+            checkpoint::write_summed(&*self.disk, &self.path.join(LOG_STARTS_COPY), offsets)?;
+            *copied = Some(offsets.clone());
+        }
         self.write_checkpoint(LOG_STARTS, offsets)
+    }
+
+    /// Whether the copy of the log starts has to be made again: it was missing or garbled, and not written since.
+    pub fn lacks_log_starts_copy(&self) -> bool {
+        self.copied.lock().is_none()
     }
 
     /// Writes the high watermarks.
@@ -443,6 +470,7 @@ mod tests {
                 clean: true,
                 recovery_point: 7,
                 log_start_offset: 3,
+                log_start_copy: Some(3),
                 machine_restarted: true,
                 ..Recovery::default()
             }
@@ -457,6 +485,36 @@ mod tests {
         drop(dir);
         let dir = open(tmp.path(), "b").unwrap();
         assert!(!dir.recovery("t", 0).machine_restarted);
+    }
+
+    #[test]
+    fn the_copy_of_the_log_starts_is_read_whole_or_not_at_all() {
+        let tmp = tempfile::tempdir().unwrap();
+        let copy = |boot: &str| open(tmp.path(), boot).unwrap().recovery("t", 0).log_start_copy;
+        assert_eq!(copy("a"), None);
+        let mut dir = open(tmp.path(), "a").unwrap();
+        dir.write_log_starts(&Offsets::from([(("t".into(), 0), 3), (("u".into(), 0), 5)])).unwrap();
+        drop(dir);
+        assert_eq!(copy("a"), Some(3));
+        let path = tmp.path().join(LOG_STARTS_COPY);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(copy("a"), None, "cut at {at}");
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            assert_eq!(copy("a"), None, "flipped at {at}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        // A topic of the same name begins anew, by the copy as well.
+        dir = open(tmp.path(), "a").unwrap();
+        std::fs::create_dir(tmp.path().join("t-0")).unwrap();
+        dir.mark_deleted("t", 0, Uuid([1; 16])).unwrap();
+        assert_eq!(dir.recovery("t", 0).log_start_copy, Some(0));
+        drop(dir);
+        let dir = open(tmp.path(), "a").unwrap();
+        assert_eq!((dir.recovery("t", 0).log_start_copy, dir.recovery("u", 0).log_start_copy), (Some(0), Some(5)));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Recovery {
     pub log_start_offset: i64,
     /// The log-start checkpoint is missing or garbled: the epoch file, which begins where the log does, stands in for it.
     pub log_start_lost: bool,
+    /// From the copy of the log-start checkpoint, which has a checksum; `None` when there is no sound one.
+    pub log_start_copy: Option<i64>,
     /// The machine has started anew since the log was last written, so unflushed pages may be missing in any order.
     /// After a mere crash of the process they can't be.
     pub machine_restarted: bool,
@@ -138,22 +140,24 @@ impl Log {
             self.segments.push(segment);
         }
         if self.segments.is_empty() {
-            self.segments.push(Segment::new(sane_start(recovery), now_ms));
+            self.segments.push(Segment::new(told_start(recovery, None).unwrap_or(0), now_ms));
         }
         Ok(())
     }
 
     fn load_data(&mut self, has_epochs: bool, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
-        self.log_start = sane_start(recovery).max(self.segments[0].base);
         self.log_end = i64::MAX;
         let epochs = if has_epochs { self.read_epochs()? } else { None };
         let epochs_known = epochs.is_some();
-        if recovery.log_start_lost
-            && let Some(first) = epochs.as_ref().and_then(|epochs| epochs.entries().first())
+        let first = epochs.as_ref().and_then(|epochs| epochs.entries().first());
+        let told = told_start(recovery, first.map(|first| first.start_offset));
+        self.log_start = told.unwrap_or(0).max(self.segments[0].base);
+        if told.is_none()
+            && let Some(first) = first
         {
             self.log_start = self.log_start.max(first.start_offset);
         } else if !recovery.machine_restarted
-            && let Some(first) = epochs.as_ref().and_then(|epochs| epochs.entries().first())
+            && let Some(first) = first
             && first.start_offset < self.log_start
             && self.log_start > self.segments[0].base
         {
@@ -607,9 +611,19 @@ impl Log {
     }
 }
 
-/// The log start from the checkpoint; a number that no log reaches is none.
-fn sane_start(recovery: &Recovery) -> i64 {
-    Some(recovery.log_start_offset).filter(|offset| (0..1 << 62).contains(offset)).unwrap_or(0)
+/// The log start from the checkpoint or its copy, given where the epoch file begins; `None` when neither is there. A number
+/// that no log reaches is 0.
+///
+/// The copy counts, since it has a checksum: the others may be garbled and look sound. But where the checkpoint says the
+/// same as the epoch file, somebody else has written both since, who knows no copy.
+fn told_start(recovery: &Recovery, epochs: Option<i64>) -> Option<i64> {
+    let checkpoint = (!recovery.log_start_lost).then_some(recovery.log_start_offset);
+    let told = match (checkpoint, recovery.log_start_copy) {
+        (Some(checkpoint), Some(_)) if epochs == Some(checkpoint) => checkpoint,
+        (_, Some(copy)) => copy,
+        (checkpoint, None) => checkpoint?,
+    };
+    Some(if (0..1 << 62).contains(&told) { told } else { 0 })
 }
 
 /// Takes a batch into a producer state, and an aborted transaction into `aborts`.

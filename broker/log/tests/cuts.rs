@@ -168,3 +168,57 @@ fn files_of_the_directory_cut_anywhere() {
     );
     assert!(opened > 100 && refused > 40, "{opened}, {refused}");
 }
+
+/// Neither of the files that Kafka's format has for it tells where the log starts: the copy does. The epoch file alone can
+/// bring deleted records back; nothing hides any.
+#[test]
+fn a_log_start_outlives_the_checkpoint_and_the_epoch_file() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("d");
+    let lock = || LogDir::open(RealDisk::shared(), &path, "boot").unwrap();
+    let dir = lock();
+    let mut log = open(&dir.partition_path("t", 0), config());
+    for i in 0..80 {
+        log.append_as_leader(&batch(2, 100, i), (i / 30) as i32, 0).unwrap();
+    }
+    log.delete_records(75, 0).unwrap();
+    log.close(true).unwrap();
+    drop(log);
+    dir.write_recovery_points(&Offsets::from([(("t".to_owned(), 0), 160)])).unwrap();
+    dir.write_log_starts(&Offsets::from([(("t".to_owned(), 0), 75)])).unwrap();
+    dir.recovered().unwrap();
+    dir.close_clean(41).unwrap();
+    let files = ["log-start-offset-checkpoint", "t-0/leader-epoch-checkpoint", ".kafka_cleanshutdown"];
+    let whole = files.map(|name| std::fs::read_to_string(path.join(name)).unwrap());
+    assert!(whole[0].ends_with("t 0 75\n") && whole[1].contains("1 75\n"), "{whole:?}");
+    let put = |name: &str, text: Option<String>| match text {
+        Some(text) => std::fs::write(path.join(name), text).unwrap(),
+        None => std::fs::remove_file(path.join(name)).unwrap(),
+    };
+    let checkpoints =
+        [None, Some("nothing".into()), Some(whole[0].replace("75", "95")), Some(whole[0].replace("75", "5"))];
+    let epochs = |start: &str| Some(whole[1].replace("1 75\n", &format!("1 {start}\n")));
+    for clean in [true, false] {
+        for checkpoint in &checkpoints {
+            for (epochs, start) in [(None, 75), (Some("nothing".into()), 75), (epochs("99"), 75), (epochs("65"), 65)] {
+                put(files[0], checkpoint.clone().or_else(|| Some(String::new())));
+                put(files[1], Some(epochs.clone().unwrap_or_default()));
+                put(files[2], Some(whole[2].clone()));
+                if !clean {
+                    put(files[2], None);
+                }
+                let dir = lock();
+                let log_path = dir.partition_path("t", 0);
+                let log = open_with(RealDisk::shared(), &log_path, config(), dir.recovery("t", 0)).unwrap();
+                let what = format!("clean: {clean}, {checkpoint:?}, {epochs:?}");
+                assert_eq!((log.log_start_offset(), log.log_end_offset()), (start, 160), "{what}");
+            }
+        }
+    }
+    // Who writes both and knows no copy is believed.
+    put(files[0], Some(whole[0].replace("75", "77")));
+    put(files[1], epochs("77"));
+    let dir = lock();
+    let log = open_with(RealDisk::shared(), &dir.partition_path("t", 0), config(), dir.recovery("t", 0)).unwrap();
+    assert_eq!(log.log_start_offset(), 77);
+}

@@ -17,6 +17,8 @@ pub mod retries;
 pub mod roles;
 pub mod scrub;
 pub mod session;
+#[cfg(test)]
+mod size_test;
 pub mod spread;
 pub mod storage;
 pub mod throttle;

@@ -193,6 +193,7 @@ impl Replicas {
         }
         if self.offline_count() == 0 {
             self.storage.all_opened();
+            self.storage.renew_log_starts(&self.partitions());
         }
         followed
     }

@@ -282,22 +282,29 @@ impl Storage {
     /// A file could not be written; the old one stays.
     pub fn write_checkpoints(&self, partitions: &[Arc<Partition>]) -> Result<(), DirError> {
         let mut recovery = Offsets::new();
-        let mut starts = Offsets::new();
         let mut high_watermarks = Offsets::new();
         for partition in partitions {
             let key = (partition.topic.name.to_string(), partition.index);
             let offsets = partition.offsets();
             recovery.insert(key.clone(), partition.recovery_point());
-            high_watermarks.insert(key.clone(), offsets.high_watermark);
-            if offsets.log_start > 0 {
-                starts.insert(key, offsets.log_start);
-            }
+            high_watermarks.insert(key, offsets.high_watermark);
         }
         let dir = self.dir.lock();
         let Some(dir) = dir.as_ref() else { return Ok(()) };
         dir.write_recovery_points(&recovery)?;
-        dir.write_log_starts(&starts)?;
+        dir.write_log_starts(&log_starts(partitions))?;
         dir.write_high_watermarks(&high_watermarks)
+    }
+
+    /// Makes the copy of the log starts again where the start found none: until then nothing has a checksum that tells them.
+    pub fn renew_log_starts(&self, partitions: &[Arc<Partition>]) {
+        let dir = self.dir.lock();
+        let Some(dir) = dir.as_ref().filter(|dir| dir.lacks_log_starts_copy() && !partitions.is_empty()) else {
+            return;
+        };
+        if let Err(error) = dir.write_log_starts(&log_starts(partitions)) {
+            tracing::warn!(%error, "log starts not written; the next checkpoint tries again");
+        }
     }
 
     /// Writes high watermarks alone, as they are needed more often.
@@ -357,6 +364,12 @@ impl Storage {
     pub fn close_unmarked(&self) {
         self.dir.lock().take();
     }
+}
+
+/// Where the logs start that do not start at 0.
+fn log_starts(partitions: &[Arc<Partition>]) -> Offsets {
+    let start = |p: &Arc<Partition>| ((p.topic.name.to_string(), p.index), p.offsets().log_start);
+    partitions.iter().map(start).filter(|(_, start)| *start > 0).collect()
 }
 
 /// Renames a directory that belongs to no topic of this cluster, so that it is out of the way; `unique` sets it apart
