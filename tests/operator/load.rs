@@ -21,8 +21,9 @@ use crate::types::object;
 
 /// The longest time that a partition may go without an acknowledged write while brokers stop in order.
 const STOPPED: u32 = 2000;
-/// The same while a node is cut off: its broker's session has to run out, and nobody says good-bye.
-const CUT_OFF: u32 = 15_000;
+/// The same while a node is cut off, and nobody says good-bye: the controller has to find out that nothing of the broker's
+/// host answers. Found: 2.3 s; its session would be 9 s.
+const CUT_OFF: u32 = 6000;
 /// The topic's partitions.
 const PARTITIONS: i32 = 6;
 
