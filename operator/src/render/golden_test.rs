@@ -205,3 +205,38 @@ fn more_brokers_than_a_config_map_holds_are_told_of() {
     }
     assert!(fit > 500, "{fit}");
 }
+
+#[test]
+fn a_broker_that_runs_by_its_file_tells_the_addresses_it_has() {
+    let listeners = json!([
+        { "name": "plain", "port": 9092 },
+        { "name": "out", "port": 9094, "type": "nodeport" },
+        { "name": "named", "port": 9095, "type": "nodeport", "advertisedHost": "b{id}.example.com" },
+        { "name": "lb", "port": 9096, "type": "loadbalancer" },
+    ]);
+    let cluster = checked("prod", json!({ "replicas": 1, "listeners": listeners }));
+    let facts = |port, host: &str| {
+        let at = |listener: &str, place| ((listener.to_owned(), 0), place);
+        let places = [
+            at("out", Outside::Port(port)),
+            at("named", Outside::Port(port + 1)),
+            at("lb", Outside::Host(host.to_owned())),
+        ];
+        Facts { replicas: Some(1), outside: places.into(), ..Facts::default() }
+    };
+    let before = facts(30_001, "fd00::1");
+    let map = properties::config_map(&cluster, &before, 1).expect("addresses");
+    let text = map["data"]["prod-0.properties"].as_str().expect("a file");
+    let told = text.lines().find_map(|line| line.strip_prefix("advertised.listeners=")).expect("a line");
+    // As the broker reads it.
+    let told = told.replace("${env:NODE_IP}", "10.1.2.3");
+    let right = |now: &Facts| {
+        outside(&cluster, now)[&0].iter().all(|(listener, address)| {
+            let own = told.split(',').find_map(|one| one.strip_prefix(&format!("{listener}://")));
+            own.is_some_and(|own| own.ends_with(address.as_str()))
+        })
+    };
+    assert_eq!(outside(&cluster, &before)[&0].len(), 3, "{told}");
+    assert!(right(&before), "{told}");
+    assert!(!right(&facts(30_003, "fd00::1")) && !right(&facts(30_001, "fd00::2")), "{told}");
+}
