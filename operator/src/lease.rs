@@ -10,8 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -203,9 +204,19 @@ impl Keeper {
         }
     }
 
+    /// A patch, as roles of the first chart allow it, that names the version it was decided on.
     async fn replace(&self, lease: Object) -> Result<Object, kube::Error> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        self.api.replace(NAME, &params, &lease).await
+        let spec = lease.spec.unwrap_or_default();
+        let patch = json!({
+            "metadata": { "resourceVersion": lease.metadata.resource_version },
+            "spec": {
+                "holderIdentity": spec.holder_identity, "leaseDurationSeconds": spec.lease_duration_seconds,
+                "acquireTime": spec.acquire_time, "renewTime": spec.renew_time,
+                "leaseTransitions": spec.lease_transitions,
+            },
+        });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        self.api.patch(NAME, &params, &Patch::Merge(&patch)).await
     }
 
     /// As the API server has it; made when there is none.

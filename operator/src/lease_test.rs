@@ -61,18 +61,23 @@ impl Server {
                 None => refused(404, "NotFound"),
             },
             ("POST", _) if state.lease.is_some() => refused(409, "AlreadyExists"),
-            ("PUT", Some(sent))
+            ("PATCH", Some(sent))
                 if state.lease.as_ref().is_none_or(|lease| {
                     lease["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"]
                 }) =>
             {
                 refused(409, "Conflict")
             }
-            ("POST" | "PUT", Some(mut sent)) => {
+            ("POST" | "PATCH", Some(sent)) => {
+                let mut lease =
+                    state.lease.take().unwrap_or_else(|| json!({ "metadata": sent["metadata"], "spec": {} }));
+                for (key, value) in sent["spec"].as_object().into_iter().flatten() {
+                    lease["spec"][key] = value.clone();
+                }
                 state.version += 1;
-                sent["metadata"]["resourceVersion"] = state.version.to_string().into();
-                state.lease = Some(sent.clone());
-                (200, sent)
+                lease["metadata"]["resourceVersion"] = state.version.to_string().into();
+                state.lease = Some(lease.clone());
+                (200, lease)
             }
             other => panic!("{other:?} is not expected"),
         }

@@ -198,7 +198,7 @@ fn an_operator_of_some_namespaces_does_with_its_roles() {
             (true, ["get", "secrets", &here]),
             (true, ["create", "statefulsets.apps", &here]),
             (true, ["patch", "topics.klamm.dev/status", &here]),
-            (true, ["update", "leases.coordination.k8s.io/klamm-operator", &own]),
+            (true, ["patch", "leases.coordination.k8s.io/klamm-operator", &own]),
             (true, ["get", "customresourcedefinitions/topics.klamm.dev", ""]),
             (false, ["list", "secrets", &here]),
             (false, ["watch", "secrets", &here]),

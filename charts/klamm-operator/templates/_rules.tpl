@@ -121,6 +121,5 @@ could not let them go, and the namespace would never be gone.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [klamm-operator]
-  # patch: for an operator of the version before, which goes on until this one has taken over.
-  verbs: [get, patch, update]
+  verbs: [get, patch]
 {{- end }}
