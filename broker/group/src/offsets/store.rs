@@ -43,7 +43,7 @@ impl From<OffsetCommitValue> for OffsetEntry {
             commit_ms: value.commit_timestamp,
             expire_ms: Some(value.expire_timestamp).filter(|&ms| ms != -1),
             topic_id: value.topic_id,
-            partitions: value.partitions.max(0),
+            partitions: value.klamm_partitions.max(0),
         }
     }
 }
@@ -57,7 +57,7 @@ impl From<&OffsetEntry> for OffsetCommitValue {
             commit_timestamp: entry.commit_ms,
             expire_timestamp: entry.expire_ms.unwrap_or(-1),
             topic_id: entry.topic_id,
-            partitions: entry.partitions,
+            klamm_partitions: entry.partitions,
         }
     }
 }
