@@ -9,4 +9,5 @@ pub mod groups;
 pub mod offsets;
 pub mod placement;
 pub mod reassignments;
+pub mod throttle;
 pub mod topics;

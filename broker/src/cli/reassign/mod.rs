@@ -140,7 +140,7 @@ pub(super) async fn run(global: Global, command: Reassign) -> Result {
             let (cancelled, throttled) = status::cancel(&client, &topic).await?;
             print(global.output, &cancelled)?;
             match preserve_throttles {
-                false => throttled.remove(&client).await?,
+                false => throttle::remove(&client, &throttled).await?,
                 true if !throttled.is_empty() => eprintln!("the throttle stays: {}", throttle::OFF),
                 true => {}
             }

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use klamm_client::admin::throttle::Throttled;
 use klamm_client::{Client, TopicPartition};
 use klamm_planner::{Facts, Plan};
 
 use super::before::{self, had};
 use super::carry::{self, Manner, Outcome, Step, carry_out};
 use super::planned::Executed;
-use super::throttle::{self, Throttled};
+use super::throttle;
 use super::{Carrying, Scope};
 use crate::cli::output::{Format, print};
 use crate::cli::{CliError, Result};
@@ -99,9 +100,9 @@ impl<'a> Run<'a> {
         self.throttled.join(earlier);
         self.throttled.join(Throttled::found(self.client, &settled).await?);
         let Some(rate) = self.carrying.throttle else { return Ok(()) };
-        let mut throttled = Throttled::of(steps);
-        throttled.join(Throttled::of(before));
-        let applied = throttled.apply(self.client, rate).await;
+        let mut throttled = throttle::of(steps);
+        throttled.join(throttle::of(before));
+        let applied = throttle::apply(self.client, &throttled, rate).await;
         self.throttled.join(throttled);
         applied.map_err(|e| self.throttle_stays(e))?;
         if !before.is_empty() {
@@ -126,7 +127,7 @@ impl<'a> Run<'a> {
 
     /// Takes the throttle off, has leaders elected, and says what was done.
     pub(super) async fn end(self, output: Format) -> Result<Executed> {
-        self.throttled.remove(self.client).await?;
+        throttle::remove(self.client, &self.throttled).await?;
         if self.ended.is_empty() && self.waits() {
             throttle::tell_of_leftovers(self.client).await?;
         }

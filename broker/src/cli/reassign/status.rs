@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use klamm_client::admin::placement::size;
+use klamm_client::admin::throttle::Throttled;
 use klamm_client::{Client, ClientError, TopicPartition};
 use klamm_protocol::ErrorCode;
 use serde::Serialize;
 
 use super::carry::left;
 use super::progress::bytes;
-use super::throttle::Throttled;
 use crate::cli::Result;
 use crate::cli::input::TopicArg;
 use crate::cli::outcome::PartitionOutcome;
