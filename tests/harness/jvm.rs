@@ -152,6 +152,11 @@ impl JavaRun {
         }
     }
 
+    /// What it has printed so far.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.captured().out).into_owned()
+    }
+
     /// Waits until standard output satisfies `probe`; fails the test when the tool ends or time is up first.
     #[track_caller]
     pub fn until<T>(&self, what: &str, seconds: u64, mut probe: impl FnMut(&str) -> Option<T>) -> T {

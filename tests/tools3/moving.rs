@@ -184,6 +184,45 @@ fn a_plan_of_apaches_tool_is_carried_out_by_klamm() {
 }
 
 #[test]
+fn a_file_that_names_an_unknown_broker_changes_nothing() {
+    let cluster = cluster();
+    let topic = create(&cluster, "misnamed", "0,1");
+    let dir = paths::scratch_dir("misnamed");
+    let file = dir.join("plan.json");
+    let plan = |first: u32| {
+        let plan = serde_json::json!({"version": 1, "partitions": [
+            {"topic": topic, "partition": 1, "replicas": [2]},
+            {"topic": topic, "partition": 0, "replicas": [first]},
+        ]});
+        std::fs::write(&file, plan.to_string()).expect("the plan");
+    };
+    let unthrottled = || {
+        let configs = klamm(&cluster, &format!("configs describe topic {topic}")).ok();
+        assert!(!configs.out.contains("throttled"), "{configs}");
+    };
+    plan(99);
+    let execute = format!("reassign execute {} --throttle 1000000", file.display());
+    let refused = klamm(&cluster, &execute).run();
+    assert!(refused.code == 1, "{refused}");
+    assert_contains(&refused.err, &format!("{topic}-0: no broker 99 is registered"));
+    unthrottled();
+    let rows = partitions(&cluster, &topic);
+    assert!(rows[0].1 == ["0"] && rows[1].1 == ["1"], "{rows:?}");
+    plan(2);
+    klamm(&cluster, &execute).ok().expect("2 partitions moved");
+    unthrottled();
+    // Names of a broker that has gone meanwhile are taken off with the rest.
+    let names = format!("configs alter topic {topic} --set follower.replication.throttled.replicas=0:99");
+    klamm(&cluster, &names).ok();
+    klamm(&cluster, &execute).ok().expect("nothing to move");
+    unthrottled();
+    let refused = klamm(&cluster, &execute.replace("1000000", "-1")).run();
+    assert!(refused.code == 2, "{refused}");
+    assert_contains(&refused.err, "invalid value '-1' for '--throttle <BYTES/S>'");
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+#[test]
 fn moves_that_cannot_end_are_taken_back_by_either_tool() {
     let mut cluster = cluster();
     let topic = create(&cluster, "stuck", "0:1");

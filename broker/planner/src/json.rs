@@ -55,7 +55,7 @@ pub enum FileError {
 struct File {
     version: i64,
     partitions: Vec<Entry>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     elections: Vec<Led>,
 }
 

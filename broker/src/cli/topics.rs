@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use klamm_client::admin::configs::{ConfigChange, ConfigSource, Resource};
@@ -14,6 +15,9 @@ use serde::Serialize;
 use super::input::{KeyValue, key_value};
 use super::output::{Format, Show, Table, list, or_dash, print};
 use super::{CliError, Global, Result};
+
+/// How long `describe` waits for where partitions begin and end.
+const BOUNDS_WAIT: Duration = Duration::from_secs(5);
 
 /// `klamm topics`.
 #[derive(Debug, Subcommand)]
@@ -320,13 +324,13 @@ async fn describe(client: &Client, names: &[String]) -> Result<Vec<Described>> {
     Ok(described)
 }
 
-/// Where partitions begin and end; those without a leader are not asked.
+/// Where partitions begin and end; those without a leader are not asked, and where a leader does not answer soon that
+/// is left open: most of all then somebody wants to see the rest.
 async fn bounds(client: &Client, topic: &Topic) -> Result<(Offsets, Offsets)> {
     let led = topic.partitions.iter().filter(|p| p.leader >= 0);
     let led: BTreeSet<TopicPartition> = led.map(|p| TopicPartition::new(&topic.name, p.index)).collect();
-    let starts = client.list_offsets(&led, OffsetSpec::Earliest, Isolation::ReadUncommitted).await?;
-    let ends = client.list_offsets(&led, OffsetSpec::Latest, Isolation::ReadUncommitted).await?;
-    Ok((starts, ends))
+    let look = |spec| client.list_offsets_within(&led, spec, Isolation::ReadUncommitted, BOUNDS_WAIT);
+    Ok(tokio::try_join!(look(OffsetSpec::Earliest), look(OffsetSpec::Latest))?)
 }
 
 fn partition(topic: &str, p: &Partition, starts: &Offsets, ends: &Offsets) -> DescribedPartition {

@@ -1,6 +1,7 @@
 //! Offsets: what partitions hold (ListOffsets) and what groups have committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use klamm_protocol::error::ErrorCode;
 use klamm_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -8,7 +9,8 @@ use klamm_protocol::messages::offset_commit_request::{OffsetCommitRequestPartiti
 use klamm_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use klamm_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use klamm_protocol::messages::{ListOffsetsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest};
-use tokio::time::{Instant, sleep};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::client::Client;
 use crate::connection::Connection;
@@ -77,7 +79,19 @@ impl Client {
         spec: OffsetSpec,
         isolation: Isolation,
     ) -> Result<Offsets> {
-        let deadline = Instant::now() + self.options().api_timeout;
+        self.list_offsets_within(partitions, spec, isolation, self.options().api_timeout).await
+    }
+
+    /// As [`list_offsets`](Self::list_offsets), for at most about so long: a leader that has not answered by then
+    /// counts as one that can't.
+    pub async fn list_offsets_within(
+        &self,
+        partitions: &BTreeSet<TopicPartition>,
+        spec: OffsetSpec,
+        isolation: Isolation,
+        limit: Duration,
+    ) -> Result<Offsets> {
+        let deadline = Instant::now() + limit;
         let topics: BTreeSet<&str> = partitions.iter().map(|p| p.topic.as_str()).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
         let mut found = Offsets::new();
@@ -86,13 +100,18 @@ impl Client {
         self.retry(|| self.refresh(Some(&topics))).await?;
         loop {
             let mut round = Offsets::new();
+            let mut asked = JoinSet::new();
             for (leader, of_leader) in self.by_leader(&open, &mut round) {
-                let answers = self.list_offsets_at(leader, &of_leader, spec, isolation).await;
-                match answers {
-                    Ok(answers) => round.extend(answers),
-                    Err(e) => round.extend(of_leader.iter().map(|p| (p.clone(), Err(e.clone())))),
-                }
+                let client = self.clone();
+                asked.spawn(async move {
+                    let answers =
+                        timeout_at(deadline, client.list_offsets_at(leader, &of_leader, spec, isolation)).await;
+                    let late = || ClientError::Timeout { what: format!("offsets of broker {leader}"), after: limit };
+                    let failed = |e: ClientError| of_leader.iter().map(|at| (at.clone(), Err(e.clone()))).collect();
+                    answers.unwrap_or_else(|_| Err(late())).unwrap_or_else(failed)
+                });
             }
+            asked.join_all().await.into_iter().for_each(|answers: Offsets| round.extend(answers));
             let wait = pause.next_pause();
             let last = Instant::now() + wait >= deadline;
             for (partition, result) in round {

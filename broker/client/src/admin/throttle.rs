@@ -13,7 +13,7 @@ use std::time::Duration;
 use klamm_protocol::error::ErrorCode;
 use tokio::time::sleep;
 
-use super::configs::{ConfigChange, ConfigEntry, Resource};
+use super::configs::{ConfigChange, ConfigEntry, ConfigSource, Resource};
 use super::reassignments::Reassignment;
 use crate::error::{ClientError, Result};
 use crate::{Client, TopicPartition};
@@ -170,7 +170,7 @@ impl Throttled {
         }
         for id in self.brokers.iter().filter(|id| !needed.contains_key(id)) {
             let changes = RATES.map(|key| ConfigChange::Delete(key.to_owned()));
-            client.alter_configs(&Resource::Broker(*id), &changes, false).await?;
+            gone_is_fine(client.alter_configs(&Resource::Broker(*id), &changes, false).await)?;
         }
         Ok(needed)
     }
@@ -208,9 +208,14 @@ pub async fn leftovers(client: &Client) -> Result<Vec<String>> {
 /// # Errors
 /// The brokers cannot be reached, or refuse.
 pub async fn off(client: &Client) -> Result<(Vec<String>, BTreeSet<i32>)> {
-    let mut brokers: BTreeSet<i32> = client.describe_cluster().await?.brokers.iter().map(|b| b.broker.id).collect();
     let lists = lists(client, all_topics(client).await?).await?;
-    brokers.extend(lists.values().flatten().flatten().flat_map(|list| names(list)).map(|(_, id)| id));
+    let mut brokers = BTreeSet::new();
+    for id in client.describe_cluster().await?.brokers.iter().map(|b| b.broker.id) {
+        let entries = client.describe_configs(&Resource::Broker(id), Some(&RATES.map(str::to_owned))).await?;
+        if entries.iter().any(|entry| entry.source == ConfigSource::Broker) {
+            brokers.insert(id);
+        }
+    }
     for (topic, lists) in &lists {
         let set = (0..REPLICAS.len()).filter(|n| lists[*n].is_some());
         let changes: Vec<_> = set.map(|n| ConfigChange::Delete(REPLICAS[n].to_owned())).collect();
@@ -218,7 +223,7 @@ pub async fn off(client: &Client) -> Result<(Vec<String>, BTreeSet<i32>)> {
     }
     for id in &brokers {
         let changes = RATES.map(|key| ConfigChange::Delete(key.to_owned()));
-        client.alter_configs(&Resource::Broker(*id), &changes, false).await?;
+        gone_is_fine(client.alter_configs(&Resource::Broker(*id), &changes, false).await)?;
     }
     Ok((lists.into_keys().collect(), brokers))
 }
@@ -263,10 +268,12 @@ fn text(names: &BTreeSet<Name>) -> String {
     names.iter().map(|(partition, broker)| format!("{partition}:{broker}")).collect::<Vec<_>>().join(",")
 }
 
-/// A topic that has been deleted needs nothing taken off.
+/// A topic that has been deleted, or a broker that has been unregistered, needs nothing taken off.
 fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
-        Err(ClientError::Kafka { code: ErrorCode::UnknownTopicOrPartition, .. }) => Ok(()),
+        Err(ClientError::Kafka {
+            code: ErrorCode::UnknownTopicOrPartition | ErrorCode::BrokerIdNotRegistered, ..
+        }) => Ok(()),
         other => other,
     }
 }

@@ -99,7 +99,7 @@ pub(super) struct Carrying {
     #[arg(long, value_name = "N", conflicts_with = "no_wait", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     max_moves: u32,
     /// Copy no faster than this, on each broker, also what moves already; taken off at the end
-    #[arg(long, value_name = "BYTES/S", conflicts_with = "no_wait", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "BYTES/S", conflicts_with = "no_wait", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     throttle: Option<u64>,
     /// Have the moves begun, and leave
     #[arg(long)]
@@ -244,6 +244,15 @@ fn confirm(planned: &Planned) -> Result {
     }
 }
 
+/// Refuses brokers that nobody knows: no partition of the file moves then, and nothing is throttled.
+async fn registered(client: &Client, asked: &[Assignment]) -> Result {
+    let known: BTreeSet<i32> = client.describe_cluster().await?.brokers.iter().map(|b| b.broker.id).collect();
+    let unknown = asked.iter().find_map(|one| Some((one, one.replicas.iter().find(|id| !known.contains(id))?)));
+    let Some((Assignment { topic, partition, .. }, id)) = unknown else { return Ok(()) };
+    let why = format!("{topic}-{partition}: no broker {id} is registered");
+    Err(CliError::new(why).hint("nothing was changed; `klamm brokers list` shows which there are"))
+}
+
 /// What a file asks for and is not so yet.
 async fn of_file(client: &Client, file: &Path) -> Result<Work> {
     let bad = |reason: &dyn std::fmt::Display| CliError::usage(format!("{}: {reason}", file.display()));
@@ -255,6 +264,7 @@ async fn of_file(client: &Client, file: &Path) -> Result<Work> {
     let known: BTreeMap<(&str, i32), &klamm_planner::Partition> =
         facts.partitions.iter().map(|p| ((p.topic.as_str(), p.index), p)).collect();
     let mut work = Work::default();
+    registered(client, &asked).await?;
     directories::check(client, &asked).await?;
     for Assignment { topic, partition, replicas, .. } in asked {
         let Some(now) = known.get(&(topic.as_str(), partition)) else {

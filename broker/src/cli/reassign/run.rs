@@ -104,7 +104,11 @@ impl<'a> Run<'a> {
         throttled.join(throttle::of(before));
         let applied = throttle::apply(self.client, &throttled, rate).await;
         self.throttled.join(throttled);
-        applied.map_err(|e| self.throttle_stays(e))?;
+        if let Err(error) = applied {
+            // Nothing has begun; what went on before keeps its throttle.
+            let off = before.is_empty() && self.throttled.remove(self.client).await.is_ok();
+            return Err(if off { error } else { self.throttle_stays(error) });
+        }
         if !before.is_empty() {
             eprintln!("the moves from before are throttled to {rate} bytes a second from now on");
         }

@@ -109,13 +109,13 @@ struct Changed {
 
 impl Show for Changed {
     fn show(&self, out: &mut dyn Write) -> io::Result<()> {
-        let topics = if self.topics.is_empty() { "no topics".to_owned() } else { self.topics.join(", ") };
-        let brokers = list(&self.brokers);
+        let named =
+            |what, names: String| if names.is_empty() { format!("no {what}") } else { format!("{what} {names}") };
+        let (topics, brokers) = (named("topics", self.topics.join(", ")), named("brokers", list(&self.brokers)));
         match self.throttle {
-            Some(rate) => {
-                writeln!(out, "moves of {topics} are throttled to {rate} bytes a second on brokers {brokers}")
-            }
-            None => writeln!(out, "throttles are taken off {topics} and brokers {brokers}"),
+            Some(rate) => writeln!(out, "moves of {topics} are throttled to {rate} bytes a second on {brokers}"),
+            None if self.topics.is_empty() && self.brokers.is_empty() => writeln!(out, "nothing was throttled"),
+            None => writeln!(out, "throttles are taken off {topics} and {brokers}"),
         }
     }
 }
