@@ -139,7 +139,10 @@ fn cancel(
     };
     let original = |list: &[i32]| list.iter().any(|id| change.replicas.contains(id));
     let nothing_held = partition.isr.is_empty() && partition.elr.is_empty();
-    let holder = nothing_held || original(&partition.isr) || original(&partition.elr);
+    // Should those of the ELR come back in disorder, the last leader is the best there is.
+    let last_stays =
+        partition.leader != NO_LEADER || partition.last_known_elr.iter().all(|id| change.replicas.contains(id));
+    let holder = last_stays && (nothing_held || original(&partition.isr) || original(&partition.elr));
     if !(holder || policy.unclean) || change.replicas.is_empty() {
         return Err(refusal());
     }

@@ -114,6 +114,26 @@ fn a_reassignment_can_be_taken_back_unless_records_would_be_lost() {
     assert_eq!(ask(&mut image, None, true), ErrorCode::InvalidReplicaAssignment.code(), "only 3 holds everything");
 }
 
+/// Found by the simulator: the one that stayed eligible came back in disorder, and nobody could ever lead again.
+#[test]
+fn while_nobody_leads_a_move_is_not_taken_back_from_the_last_leader() {
+    let policy = Policy { min_isr: 2, ..Policy::default() };
+    let led_last = |first: i32, then: i32| {
+        let mut image = cluster();
+        assert_eq!(ask(&mut image, Some(&[3, 4]), true), 0);
+        assert_eq!(in_sync(&mut image, &[(0, 10), (3, 13)]), 0);
+        for id in [first, then] {
+            image.apply_all(&fence(&image, id, &policy).unwrap().records).unwrap();
+        }
+        let partition = image.partition("t", 0).unwrap();
+        assert_eq!((&partition.isr[..], &partition.elr[..], partition.leader), (&[][..], &[0, 3][..], NO_LEADER));
+        assert_eq!(partition.last_known_elr, [then]);
+        image
+    };
+    assert_eq!(ask(&mut led_last(0, 3), None, true), ErrorCode::InvalidReplicaAssignment.code());
+    assert_eq!(taken_back(&mut led_last(3, 0)), [0, 1, 2]);
+}
+
 #[test]
 fn nonsense_is_refused_as_in_kafka() {
     let mut image = cluster();
