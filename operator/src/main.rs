@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use klamm_operator::settings::Settings;
-use klamm_operator::{crd, finalizers, run};
+use klamm_operator::{crd, finalizers, plan, run};
 
 /// Runs Klamm on Kubernetes.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Run(Box<Settings>),
     /// Take the operator's finalizers from all resources, after it has been taken away for good
     DropFinalizers(Box<Settings>),
+    /// Tell which brokers of a Cluster would be restarted, and why, without doing it
+    Plan(plan::Args),
     /// Print the resource types, for `kubectl apply -f -`
     Crds,
 }
@@ -29,6 +31,10 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(settings) => to_its_end(run::run(*settings)),
         Command::DropFinalizers(settings) => to_its_end(finalizers::drop_all(*settings)),
+        Command::Plan(args) => {
+            let text = tokio::runtime::Runtime::new()?.block_on(plan::plan(&args))?;
+            std::io::stdout().lock().write_all(text.as_bytes()).context("standard output")
+        }
         Command::Crds => print_crds(),
     }
 }

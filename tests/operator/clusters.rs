@@ -1,5 +1,6 @@
 //! Clusters on real nodes: from a description to records, and to nothing again.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use klamm_tests::{Tool, assert_contains};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use crate::kubernetes::image::{self, Image};
 use crate::kubernetes::kubectl::install_types;
 use crate::kubernetes::{Namespace, with_control_plane, with_nodes};
+use crate::pages::{commands, shell};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
 
@@ -100,10 +102,19 @@ impl World {
         until_condition(&self.space, "cluster", name, kind, wanted)
     }
 
-    fn uids(&self, name: &str) -> String {
-        let path = "jsonpath={.items[*].metadata.uid}";
+    /// The pods of a cluster: which they are, by name.
+    fn uids(&self, name: &str) -> BTreeMap<String, String> {
+        let path = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}";
         let selector = format!("app.kubernetes.io/instance={name}");
-        self.space.kubectl(["get", "pods", "--selector", &selector, "--output", path]).ok().out
+        let all = self.space.kubectl(["get", "pods", "--selector", &selector, "--output", path]).ok().out;
+        let pairs = all.lines().filter_map(|line| line.split_once(' '));
+        pairs.map(|(name, uid)| (name.to_owned(), uid.to_owned())).collect()
+    }
+
+    /// How many of a cluster's brokers are not ready.
+    fn away(&self, name: &str) -> i64 {
+        let set = self.space.get("statefulset", name).expect("brokers");
+        set["spec"]["replicas"].as_i64().unwrap_or(0) - set["status"]["readyReplicas"].as_i64().unwrap_or(0)
     }
 }
 
@@ -200,10 +211,14 @@ fn three_brokers_follow_their_description() {
         assert_contains(&told, "2000000");
         world.until("three", "UpToDate", "True/AsDescribed");
 
-        // What needs a restart, and another number of brokers, is shown and left alone.
-        world.edit("three", &json!({ "config": { "num.partitions": 7 } }));
+        // What needs a restart waits for its window; another number of brokers is shown and left alone.
+        let closed = json!([{ "cron": "0 0 29 2 *", "duration": "1m" }]);
+        world.edit("three", &json!({ "config": { "num.partitions": 7 }, "rolling": { "windows": closed } }));
         let shown = world.until("three", "UpToDate", "False/RestartRequired");
         assert_eq!(shown["status"]["operation"]["type"], "RollingRestart", "{shown:#}");
+        assert_contains(&shown["status"]["operation"]["message"].to_string(), "02-29T00:00:00Z");
+        let plan = shell(&format!("klamm-operator plan --namespace {} three", world.space.name())).ok();
+        plan.expect("when the next window opens").expect("TemplateChanged");
         world.edit("three", &json!({ "config": { "num.partitions": null }, "replicas": 4 }));
         let shown = world.until("three", "UpToDate", "False/ScalingPending");
         assert_eq!(shown["status"]["operation"]["type"], "ScaleOut", "{shown:#}");
@@ -216,6 +231,37 @@ fn three_brokers_follow_their_description() {
         world.edit("three", &json!({ "config": { "node.id": null } }));
         world.until("three", "Ready", "True/Serving");
         assert_eq!(world.uids("three"), pods, "no pod was replaced");
+
+        // One broker is restarted when its pod is asked for, all are when the Cluster is: in turn, once in the window.
+        world.space.kubectl(["annotate", "pod", "three-2", "klamm.dev/restart=now"]).ok();
+        world.edit("three", &json!({ "rolling": null }));
+        let others = |uids: &BTreeMap<String, String>| -> Vec<String> {
+            uids.iter().filter(|(name, _)| *name != "three-2").map(|(_, uid)| uid.clone()).collect()
+        };
+        klamm_tests::eventually("broker 2 has another pod", 90, || {
+            let now = world.uids("three");
+            if now.get("three-2").is_some_and(|uid| *uid != pods["three-2"]) { Some(()) } else { pause() }
+        });
+        world.until("three", "BrokersReady", "True");
+        world.until("three", "UpToDate", "True/AsDescribed");
+        assert_eq!(others(&world.uids("three")), others(&pods));
+        // All of them as the page says.
+        let pods = world.uids("three");
+        let here = format!("--namespace {}", world.space.name());
+        let lines = commands("docs/clusters.md", "Restarts");
+        let run = |line: &String| shell(&line.replace("--namespace streaming", &here).replace("prod", "three")).ok();
+        let (last, first) = lines.split_last().expect("commands");
+        let said: Vec<String> = first.iter().map(|line| run(line).out).collect();
+        assert_contains(&said[0], "no broker would be restarted");
+        klamm_tests::eventually("all have other pods", 240, || {
+            let now = world.uids("three");
+            let away = world.away("three");
+            assert!(away <= 1, "{away} brokers are away at once");
+            if now.len() == 3 && now.iter().all(|(name, uid)| pods.get(name) != Some(uid)) { Some(()) } else { pause() }
+        });
+        run(last);
+        let events = world.space.kubectl(["get", "events", "--output", "jsonpath={.items[*].reason}"]).ok();
+        assert_contains(&events.out, "RestartAsked");
 
         // Volumes grow.
         world.edit("three", &json!({ "storage": { "size": "2Gi" } }));

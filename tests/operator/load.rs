@@ -223,6 +223,12 @@ fn harm(stage: &Stage<'_>, rounds: u32, random: &mut Random) -> Vec<Phase> {
             (1..=3).for_each(|n| stage.reconfigure(i64::from(3 * round) + n));
         });
         assert_eq!((0..3).map(|broker| stage.uid(broker)).collect::<Vec<_>>(), pods, "no pod was replaced");
+        phase("all restarted for their description".into(), STOPPED, &mut || {
+            let patch = json!({ "spec": { "config": { "num.partitions": 2 + round } } }).to_string();
+            stage.space.kubectl(["patch", "cluster", "load", "--type=merge", "--patch", &patch]).ok();
+            (0..3).for_each(|broker| stage.replaced(broker, &pods[broker]));
+            until_condition(stage.space, "cluster", "load", "UpToDate", "True/AsDescribed");
+        });
         let forced = random.below(3) as usize;
         for (broker, flags) in [(0, [].as_slice()), (1, &[]), (2, &[]), (forced, &["--force", "--grace-period=0"])] {
             let how = if flags.is_empty() { "deleted" } else { "deleted by force" };

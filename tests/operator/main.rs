@@ -13,6 +13,7 @@ mod groups;
 mod kubernetes;
 mod load;
 mod outages;
+mod pages;
 mod pods;
 mod process;
 mod releases;

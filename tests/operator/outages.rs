@@ -55,8 +55,9 @@ impl Scene {
             topic(&self.space, &self.broker, &format!("stays-{n}"), spec.clone());
         }
         topic(&self.space, &self.broker, &format!("comes-{round}"), spec);
-        let memory = json!({ "limits": { "memory": format!("{}Mi", 512 + round) } });
-        self.space.apply(&object("Cluster", "calm", &json!({ "replicas": 3, "resources": memory })));
+        let mut storage = retention(round);
+        storage["size"] = "1Gi".into();
+        self.space.apply(&object("Cluster", "calm", &json!({ "replicas": 3, "storage": storage })));
         let group = json!({
             "bootstrapServers": self.broker.bootstrap(), "topics": ["stays-0"], "lagPolicy": { "maxLag": 100 + round },
         });
@@ -88,10 +89,9 @@ impl Scene {
         }
         wants("ConsumerGroup/readers".into(), "Ready", "True/Watched");
         wants("Cluster/calm".into(), "Reconciling", "True/Creating");
-        let container = "/spec/template/spec/containers/0/resources/limits/memory";
-        let memory = all.get("StatefulSet/calm").and_then(|set| set.pointer(container)).cloned();
-        if memory != Some(format!("{}Mi", 512 + round).into()) {
-            amiss.push(format!("StatefulSet/calm has {memory:?}"));
+        let kept = all.get("StatefulSet/calm").map(|set| &set["spec"]["persistentVolumeClaimRetentionPolicy"]);
+        if kept != Some(&retention(round)) {
+            amiss.push(format!("StatefulSet/calm has {kept:?}"));
         }
         if let Some(last) = round.checked_sub(1).filter(|last| all.contains_key(&format!("Topic/comes-{last}"))) {
             amiss.push(format!("Topic/comes-{last} is still there"));
@@ -134,6 +134,12 @@ impl Scene {
         let keys = self.space.kubectl(["get", "secret", "--output", path]).ok().out;
         json!([ids, objects, keys])
     }
+}
+
+/// What of a Cluster differs from round to round. Pods would be replaced for another template, and nothing is to be deleted.
+fn retention(round: usize) -> Value {
+    let word = |delete: bool| if delete { "Delete" } else { "Retain" };
+    json!({ "whenScaled": word(round & 1 == 1), "whenDeleted": word(round & 2 == 2) })
 }
 
 /// The faults, one after the other.

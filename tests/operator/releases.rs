@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::charts::chart;
 use crate::dockerfile;
-use crate::kubernetes::control::program;
 use crate::kubernetes::identity::as_admin;
 use crate::kubernetes::image::{load, static_binary};
 use crate::kubernetes::kubectl::{helm, install_types, kubectl};
 use crate::kubernetes::{Namespace, with_control_plane, with_nodes, with_nodes_alone};
+use crate::pages::{commands, shell};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
 
@@ -198,6 +198,7 @@ fn an_operator_of_some_namespaces_does_with_its_roles() {
             (true, ["get", "secrets", &here]),
             (true, ["create", "statefulsets.apps", &here]),
             (true, ["patch", "topics.klamm.dev/status", &here]),
+            (true, ["delete", "pods", &here]),
             (true, ["patch", "leases.coordination.k8s.io/klamm-operator", &own]),
             (true, ["get", "customresourcedefinitions/topics.klamm.dev", ""]),
             (false, ["list", "secrets", &here]),
@@ -208,6 +209,7 @@ fn an_operator_of_some_namespaces_does_with_its_roles() {
             (false, ["get", "secrets", &there]),
             (false, ["get", "secrets", &own]),
             (false, ["create", "statefulsets.apps", &there]),
+            (false, ["delete", "pods", &there]),
             (false, ["get", "secrets", "--all-namespaces"]),
             (false, ["list", "secrets", "--all-namespaces"]),
             (false, ["patch", "pods", "--all-namespaces"]),
@@ -340,22 +342,6 @@ fn finalizers_are_not_dropped_while_an_operator_runs() {
         release.uninstall();
         kubectl(["delete", "namespace", space.name(), "--timeout=60s"]).limit(70).ok();
     });
-}
-
-/// The commands of a fenced block below a heading of a page, each on a line of its own.
-fn commands(page: &str, heading: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(paths::tests_dir().join("..").join(page)).expect("the page");
-    let below = text.split(&format!("\n## {heading}\n")).nth(1).expect("the heading");
-    let block = below.split("```\n").nth(1).expect("a block");
-    block.lines().map(String::from).collect()
-}
-
-/// A command line as a user types it, at the top of the repository.
-fn shell(line: &str) -> Tool {
-    let programs = program("kubectl").parent().expect("a folder").display().to_string();
-    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
-    let tool = as_admin(Tool::new("bash")).args(["-o", "pipefail", "-c", line]);
-    tool.env("PATH", path).dir(paths::tests_dir().join("..")).limit(400)
 }
 
 #[test]

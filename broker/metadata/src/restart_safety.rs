@@ -28,11 +28,13 @@ pub struct AtRisk {
     pub in_sync_after: usize,
     /// What it needs: the smaller of `min.insync.replicas` and the number of its replicas.
     pub min_isr: usize,
+    /// Whether that is so at any time, with all replicas in sync: waiting does not help.
+    pub always: bool,
 }
 
 /// Partitions that would go offline or fall below min ISR if a broker stopped. A partition that the broker has
 /// nothing to do with, or that is as badly off already, isn't its matter. A partition with a single replica always
-/// goes offline with it, so whoever waits for an empty answer decides about those by their `min_isr` of 1.
+/// goes offline with it, and one that needs all of its replicas falls below what it needs: those are marked as `always`.
 pub fn restart_safety(image: &Image, broker: i32, policy: &Policy) -> Vec<AtRisk> {
     let mut at_risk = Vec::new();
     let mut rules = None;
@@ -57,7 +59,17 @@ pub fn restart_safety(image: &Image, broker: i32, policy: &Policy) -> Vec<AtRisk
             (true, _) if after < min_isr => Harm::BelowMinIsr,
             _ => continue,
         };
-        at_risk.push(AtRisk { topic: topic.name.clone(), partition: number, harm, in_sync_after: after, min_isr });
+        let replicas = partition.replicas.len();
+        // As many as there can be without this one, and still too few.
+        let always = in_sync && after + 1 >= replicas && after < min_isr;
+        at_risk.push(AtRisk {
+            topic: topic.name.clone(),
+            partition: number,
+            harm,
+            in_sync_after: after,
+            min_isr,
+            always,
+        });
     }
     at_risk.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     at_risk

@@ -21,7 +21,8 @@ fn a_restart_is_safe_when_enough_stay_in_sync() {
     };
     let alone = (0..3).find(|n| image.partition("one", *n).unwrap().leader == 0).unwrap();
     assert_eq!(harms(&image, 0), [("one".into(), alone, Harm::Offline)], "RF 3 loses one without harm");
-    assert_eq!(restart_safety(&image, 0, &policy)[0].min_isr, 1);
+    let only = &restart_safety(&image, 0, &policy)[0];
+    assert_eq!((only.min_isr, only.always), (1, true), "no waiting gives it a second replica");
     let topic_id = image.topic("three").unwrap().id;
     let isr = Some(vec![0, 1]);
     let shrunk = PartitionChangeRecord { topic_id, partition_id: 2, isr, leader: 0, ..Default::default() };
@@ -40,4 +41,10 @@ fn a_restart_is_safe_when_enough_stay_in_sync() {
     };
     image.apply(&min_isr.into()).unwrap();
     assert!(harms(&image, 1).contains(&("three".into(), 0, Harm::BelowMinIsr)));
+    let always = |broker: i32, partition: i32| -> Option<bool> {
+        let all = restart_safety(&image, broker, &policy);
+        all.into_iter().find(|r| &*r.topic == "three" && r.partition == partition).map(|r| r.always)
+    };
+    assert_eq!(always(1, 0), Some(true), "it needs all three");
+    assert_eq!(always(0, 2), Some(false), "its other replicas may come back");
 }

@@ -60,6 +60,7 @@ pub fn restart_safety(broker: &Broker, id: i32) -> Result<Value, (StatusCode, St
                     "partition": risk.partition,
                     "in_sync_after": risk.in_sync_after,
                     "min_isr": risk.min_isr,
+                    "always": risk.always,
                 })
             })
             .collect()

@@ -52,10 +52,10 @@ asks of the API server.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, update]
-# The label with the rack.
+# The label with the rack; a broker that is restarted.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch, patch, delete]
 # Volumes that grow.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

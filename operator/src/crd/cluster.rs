@@ -97,6 +97,10 @@ pub struct ClusterSpec {
     /// What the brokers' pods have besides what the operator gives them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
+    /// How brokers are restarted when their description asks for it: one after the other, each only when stopping it
+    /// takes no partition below what writes need.
+    #[serde(default, skip_serializing_if = "Rolling::is_default")]
+    pub rolling: Rolling,
     /// The operator changes nothing while this is true; the brokers go on.
     #[serde(default)]
     pub paused: bool,
@@ -271,6 +275,49 @@ pub struct Rack {
     pub topology_key: String,
 }
 
+/// How brokers are restarted.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rolling {
+    /// What becomes of brokers for which another version of the operator makes other pods.
+    #[serde(default)]
+    pub on_operator_upgrade: OnOperatorUpgrade,
+    /// When brokers that run are restarted; at any time, when none is given. A broker that does not run is replaced at
+    /// once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub windows: Vec<RollingWindow>,
+}
+
+impl Rolling {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What becomes of brokers for which another version of the operator makes other pods.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum OnOperatorUpgrade {
+    /// They go on, and get them when they start again.
+    #[default]
+    Defer,
+    /// They are restarted.
+    Roll,
+}
+
+/// A time in which brokers are restarted.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollingWindow {
+    /// When it opens, in UTC: minute, hour, day of the month, month and day of the week. `0 2 * * 6,0` is two o'clock on
+    /// Saturdays and Sundays.
+    #[schemars(length(min = 9, max = 100), regex(pattern = r"^\S+( \S+){4}$"))]
+    pub cron: String,
+    /// How long it stays open: `90m`, `3h`; `7d` at most.
+    #[schemars(regex(pattern = "^[1-9][0-9]{0,4}[mhd]$"))]
+    pub duration: String,
+}
+
 /// Which namespaces may refer to a cluster.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(validation = Rule::new("(self.from == 'Selector') == has(self.selector)").message("selector belongs to from: Selector"))]
@@ -428,7 +475,13 @@ pub struct Operation {
     pub step: OperationStep,
     /// In plain words.
     pub message: String,
-    /// The brokers it is about.
+    /// The broker that it is about just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker: Option<i32>,
+    /// Why it does not go on: what would suffer if that broker were stopped now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<String>,
+    /// The brokers that are left to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<i32>,
     /// Since when.
@@ -453,6 +506,12 @@ pub enum OperationType {
 pub enum OperationStep {
     /// It goes on.
     Running,
-    /// It is needed, and not begun by the operator.
+    /// It is needed, and waits for a person, a window, or a later version.
     Pending,
+    /// A broker has just been stopped, to start by the new description.
+    Restarting,
+    /// A broker has to be back, and in sync.
+    WaitingForBroker,
+    /// Stopping the next broker would hurt: partitions would be left without a leader, or with too few replicas.
+    WaitingForSafety,
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::keys::{self, Scope};
-use super::names::Names;
+use super::names::{Names, RESTART};
 use crate::crd::cluster::{Cluster, ClusterSpec, ListenerType};
+use crate::roll::window::Window;
 use crate::settings::Settings;
 
 /// A Cluster, checked.
@@ -32,6 +33,10 @@ pub struct Checked {
     pub unmanaged: Vec<String>,
     /// What is allowed and hardly meant.
     pub warnings: Vec<String>,
+    /// When brokers may be restarted.
+    pub windows: Vec<Window>,
+    /// The annotation [`RESTART`].
+    pub restart: Option<String>,
 }
 
 /// Why nothing can be made of a Cluster.
@@ -76,10 +81,13 @@ pub fn check(cluster: &Cluster, settings: &Settings) -> Result<Checked, Invalid>
         dynamic: BTreeMap::new(),
         unmanaged: Vec::new(),
         warnings: Vec::new(),
+        windows: Vec::new(),
+        restart: meta.annotations.as_ref().and_then(|all| all.get(RESTART).cloned()),
         spec,
     };
     checked.config()?;
     checked.listeners()?;
+    checked.windows()?;
     Ok(checked)
 }
 
@@ -108,6 +116,16 @@ impl Checked {
                 && number > replicas
             {
                 self.warnings.push(format!("{key} is {number}, and there are {replicas} brokers"));
+            }
+        }
+        Ok(())
+    }
+
+    fn windows(&mut self) -> Result<(), Invalid> {
+        for window in &self.spec.rolling.windows {
+            match Window::parse(&window.cron, &window.duration) {
+                Ok(window) => self.windows.push(window),
+                Err(why) => return invalid("InvalidWindow", format!("rolling.windows: {why}")),
             }
         }
         Ok(())

@@ -72,6 +72,16 @@ impl Checked {
     pub fn template_hash(&self) -> String {
         hash(&json!([self.static_configuration(), pod::template(self)]))
     }
+
+    /// What of the description brokers have to be restarted for, whatever this version of the operator makes of it.
+    pub fn description_hash(&self) -> String {
+        let spec = &self.spec;
+        hash(&json!({
+            "version": spec.version, "image": spec.image, "config": self.fixed, "listeners": spec.listeners,
+            "rack": spec.rack, "resources": spec.resources, "podTemplate": spec.pod_template,
+            "storage": spec.storage.kind,
+        }))
+    }
 }
 
 /// The Services: first of all, since some addresses are known only when they are there.

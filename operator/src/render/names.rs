@@ -8,6 +8,14 @@ use crate::FIELD_MANAGER;
 pub const LISTENER: &str = "klamm.dev/listener";
 /// The annotation that tells which description a pod runs by.
 pub const TEMPLATE_HASH: &str = "klamm.dev/template-hash";
+/// The annotation that tells what of the Cluster's description a pod was made by: the same of it with another
+/// template means that another version of the operator makes other pods.
+pub const DESCRIPTION_HASH: &str = "klamm.dev/description-hash";
+/// The annotation that asks for a restart: of a Cluster, of all its brokers whenever its value changes; of a pod, of that
+/// broker.
+pub const RESTART: &str = "klamm.dev/restart";
+/// The annotation of pods with the Cluster's wish that they were made after.
+pub const RESTARTED_FOR: &str = "klamm.dev/restarted-for";
 /// The annotation of volume claims with the id of the Kafka cluster whose data they hold.
 pub const CLUSTER_ID: &str = "klamm.dev/cluster-id";
 /// The container of the broker.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::checked::Checked;
-use super::names::{CLUSTER_ID, DATA, TEMPLATE_HASH};
+use super::names::{CLUSTER_ID, DATA, DESCRIPTION_HASH, RESTART, RESTARTED_FOR, TEMPLATE_HASH};
 use super::{Facts, pod, properties};
 use crate::crd::cluster::{ClaimRetention, StorageType};
 
@@ -11,7 +11,16 @@ use crate::crd::cluster::{ClaimRetention, StorageType};
 pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
     let names = &checked.names;
     let mut template = pod::template(checked);
-    template["metadata"]["annotations"][TEMPLATE_HASH] = checked.template_hash().into();
+    let annotations = &mut template["metadata"]["annotations"];
+    // A pod asks for its own restart by one and says what it was made after by the other: all new ones would.
+    for own in [RESTART, RESTARTED_FOR] {
+        annotations.as_object_mut().and_then(|all| all.remove(own));
+    }
+    annotations[TEMPLATE_HASH] = checked.template_hash().into();
+    annotations[DESCRIPTION_HASH] = checked.description_hash().into();
+    if let Some(wish) = &checked.restart {
+        annotations[RESTARTED_FOR] = wish.as_str().into();
+    }
     let storage = &checked.spec.storage;
     let retention = |retention: ClaimRetention| match retention {
         ClaimRetention::Retain => "Retain",

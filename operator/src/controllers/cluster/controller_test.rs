@@ -16,18 +16,18 @@ use crate::settings::Settings;
 
 /// The API server's memory.
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     objects: BTreeMap<String, Value>,
     requests: usize,
     writes: Vec<(String, String)>,
-    bodies: Vec<(String, String)>,
+    pub(super) bodies: Vec<(String, String)>,
     fail: Option<(usize, u16)>,
-    /// Writes here are answered with 500.
-    refuse: Option<String>,
+    /// Writes here are answered with that.
+    pub(super) refuse: Option<(String, u16)>,
 }
 
 #[derive(Clone, Default)]
-struct Server(Arc<Mutex<State>>);
+pub(super) struct Server(pub(super) Arc<Mutex<State>>);
 
 impl Server {
     fn client(&self) -> Client {
@@ -58,8 +58,11 @@ impl Server {
         {
             return (code != 0).then(|| (code, failure(code)));
         }
-        if method != "GET" && state.refuse.as_deref() == Some(path) {
-            return Some((500, failure(500)));
+        if method != "GET"
+            && let Some((refused, code)) = &state.refuse
+            && refused == path
+        {
+            return Some((*code, failure(*code)));
         }
         let sent: Value = serde_json::from_slice(body).unwrap_or_default();
         if method != "GET" {
@@ -107,16 +110,16 @@ impl Server {
         })
     }
 
-    fn get(&self, path: &str) -> Option<Value> {
+    pub(super) fn get(&self, path: &str) -> Option<Value> {
         self.0.lock().objects.get(path).cloned()
     }
 
-    fn put(&self, path: &str, value: Value) {
+    pub(super) fn put(&self, path: &str, value: Value) {
         self.0.lock().objects.insert(path.to_owned(), value);
     }
 
     /// The writes since the last call, without Events.
-    fn writes(&self) -> Vec<String> {
+    pub(super) fn writes(&self) -> Vec<String> {
         let mut state = self.0.lock();
         state.requests = 0;
         let writes = std::mem::take(&mut state.writes);
@@ -143,6 +146,7 @@ impl State {
 
 fn failure(code: u16) -> Value {
     let reason = match code {
+        403 => "Forbidden",
         404 => "NotFound",
         409 => "Conflict",
         422 => "Invalid",
@@ -154,16 +158,16 @@ fn failure(code: u16) -> Value {
 }
 
 const HERE: &str = "/apis/klamm.dev/v1alpha1/namespaces/x/clusters/prod";
-const SET: &str = "/apis/apps/v1/namespaces/x/statefulsets/prod";
+pub(super) const SET: &str = "/apis/apps/v1/namespaces/x/statefulsets/prod";
 
 /// A Cluster and the API server that has it.
-struct World {
-    server: Server,
-    context: Context,
+pub(super) struct World {
+    pub(super) server: Server,
+    pub(super) context: Context,
 }
 
 impl World {
-    fn new(spec: Value) -> World {
+    pub(super) fn new(spec: Value) -> World {
         let server = Server::default();
         server.put(
             HERE,
@@ -176,21 +180,21 @@ impl World {
         World { server, context }
     }
 
-    fn cluster(&self) -> Cluster {
+    pub(super) fn cluster(&self) -> Cluster {
         serde_json::from_value(self.server.get(HERE).expect("the Cluster")).expect("a Cluster")
     }
 
-    async fn pass(&self) -> Result<(), Error> {
+    pub(super) async fn pass(&self) -> Result<(), Error> {
         Cluster::reconcile(&self.cluster(), &self.context).await.map(|_| ())
     }
 
-    fn edit(&self, edit: impl FnOnce(&mut Value)) {
+    pub(super) fn edit(&self, edit: impl FnOnce(&mut Value)) {
         let mut object = self.server.get(HERE).expect("the Cluster");
         edit(&mut object);
         self.server.put(HERE, object);
     }
 
-    fn condition(&self, kind: &str) -> String {
+    pub(super) fn condition(&self, kind: &str) -> String {
         let status = self.cluster().status.expect("a status");
         let found = status.conditions.iter().find(|condition| condition.type_ == kind).expect("the condition");
         format!("{}/{}", found.status, found.reason)
@@ -215,7 +219,7 @@ impl World {
     }
 }
 
-fn outside() -> Value {
+pub(super) fn outside() -> Value {
     json!({ "replicas": 2, "listeners": [{ "name": "plain", "port": 9092 }, { "name": "out", "port": 9094, "type": "nodeport" }] })
 }
 
@@ -299,7 +303,7 @@ async fn what_keeps_it_from_going_on_is_said() {
             world.edit(|cluster| cluster["metadata"]["generation"] = 2.into());
             world.edit(|cluster| cluster["spec"]["resources"] = json!({ "limits": { "memory": "1Gi" } }));
         }
-        world.server.0.lock().refuse = Some(SET.into());
+        world.server.0.lock().refuse = Some((SET.into(), 500));
         world.pass().await.expect_err("the StatefulSet cannot be written");
         assert_eq!(world.condition("Reconciling"), "True/KubernetesError");
         let status = world.cluster().status.unwrap();

@@ -11,7 +11,13 @@ const TYPES: [(OperationType, &str); 4] = [
     (OperationType::ScaleOut, "ScaleOut"),
     (OperationType::ScaleIn, "ScaleIn"),
 ];
-const STEPS: [(OperationStep, &str); 2] = [(OperationStep::Running, "Running"), (OperationStep::Pending, "Pending")];
+const STEPS: [(OperationStep, &str); 5] = [
+    (OperationStep::Running, "Running"),
+    (OperationStep::Pending, "Pending"),
+    (OperationStep::Restarting, "Restarting"),
+    (OperationStep::WaitingForBroker, "WaitingForBroker"),
+    (OperationStep::WaitingForSafety, "WaitingForSafety"),
+];
 
 /// See the module's head. Series of a Cluster that is gone are gone.
 #[derive(Clone, Debug)]
@@ -96,7 +102,16 @@ mod tests {
         let metrics = Metrics::new(&registry).unwrap();
         let operation = |kind, step| {
             let started_at = Time(Timestamp::UNIX_EPOCH);
-            Operation { kind, step, started_at, reason: "R".into(), message: String::new(), brokers: vec![] }
+            Operation {
+                kind,
+                step,
+                started_at,
+                reason: "R".into(),
+                message: String::new(),
+                broker: None,
+                blocked_by: None,
+                brokers: vec![],
+            }
         };
         let status = |operation| ClusterStatus { replicas: 3, updated_replicas: 1, operation, ..Default::default() };
         let series = || -> Vec<(String, f64)> {

@@ -2,21 +2,25 @@
 //! status how it stands.
 //!
 //! What is there is found by `observed`, certificates are kept by `secrets`, what brokers are told while they run is in
-//! `live`, how their volumes grow in `storage`, which rack they are in in `rack`, and what all of that comes to in `status`.
+//! `live`, how their volumes grow in `storage`, which rack they are in in `rack`, which of them is restarted in `rolling`, and
+//! what all of that comes to in `status`.
 //!
-//! It restarts no broker and changes no number of brokers: what needs that is shown and left alone. Nor does it delete a
-//! Cluster's parts: all of them have the Cluster as their owner.
+//! It changes no number of brokers: that is shown and left alone. Nor does it delete a Cluster's parts: all of them have
+//! the Cluster as their owner.
 
 mod live;
 pub mod metrics;
-mod observed;
+pub(crate) mod observed;
 mod rack;
+pub(crate) mod rolling;
 mod secrets;
 mod status;
 mod storage;
 
 #[cfg(test)]
 mod controller_test;
+#[cfg(test)]
+mod rolling_test;
 #[cfg(test)]
 mod status_test;
 
@@ -46,12 +50,13 @@ use crate::api;
 use crate::apply::{self, ApplyError, Owner};
 use crate::brokers::Address;
 use crate::ca::Data;
-use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus, INTERNAL_PORT};
+use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus, INTERNAL_PORT, OperationStep};
 use crate::events::publish;
 use crate::render::{self, Checked, Facts, NotYet};
 use crate::status::write;
 use live::{Configured, Told};
 use observed::{DYNAMIC, Observed, observe};
+use rolling::Rolling;
 use secrets::SecretError;
 use status::{Problem, View};
 use storage::Volumes;
@@ -60,6 +65,8 @@ use storage::Volumes;
 const AGAIN: Duration = Duration::from_secs(60);
 /// The same while brokers don't answer, or are not ready: they tell of no change either.
 const SOON: Duration = Duration::from_secs(10);
+/// The same while stopping a broker would hurt: that it no longer does is told by nobody.
+const UNSAFE: Duration = Duration::from_secs(2);
 
 impl Reconcile for Cluster {
     const CONTROLLER: &'static str = "cluster";
@@ -96,7 +103,13 @@ impl Reconcile for Cluster {
             tell(object, context, before, &status).await;
         }
         let awaited = matches!(view.configured, Configured::Unreachable(_)) || status.ready_replicas < status.replicas;
-        Ok(Action::requeue(if awaited && view.problem.is_none() { SOON } else { AGAIN }))
+        Ok(Action::requeue(match (view.problem, view.rolling.map(|rolling| rolling.step)) {
+            (Some(_), _) => AGAIN,
+            (None, Some(OperationStep::WaitingForSafety)) => UNSAFE,
+            (None, Some(step)) if step != OperationStep::Pending => SOON,
+            (None, _) if awaited => SOON,
+            (None, _) => AGAIN,
+        }))
     }
 
     fn watch_more(
@@ -206,6 +219,7 @@ struct Pass<'a> {
     moved: BTreeSet<i32>,
     configured: Configured,
     volumes: Volumes,
+    rolling: Option<Rolling>,
 }
 
 impl<'a> Pass<'a> {
@@ -223,6 +237,7 @@ impl<'a> Pass<'a> {
             moved: BTreeSet::new(),
             configured: Configured::NotAsked,
             volumes: Volumes::Fit,
+            rolling: None,
         })
     }
 
@@ -237,6 +252,9 @@ impl<'a> Pass<'a> {
             return Ok(self.view(&observed, halted));
         }
         let after = observe(&self.context.client, &self.checked.names).await?;
+        if self.rolling.is_none() && halted.is_none() {
+            self.rolling = rolling::look(&self.checked, &after, self.now);
+        }
         Ok(self.view(&after, halted))
     }
 
@@ -262,6 +280,10 @@ impl<'a> Pass<'a> {
         let kept: Vec<String> = self.checked.dynamic.keys().cloned().collect();
         if !paused && self.configured == Configured::Applied && self.tracked(observed) != kept {
             self.apply(observed, kept).await?;
+        }
+        // What was changed just now has to be seen by others first.
+        if !self.applied {
+            self.rolling = rolling::step(self, observed).await?;
         }
         Ok(())
     }
@@ -348,7 +370,7 @@ impl<'a> Pass<'a> {
         let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
         let all = ready == pods && i32::try_from(pods).is_ok_and(|pods| pods >= replicas);
         let least = self.checked.dynamic.get("min.insync.replicas").and_then(|text| text.trim().parse().ok());
-        let address = Address::Cluster(names.namespace.clone(), names.cluster.clone());
+        let address = self.address();
         let bootstrap = format!("{}:{INTERNAL_PORT}", names.host(&names.headless()));
         if let Err(error) = self.context.ways.certified(address.clone(), &bootstrap, certificates) {
             self.configured = Configured::Unreachable(error.to_string());
@@ -380,6 +402,11 @@ impl<'a> Pass<'a> {
         };
     }
 
+    fn address(&self) -> Address {
+        let names = &self.checked.names;
+        Address::Cluster(names.namespace.clone(), names.cluster.clone())
+    }
+
     fn cluster_id(&self) -> Option<String> {
         self.cluster.status.as_ref().and_then(|status| status.cluster_id.clone())
     }
@@ -407,6 +434,7 @@ impl<'a> Pass<'a> {
             moved: self.moved,
             configured: self.configured,
             volumes: self.volumes,
+            rolling: self.rolling,
             listeners: render::bootstrap(&self.checked, &nodes, &places),
         }
     }
@@ -442,6 +470,7 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         moved: BTreeSet::new(),
         configured: Configured::NotAsked,
         volumes: Volumes::Fit,
+        rolling: None,
         listeners: status.listeners.into_iter().map(|l| (l.name, l.bootstrap_servers)).collect(),
     })
 }

@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::crd::cluster::{BrokerState, Listener, ListenerType};
-use crate::render::names::{CLUSTER_ID, CONTAINER, Names, TEMPLATE_HASH};
+use crate::render::names::{CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, Names, TEMPLATE_HASH};
 use crate::render::{Facts, Outside};
 
 /// The annotation of the ConfigMap with the keys that brokers have from the operator while they run.
@@ -73,6 +73,8 @@ pub struct Seen {
     pub why: Option<String>,
     /// By which description it runs.
     pub template: Option<String>,
+    /// After which part of the description it was made.
+    pub description: Option<String>,
     /// Its version.
     pub version: Option<String>,
     /// The address of its node.
@@ -131,7 +133,16 @@ impl Observed {
         let name = names.pod(id);
         let Some(pod) = self.pods.get(&id) else {
             let (state, exists) = (BrokerState::Pending, false);
-            return Seen { pod: name, exists, state, why: None, template: None, version: None, node: None };
+            return Seen {
+                pod: name,
+                exists,
+                state,
+                why: None,
+                template: None,
+                description: None,
+                version: None,
+                node: None,
+            };
         };
         let status = pod.status.clone().unwrap_or_default();
         let container = status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
@@ -150,6 +161,7 @@ impl Observed {
             state,
             why: why.or_else(|| unschedulable(&status)),
             template: pod.annotations().get(TEMPLATE_HASH).cloned(),
+            description: pod.annotations().get(DESCRIPTION_HASH).cloned(),
             version: pod.labels().get("app.kubernetes.io/version").cloned(),
             node: status.host_ip,
         }

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::live::{Configured, Told};
 use super::observed::Seen;
+use super::rolling::Rolling;
 use super::storage::Volumes;
 use crate::controllers::Error;
 use crate::crd::cluster::{
@@ -55,6 +56,8 @@ pub struct View {
     pub configured: Configured,
     /// How the volumes stand.
     pub volumes: Volumes,
+    /// How far restarting is; `None` when nobody has to be, or nobody has looked.
+    pub rolling: Option<Rolling>,
     /// Where clients begin.
     pub listeners: Vec<(String, String)>,
 }
@@ -95,7 +98,7 @@ pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> Clu
         conditions.set("Warning", true, "HardlyMeant", view.warnings.join("; "));
     }
     readiness(&mut conditions, view, ready, wanted, creating);
-    progress(&mut conditions, view, complete, creating, &failing);
+    progress(&mut conditions, view, complete, operation.as_ref(), &failing);
 
     let brokers = view.brokers.iter().filter(|(id, _)| **id < wanted).map(|(id, seen)| BrokerStatus {
         id: *id,
@@ -186,10 +189,11 @@ fn brokers_ready(conditions: &mut Conditions, view: &View, ready: i32, wanted: i
 }
 
 fn up_to_date(conditions: &mut Conditions, view: &View, operation: Option<&Operation>) {
-    match operation.filter(|operation| operation.step == OperationStep::Pending) {
+    match operation.filter(|operation| operation.kind != OperationType::Create) {
         Some(pending) => {
-            let reason = match pending.kind {
-                OperationType::RollingRestart => "RestartRequired",
+            let reason = match (pending.kind, pending.step) {
+                (OperationType::RollingRestart, OperationStep::Pending) => "RestartRequired",
+                (OperationType::RollingRestart, _) => "Rolling",
                 _ => "ScalingPending",
             };
             conditions.set("UpToDate", false, reason, pending.message.as_str())
@@ -230,7 +234,15 @@ fn readiness(conditions: &mut Conditions, view: &View, ready: i32, wanted: i32, 
 }
 
 /// What kstatus reads: whether something goes on, or will not go on by itself.
-fn progress(conditions: &mut Conditions, view: &View, complete: bool, creating: bool, failing: &Option<String>) {
+fn progress(
+    conditions: &mut Conditions,
+    view: &View,
+    complete: bool,
+    operation: Option<&Operation>,
+    failing: &Option<String>,
+) {
+    let under_way = operation.filter(|operation| operation.step != OperationStep::Pending);
+    let creating = under_way.is_some_and(|operation| operation.kind == OperationType::Create);
     match (&view.problem, failing) {
         (Some(problem), _) => conditions.set("Stalled", true, &problem.reason, problem.message.as_str()),
         (None, Some(failing)) => conditions.set("Stalled", true, "BrokersFail", failing.as_str()),
@@ -241,6 +253,7 @@ fn progress(conditions: &mut Conditions, view: &View, complete: bool, creating: 
         _ if view.paused => (false, "Paused", "spec.paused is true: nothing is changed".to_owned()),
         (_, Some(waiting)) => (true, "WaitingForAddress", waiting.clone()),
         _ if creating => (true, "Creating", String::new()),
+        _ if let Some(operation) = under_way => (true, "Rolling", operation.message.clone()),
         _ if !complete => (true, "BrokersNotReady", String::new()),
         (Volumes::Growing(which), _) => (true, "VolumesGrow", which.clone()),
         _ => (false, "Done", String::new()),
@@ -256,11 +269,14 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
     let (kind, reason, step, message, brokers) = if creating {
         let message = "the first brokers start".to_owned();
         (OperationType::Create, "NewCluster", OperationStep::Running, message, Vec::new())
+    } else if let Some(rolling) = &view.rolling {
+        let kind = OperationType::RollingRestart;
+        (kind, rolling.reason, rolling.step, rolling.message.clone(), rolling.left.clone())
+    } else if let Some(last) = last_of_a_roll(view, before) {
+        last
     } else if !old.is_empty() {
         let list = old.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
-        let message = format!(
-            "brokers {list} run by an older description: it takes effect when their pods are deleted, one after the other"
-        );
+        let message = format!("brokers {list} run by an older description, and nothing goes on: see Stalled");
         (OperationType::RollingRestart, "TemplateChanged", OperationStep::Pending, message, old)
     } else if !view.moved.is_empty() {
         let list = view.moved.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
@@ -279,7 +295,31 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
     } else {
         return None;
     };
-    let same = before.and_then(|before| before.operation.as_ref()).filter(|op| op.kind == kind && op.step == step);
+    let pending = |step: OperationStep| step == OperationStep::Pending;
+    let same = before.and_then(|before| before.operation.as_ref());
+    let same = same.filter(|op| op.kind == kind && pending(op.step) == pending(step));
     let started_at = same.map_or(Time(now), |operation| operation.started_at.clone());
-    Some(Operation { kind, reason: reason.into(), step, message, brokers, started_at })
+    let (broker, blocked_by) = match &view.rolling {
+        Some(rolling) if kind == OperationType::RollingRestart => (rolling.broker, rolling.blocked_by.clone()),
+        _ => (None, None),
+    };
+    Some(Operation { kind, reason: reason.into(), step, message, broker, blocked_by, brokers, started_at })
+}
+
+/// A roll is not over before its last broker is back.
+fn last_of_a_roll(
+    view: &View,
+    before: Option<&ClusterStatus>,
+) -> Option<(OperationType, &'static str, OperationStep, String, Vec<i32>)> {
+    let rolled = before.and_then(|before| before.operation.as_ref());
+    rolled.filter(|op| op.kind == OperationType::RollingRestart && op.step != OperationStep::Pending)?;
+    let away: Vec<i32> =
+        view.brokers.iter().filter(|(_, b)| b.state != BrokerState::Running).map(|(id, _)| *id).collect();
+    let old = view.brokers.values().any(|seen| seen.exists && seen.template != view.template);
+    if away.is_empty() || old || view.template.is_none() {
+        return None;
+    }
+    let list = away.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+    let message = format!("all run by the newest description; not ready yet: {list}");
+    Some((OperationType::RollingRestart, "TemplateChanged", OperationStep::WaitingForBroker, message, Vec::new()))
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::live::{Configured, Told};
 use super::observed::Seen;
+use super::rolling::Rolling;
 use super::status::{Problem, View, build};
 use super::storage::Volumes;
 use crate::crd::cluster::{BrokerState, ClusterStatus, OperationStep, OperationType};
@@ -21,6 +22,7 @@ fn seen(id: i32, state: BrokerState) -> Seen {
         state,
         why: None,
         template: Some("new".into()),
+        description: None,
         version: Some("1".into()),
         node: None,
     }
@@ -45,6 +47,7 @@ fn view(states: &[BrokerState]) -> View {
         moved: BTreeSet::new(),
         configured: Configured::Applied,
         volumes: Volumes::Fit,
+        rolling: None,
         listeners: Vec::new(),
     }
 }
@@ -127,6 +130,50 @@ fn an_older_description_is_shown_and_left() {
     assert_eq!((operation.brokers.as_slice(), operation.started_at.0), (&[1][..], at(9)));
     assert_eq!((status.updated_replicas, status.brokers[1].up_to_date), (2, false));
     assert_eq!(build(&view, Some(&status), at(10)), status);
+}
+
+fn rolling(step: OperationStep, left: &[i32]) -> Option<Rolling> {
+    let (reason, message, left) = ("TemplateChanged", "m".to_owned(), left.to_vec());
+    Some(Rolling { reason, step, message, broker: Some(1), blocked_by: Some("t-0".into()), left })
+}
+
+#[test]
+fn a_roll_is_shown_until_its_last_broker_is_back() {
+    let mut view = view(&[Running, Running, Running]);
+    view.brokers.get_mut(&1).unwrap().template = Some("old".into());
+    view.rolling = rolling(OperationStep::WaitingForSafety, &[1]);
+    let first = build(&view, Some(&complete()), at(9));
+    check(&first, "UpToDate=False/Rolling Ready=True/Serving Reconciling=True/Rolling Stalled=False/Fine");
+    let operation = first.operation.clone().unwrap();
+    assert_eq!((operation.broker, operation.blocked_by.as_deref()), (Some(1), Some("t-0")));
+    assert_eq!(build(&view, Some(&first), at(10)), first, "no write as long as nothing changes");
+    // Its pod is a new one, and starts.
+    let seen = view.brokers.get_mut(&1).unwrap();
+    (seen.template, seen.state) = (Some("new".into()), Starting);
+    (view.rolling, view.told.as_mut().unwrap().unavailable) = (None, Some(0));
+    let second = build(&view, Some(&first), at(11));
+    check(&second, "UpToDate=False/Rolling Ready=True/Degraded Reconciling=True/Rolling");
+    let operation = second.operation.clone().unwrap();
+    assert_eq!(
+        (operation.step, operation.started_at.0),
+        (OperationStep::WaitingForBroker, at(9)),
+        "it is the same roll"
+    );
+    view.brokers.get_mut(&1).unwrap().state = Running;
+    let third = build(&view, Some(&second), at(12));
+    check(&third, "UpToDate=True/AsDescribed Ready=True/Serving Reconciling=False/Done");
+    assert_eq!(third.operation, None);
+    // A broker that is away later belongs to no roll.
+    view.brokers.get_mut(&1).unwrap().state = Starting;
+    check(&build(&view, Some(&third), at(13)), "UpToDate=True/AsDescribed Reconciling=True/BrokersNotReady");
+}
+
+#[test]
+fn a_roll_that_waits_for_its_window_is_no_work_under_way() {
+    let mut view = view(&[Running, Running, Running]);
+    view.rolling = rolling(OperationStep::Pending, &[0, 1, 2]);
+    let status = build(&view, Some(&complete()), at(9));
+    check(&status, "UpToDate=False/RestartRequired Reconciling=False/Done Stalled=False/Fine Ready=True/Serving");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Volumes grow with their Cluster, where their class allows it.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Patch, PatchParams};
@@ -103,9 +104,14 @@ async fn refused(client: &Client, claim: &PersistentVolumeClaim) -> Result<Optio
 }
 
 fn told(claim: &PersistentVolumeClaim) -> &'static str {
-    let conditions = claim.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let waits = conditions.into_iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True");
-    if waits { " (when its pod starts again)" } else { "" }
+    if waits_for_start(claim).is_some() { " (when its pod starts again)" } else { "" }
+}
+
+/// Since when a volume has grown, if its file system has not yet: it does when its pod starts, or soon.
+pub fn waits_for_start(claim: &PersistentVolumeClaim) -> Option<Timestamp> {
+    let mut conditions = claim.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let pending = conditions.find(|c| c.type_ == "FileSystemResizePending" && c.status == "True")?;
+    Some(pending.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |since| since.0))
 }
 
 #[cfg(test)]
