@@ -65,6 +65,11 @@ for base in /sys/fs/cgroup /sys/fs/cgroup/*/; do
     cat "$base/cpuset.cpus" >"$base/$group/cpuset.cpus" && cat "$base/cpuset.mems" >"$base/$group/cpuset.mems"
   done
 done
+# Else all pods together weigh as much as one process of this machine, and starve beside compilers and other tests.
+for file in /sys/fs/cgroup/{,*/}"$name"/cpu.{shares,weight}; do
+  [ -w "$file" ] || continue
+  case $file in *shares) echo 16384 ;; *) echo 1600 ;; esac >"$file"
+done 2>/dev/null
 # The first process inside, not who waits for it: then nobody is left for others to bury.
 end() { kill -KILL $(cat "/proc/$space/task/$space/children" 2>/dev/null || echo "$space") 2>/dev/null; }
 trap 'end; wait; remove "$name"' EXIT
