@@ -13,7 +13,8 @@ use crate::pages::{commands, shell};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
 
-const BROKER: &str = "klamm.test/broker:1";
+/// The image of the brokers.
+pub const BROKER: &str = "klamm.test/broker:1";
 
 /// A namespace with the strictest pod security, an operator for it, and the brokers' image on every node.
 pub struct World {
@@ -23,7 +24,7 @@ pub struct World {
 
 impl World {
     pub fn new(what: &str) -> World {
-        image::load(&Image::new(BROKER, &["/klamm"]).file(image::static_binary("klamm"), "/klamm").user("65532:65532"));
+        image::load(&broker(BROKER));
         install_types();
         let space = Namespace::new(what);
         let label = ["label", "namespace", space.name(), "pod-security.kubernetes.io/enforce=restricted"];
@@ -73,6 +74,11 @@ impl World {
         let read = self.klamm(bootstrap, &["consume", topic, "--from-beginning", "--exit-at-end"]).ok();
         assert_eq!(read.out.lines().count(), 100);
     }
+}
+
+/// An image of brokers.
+pub fn broker(name: &str) -> Image {
+    Image::new(name, &["/klamm"]).file(image::static_binary("klamm"), "/klamm").user("65532:65532")
 }
 
 fn cluster(name: &str, mut spec: Value) -> Value {

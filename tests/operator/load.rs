@@ -1,5 +1,6 @@
 //! What clients notice of Kubernetes: a Cluster under acks=all idempotent load, with a group and the fault suite's checker,
-//! while its description changes, its pods are deleted, a node is cut off, and its operator is killed again and again.
+//! while its description changes, its brokers are upgraded, its nodes are drained, its pods are deleted, a node is cut off, and
+//! its operator is killed again and again.
 //!
 //! Clients come by a nodeport, as programs outside do. `KLAMM_LONG=1` repeats each harm more often.
 
@@ -14,8 +15,9 @@ use klamm_tests::workload::{Load, Running, options};
 use klamm_tests::{Random, wait_for};
 use serde_json::{Value, json};
 
-use crate::clusters::World;
-use crate::kubernetes::{Namespace, nodes, with_nodes_alone};
+use crate::clusters::{BROKER, World, broker};
+use crate::kubernetes::kubectl::kubectl;
+use crate::kubernetes::{NODES, Namespace, image, nodes, with_nodes_alone};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
 
@@ -24,6 +26,8 @@ const STOPPED: u32 = 2000;
 /// The same while a node is cut off, and nobody says good-bye: the controller has to find out that nothing of the broker's
 /// host answers. Found: 2.3 s; its session would be 9 s.
 const CUT_OFF: u32 = 6000;
+/// The same brokers by another name: pods of it are other pods.
+const NEXT: &str = "klamm.test/broker:2";
 /// The topic's partitions.
 const PARTITIONS: i32 = 6;
 
@@ -95,6 +99,10 @@ impl Stage<'_> {
         self.pod(broker).map_or_else(String::new, |pod| pod["metadata"]["uid"].as_str().unwrap_or_default().into())
     }
 
+    fn uids(&self) -> Vec<String> {
+        (0..3).map(|broker| self.uid(broker)).collect()
+    }
+
     /// Waits until a broker's pod is ready, another one than that before.
     fn replaced(&self, broker: usize, before: &str) {
         self.space.until("pod", &format!("load-{broker}"), 120, |pod| {
@@ -120,6 +128,47 @@ impl Stage<'_> {
         });
         assert!(found.is_some(), "not in sync: {last}");
         self.running.writable_since(self.running.now_ms(), Duration::from_secs(60));
+    }
+
+    /// Another image is described, and the operator does the rest.
+    fn run_by(&self, image: &str) {
+        let before = self.uids();
+        let patch = json!({ "spec": { "image": image } }).to_string();
+        self.space.kubectl(["patch", "cluster", "load", "--type=merge", "--patch", &patch]).ok();
+        (0..3).for_each(|broker| self.replaced(broker, &before[broker]));
+        until_condition(self.space, "cluster", "load", "UpToDate", "True/AsDescribed");
+        for broker in 0..3 {
+            assert_eq!(self.pod(broker).expect("a pod")["spec"]["containers"][0]["image"], image);
+        }
+    }
+
+    /// Brokers get other certificates, and show them.
+    fn certify(&self) {
+        let taken = || {
+            let selector = "--selector=app.kubernetes.io/instance=load";
+            let logs = self.space.kubectl(["logs", selector, "--tail=-1"]).ok().out;
+            logs.lines().filter(|line| line.contains("certificates changed")).count()
+        };
+        let before = taken();
+        self.space.kubectl(["delete", "secret", "load-brokers-tls"]).ok();
+        // The next look at the Cluster comes within a minute; a change of it is looked at right away.
+        self.space.kubectl(["annotate", "cluster", "load", "--overwrite", &format!("at={before}")]).ok();
+        klamm_tests::eventually("all brokers show other certificates", 120, || {
+            std::thread::sleep(Duration::from_millis(500));
+            (taken() >= before + 3).then_some(())
+        });
+    }
+
+    /// As one empties nodes for an upgrade: nobody looks at brokers between one node and the next.
+    fn drain(&self) {
+        let before = self.uids();
+        for node in (1..=NODES).map(|node| format!("node{node}")) {
+            let ours = "--pod-selector=app.kubernetes.io/instance=load";
+            let flags = ["--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s", ours];
+            kubectl(["drain", &node]).args(flags).limit(130).ok();
+            kubectl(["uncordon", &node]).ok();
+        }
+        (0..3).for_each(|broker| self.replaced(broker, &before[broker]));
     }
 
     /// What the description says changes while brokers run.
@@ -158,6 +207,7 @@ fn clients_notice_nothing() {
         let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
         let mut random = Random::new(seed);
         let world = World::new("load");
+        image::load(&broker(NEXT));
         world.create("load", description());
         world.space.apply(&orders(0));
         let group = json!({ "clusterRef": { "name": "load" }, "groupId": "orders-group", "topics": ["orders"] });
@@ -218,17 +268,17 @@ fn harm(stage: &Stage<'_>, rounds: u32, random: &mut Random) -> Vec<Phase> {
         phases.push(Phase { name, from_ms, to_ms: stage.running.now_ms(), limit, stall_ms: stage.stalls.longest() });
     };
     for round in 0..rounds {
-        let pods: Vec<String> = (0..3).map(|broker| stage.uid(broker)).collect();
+        let pods = stage.uids();
         phase("configuration changed".into(), STOPPED, &mut || {
             (1..=3).for_each(|n| stage.reconfigure(i64::from(3 * round) + n));
         });
-        assert_eq!((0..3).map(|broker| stage.uid(broker)).collect::<Vec<_>>(), pods, "no pod was replaced");
-        phase("all restarted for their description".into(), STOPPED, &mut || {
-            let patch = json!({ "spec": { "config": { "num.partitions": 2 + round } } }).to_string();
-            stage.space.kubectl(["patch", "cluster", "load", "--type=merge", "--patch", &patch]).ok();
-            (0..3).for_each(|broker| stage.replaced(broker, &pods[broker]));
-            until_condition(stage.space, "cluster", "load", "UpToDate", "True/AsDescribed");
-        });
+        assert_eq!(stage.uids(), pods, "no pod was replaced");
+        phase("certificates of the brokers changed".into(), STOPPED, &mut || stage.certify());
+        assert_eq!(stage.uids(), pods, "no pod was replaced");
+        for (what, image) in [("upgraded", NEXT), ("downgraded", BROKER)] {
+            phase(format!("all brokers {what}"), STOPPED, &mut || stage.run_by(image));
+        }
+        phase("each node drained in turn".into(), STOPPED, &mut || stage.drain());
         let forced = random.below(3) as usize;
         for (broker, flags) in [(0, [].as_slice()), (1, &[]), (2, &[]), (forced, &["--force", "--grace-period=0"])] {
             let how = if flags.is_empty() { "deleted" } else { "deleted by force" };
