@@ -16,8 +16,8 @@ use klamm_tests::{Random, wait_for};
 use serde_json::{Value, json};
 
 use crate::clusters::{BROKER, World, broker};
-use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{NODES, Namespace, image, nodes, with_nodes_alone};
+use crate::pages::{commands, shell};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
 
@@ -133,10 +133,11 @@ impl Stage<'_> {
     /// Another image is described, and the operator does the rest.
     fn run_by(&self, image: &str) {
         let before = self.uids();
-        let patch = json!({ "spec": { "image": image } }).to_string();
-        self.space.kubectl(["patch", "cluster", "load", "--type=merge", "--patch", &patch]).ok();
+        let own = format!("load --namespace {}", self.space.name());
+        for line in commands("docs/kubernetes.md", "Upgrade brokers") {
+            shell(&line.replace("registry.example/klamm/broker:0.2.0", image).replace("prod", &own)).ok();
+        }
         (0..3).for_each(|broker| self.replaced(broker, &before[broker]));
-        until_condition(self.space, "cluster", "load", "UpToDate", "True/AsDescribed");
         for broker in 0..3 {
             assert_eq!(self.pod(broker).expect("a pod")["spec"]["containers"][0]["image"], image);
         }
@@ -162,11 +163,12 @@ impl Stage<'_> {
     /// As one empties nodes for an upgrade: nobody looks at brokers between one node and the next.
     fn drain(&self) {
         let before = self.uids();
-        for node in (1..=NODES).map(|node| format!("node{node}")) {
-            let ours = "--pod-selector=app.kubernetes.io/instance=load";
-            let flags = ["--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s", ours];
-            kubectl(["drain", &node]).args(flags).limit(130).ok();
-            kubectl(["uncordon", &node]).ok();
+        // What other tests have left on the nodes is nobody's who would make it anew.
+        let ours = "--pod-selector=app.kubernetes.io/instance=load --ignore-daemonsets";
+        for node in 1..=NODES {
+            for line in commands("docs/kubernetes.md", "Drain nodes") {
+                shell(&line.replace("NODE", &format!("node{node}")).replace("--ignore-daemonsets", ours)).ok();
+            }
         }
         (0..3).for_each(|broker| self.replaced(broker, &before[broker]));
     }
