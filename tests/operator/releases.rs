@@ -378,6 +378,12 @@ fn five_commands_from_nothing_to_a_record() {
         assert!(tested.code == 0, "{tested}\n{}", shell("kubectl describe pod demo-test").run());
         shell("kubectl delete pod demo-test").ok();
 
+        // What it said to do next, as it is, but for the creation.
+        let notes = shell("helm get notes klamm-operator --namespace klamm-system").ok().out;
+        let apply = notes.split_once("kubectl apply -f -").and_then(|(_, rest)| rest.split_once("\nEND\n"));
+        let (example, _) = apply.unwrap_or_else(|| panic!("{notes}"));
+        shell(&format!("kubectl apply --dry-run=server -f - {example}\nEND")).ok();
+
         // The operator goes first, with Cluster and Topic there, and they can be deleted nevertheless.
         shell("helm uninstall klamm-operator --namespace klamm-system --wait --timeout=150s").ok();
         shell("kubectl exec demo-0 -- /klamm topics describe greetings").ok();

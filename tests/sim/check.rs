@@ -4,7 +4,7 @@
 //! goes away; every replica agrees with it below its own high watermark; every member of the ISR, and every elected
 //! leader, holds all of it; what was acknowledged is in it, once, and each producer's batches are there in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,6 +26,9 @@ pub struct Oracle {
     pub group_offset: i64,
     /// What was to be committed for it, and nobody knows whether it is.
     pub group_doubtful: Vec<i64>,
+    /// Questions answered by a coordinator that was the only one in sync, and fewer than have to be: it may have been
+    /// replaced by one that was eligible, which decision 025 puts up with.
+    pub group_lone: BTreeSet<u64>,
     pub generations: Generations,
 }
 

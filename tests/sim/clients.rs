@@ -282,9 +282,9 @@ impl World {
         }
     }
 
-    /// Somebody is told what the group has committed. When it was asked, `least` was.
-    fn told_committed(&mut self, found: i64, least: i64) {
-        let doubted = self.oracle.group_doubtful.contains(&found);
+    /// Somebody is told, in answer to question `id`, what the group has committed. When it was asked, `least` was.
+    fn told_committed(&mut self, id: u64, found: i64, least: i64) {
+        let doubted = self.oracle.group_doubtful.contains(&found) || self.oracle.group_lone.contains(&id);
         assert!(found >= least || least == 0 || doubted, "{least} was committed for the group, now it is {found}");
         self.count("offsets looked up");
     }
@@ -348,7 +348,7 @@ impl World {
                 if let Some((_, least)) = looking.take_if(|(asked, _)| *asked == id)
                     && let Ok(found) = outcome
                 {
-                    self.told_committed(found, least);
+                    self.told_committed(id, found, least);
                 }
             }
             (Role::Group { committing, looking, .. }, Answer::Group(outcome)) => {
@@ -362,7 +362,7 @@ impl World {
                     }
                 } else if let Some((_, least)) = looking.take_if(|(asked, _)| *asked == id) {
                     match outcome {
-                        Ok(found) => self.told_committed(found, least),
+                        Ok(found) => self.told_committed(id, found, least),
                         Err(_) => self.forget_leader(client),
                     }
                 }

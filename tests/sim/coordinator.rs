@@ -209,6 +209,7 @@ impl World {
     /// other one can have taken over before the question.
     fn group_committed(&mut self, id: i32, from: Who, asked: u64) {
         let seen = self.committed_offset(id);
+        let min_isr = self.plan.min_isr;
         let Some(up) = self.node_mut(id).up.as_mut() else { return };
         let shard = up.groups.shard.as_ref().filter(|shard| shard.coordinator.is_some());
         let certain = shard.map(|shard| {
@@ -216,10 +217,14 @@ impl World {
             let confirmed = shard.partition.when_confirmed()?;
             Ok::<_, ErrorCode>([committed, confirmed])
         });
+        let lone = min_isr > 1 && shard.is_some_and(|shard| !shard.partition.may_be_replaced());
         match certain {
             Some(Ok(certain)) => {
                 let certain = certain.into_iter().flatten().collect();
                 up.groups.looking.push(Look { from, asked, seen, certain });
+                if lone {
+                    self.oracle.group_lone.insert(asked);
+                }
                 self.answer_looks(id);
             }
             _ => self.answer(id, from, asked, Answer::Group(Err(ErrorCode::NotCoordinator))),

@@ -4,7 +4,7 @@
 use klamm::maintenance;
 use klamm::replica::follower::{Fetched, Outcome, Position, Unusable};
 use klamm::replica::isr;
-use klamm::replica::leader::{After, Progress, Verdict, is_premature};
+use klamm::replica::leader::{After, Progress};
 use klamm::replica::refill::Refilled;
 use klamm::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
 use klamm_log::LogError;
@@ -291,9 +291,7 @@ impl World {
                     let Some(at) = asked.iter().position(|(asked, _)| *asked == key) else { continue };
                     let (_, proposal) = asked.remove(at);
                     let Some(partition) = up.partition(key) else { continue };
-                    let verdict = isr::verdict(answer);
-                    let premature = matches!(verdict, Verdict::Refused(code) if is_premature(code));
-                    if partition.on_verdict(proposal, verdict) == After::Again && !premature {
+                    if partition.on_verdict(proposal, isr::verdict(answer)) == After::Again {
                         again.push(key);
                     }
                 }

@@ -131,6 +131,11 @@ struct Pending {
     /// proposal, sent again, must not speak for it.
     isr: Vec<(i32, i64)>,
     recovering: bool,
+    /// How often it was sent. Each time but the last may still be on its way to the controller.
+    sent: u32,
+    /// It has been given up: the controller is asked to confirm what there is instead, under a new version of the partition,
+    /// so that what is still on its way comes to nothing. Until it has, the members count.
+    withdrawn: bool,
 }
 
 /// What the configuration says.
@@ -399,23 +404,37 @@ impl Leader {
     }
 
     fn propose(&mut self, isr: Vec<i32>) -> Proposal {
-        let epoch = |id: i32| self.followers.iter().find(|f| f.id == id).map_or(-1, |f| f.broker_epoch);
-        let isr = isr.into_iter().map(|id| (id, epoch(id))).collect();
-        let pending = Pending { id: self.next_proposal, isr, recovering: false };
+        let isr = isr.into_iter().map(|id| (id, self.epoch_of(id))).collect();
+        let pending = Pending { id: self.next_proposal, isr, recovering: false, sent: 0, withdrawn: false };
         self.next_proposal += 1;
         let proposal = self.proposal(&pending);
         self.pending = Some(pending);
         proposal
     }
 
+    fn epoch_of(&self, id: i32) -> i64 {
+        self.followers.iter().find(|f| f.id == id).map_or(-1, |f| f.broker_epoch)
+    }
+
     fn proposal(&self, pending: &Pending) -> Proposal {
+        let (isr, recovering) = match pending.withdrawn {
+            true => (self.assigned.isr.iter().map(|id| (*id, self.epoch_of(*id))).collect(), self.assigned.recovering),
+            false => (pending.isr.clone(), pending.recovering),
+        };
         Proposal {
             id: pending.id,
             leader_epoch: self.assigned.leader_epoch,
             partition_epoch: self.assigned.partition_epoch,
-            isr: pending.isr.clone(),
-            recovering: pending.recovering,
+            isr,
+            recovering,
         }
+    }
+
+    /// The proposal under way, to be sent.
+    pub fn send(&mut self) -> Option<Proposal> {
+        let pending = self.pending.as_mut()?;
+        pending.sent = pending.sent.saturating_add(1);
+        self.pending()
     }
 
     /// The proposal under way.
@@ -439,11 +458,18 @@ impl Leader {
                 }
                 After::Settled
             }
-            // It was certainly not done.
-            Verdict::Refused(code) if is_premature(code) => {
-                self.pending = None;
-                After::Settled
-            }
+            // It was certainly not done this time. If it was sent before, and nobody knows what became of that, it may be
+            // yet: by a controller to whom the same looks right a moment later.
+            Verdict::Refused(code) if is_premature(code) => match &mut self.pending {
+                Some(pending) if pending.sent > 1 || pending.withdrawn => {
+                    pending.withdrawn = true;
+                    After::Again
+                }
+                _ => {
+                    self.pending = None;
+                    After::Settled
+                }
+            },
             // The controller knows more than we do and is about to tell us. Until then the proposal counts: it may
             // be what changed the partition.
             Verdict::Refused(

@@ -221,6 +221,27 @@ fn a_version_conflict_waits_for_the_controllers_news() {
     assert_eq!(leader.on_append(105, &LiveBrokers::new()), 105);
 }
 
+/// Found by the simulator: a proposal that was on its way for long was carried out after the same one, sent again, had been
+/// refused, and the newcomer was in sync without what had been committed meanwhile.
+#[test]
+fn a_proposal_that_may_still_be_on_its_way_counts_until_it_cannot_be_carried_out_any_more() {
+    let mut leader = leader(&[1], 1);
+    fetch(&mut leader, 2, 100, 0).unwrap();
+    let proposal = leader.expansion(2, 0, &live()).unwrap();
+    assert_eq!(leader.send(), Some(proposal.clone()));
+    assert_eq!(leader.send(), Some(proposal.clone()), "no answer came");
+    let premature = || Verdict::Refused(ErrorCode::IneligibleReplica);
+    assert_eq!(leader.on_verdict(proposal.id, premature()), After::Again);
+    assert_eq!(leader.on_append(105, &LiveBrokers::new()), 100);
+    let withdrawal = leader.send().unwrap();
+    assert_eq!((withdrawal.partition_epoch, &withdrawal.isr[..]), (7, &[(1, -1)][..]), "what there is");
+    assert_eq!(leader.on_verdict(withdrawal.id, premature()), After::Again);
+    assert_eq!(leader.on_append(110, &LiveBrokers::new()), 100);
+    let done = Verdict::Done { leader_epoch: 5, partition_epoch: 8, isr: vec![1], recovering: false };
+    assert_eq!(leader.on_verdict(withdrawal.id, done), After::Settled);
+    assert_eq!(leader.on_append(110, &LiveBrokers::new()), 110);
+}
+
 #[test]
 fn a_replica_to_read_from_is_in_sync_and_has_the_offset() {
     let mut leader = leader(&[1, 2], 1);

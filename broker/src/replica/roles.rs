@@ -478,11 +478,11 @@ impl Partition {
         self.around.proposed.notify_one();
     }
 
-    /// The proposal under way, with whether it makes the ISR larger, smaller or neither.
+    /// The proposal under way, to be sent, with whether it makes the ISR larger, smaller or neither.
     pub fn proposal(&self) -> Option<(Proposal, std::cmp::Ordering)> {
-        let state = self.state.lock();
-        let Role::Leader(leader) = &state.role else { return None };
-        let proposal = leader.pending()?;
+        let mut state = self.state.lock();
+        let Role::Leader(leader) = &mut state.role else { return None };
+        let proposal = leader.send()?;
         let direction = proposal.isr.len().cmp(&leader.assigned().isr.len());
         Some((proposal, direction))
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use klamm_protocol::error::ErrorCode;
+use klamm_protocol::messages::PartitionChangeRecord;
 use klamm_protocol::messages::alter_partition_request::{AlterPartitionRequest, PartitionData};
 use klamm_protocol::messages::alter_partition_response::{AlterPartitionResponse, PartitionData as Answer, TopicData};
 
@@ -81,12 +82,19 @@ fn alter(
     change.isr = isr;
     let joined = |id: i32| placed.iter().any(|(broker, _)| *broker == id) && image.is_active(id);
     let mut after = Partition::clone(partition);
-    if let Some(record) = change.build(&|id| joined(id) || can_lead(image, partition, id)) {
-        after.merge(&record);
-        records.push(record.into());
-        if after.leader != leader {
-            return Err(ErrorCode::NewLeaderElected);
-        }
+    // A leader that proposes what there is wants a new version, so that proposals of its own that it has given up, and that
+    // may still be on their way, come to nothing.
+    let same = || PartitionChangeRecord {
+        partition_id: number,
+        topic_id: topic.id,
+        isr: Some(partition.isr.clone()),
+        ..PartitionChangeRecord::default()
+    };
+    let record = change.build(&|id| joined(id) || can_lead(image, partition, id)).unwrap_or_else(same);
+    after.merge(&record);
+    records.push(record.into());
+    if after.leader != leader {
+        return Err(ErrorCode::NewLeaderElected);
     }
     Ok(Answer {
         partition_index: number,
