@@ -143,6 +143,21 @@ impl Stage<'_> {
         }
     }
 
+    /// What no broker can run by costs one of them, and only until it is taken back.
+    fn mistake(&self) {
+        let before = self.uids();
+        let describe = |image: &str| {
+            let patch = json!({ "spec": { "image": image } }).to_string();
+            self.space.kubectl(["patch", "cluster", "load", "--type=merge", "--patch", &patch]).ok();
+        };
+        describe("klamm.test/broker:none");
+        until_condition(self.space, "cluster", "load", "Stalled", "True/BrokersFail");
+        describe(BROKER);
+        until_condition(self.space, "cluster", "load", "UpToDate", "True/AsDescribed");
+        let same = before.iter().zip(self.uids()).filter(|(before, now)| **before == *now).count();
+        assert_eq!(same, 2, "only the one that could not run was replaced: {before:?}, {:?}", self.uids());
+    }
+
     /// Brokers get other certificates, and show them.
     fn certify(&self) {
         let taken = || {
@@ -280,9 +295,10 @@ fn harm(stage: &Stage<'_>, rounds: u32, random: &mut Random) -> Vec<Phase> {
         for (what, image) in [("upgraded", NEXT), ("downgraded", BROKER)] {
             phase(format!("all brokers {what}"), STOPPED, &mut || stage.run_by(image));
         }
+        phase("an image described that is not there, and taken back".into(), STOPPED, &mut || stage.mistake());
         phase("each node drained in turn".into(), STOPPED, &mut || stage.drain());
-        let forced = random.below(3) as usize;
-        for (broker, flags) in [(0, [].as_slice()), (1, &[]), (2, &[]), (forced, &["--force", "--grace-period=0"])] {
+        for flags in [[].as_slice(), &["--force", "--grace-period=0"]] {
+            let broker = random.below(3) as usize;
             let how = if flags.is_empty() { "deleted" } else { "deleted by force" };
             phase(format!("pod {broker} {how}"), STOPPED, &mut || {
                 let before = stage.uid(broker);
