@@ -4,7 +4,7 @@
 //! fields that are rendered no longer; the comparison finds what others have changed. A converged object costs a read.
 //! An object of the same name that belongs to somebody else is never touched.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
@@ -37,6 +37,12 @@ pub enum ApplyError {
         /// Kind and name.
         what: String,
     },
+    /// Somebody has written to it since it was looked at: the next look tells.
+    #[error("{what} has changed meanwhile")]
+    Changed {
+        /// Kind and name.
+        what: String,
+    },
     /// A mistake in the rendering.
     #[error("{0}")]
     Malformed(String),
@@ -55,7 +61,21 @@ pub struct Owner {
 ///
 /// # Errors
 /// See [`ApplyError`].
-pub async fn apply(client: &Client, owner: &Owner, mut wanted: Value) -> Result<(Value, bool), ApplyError> {
+pub async fn apply(client: &Client, owner: &Owner, wanted: Value) -> Result<(Value, bool), ApplyError> {
+    apply_over(client, owner, wanted, None).await
+}
+
+/// The same, if the object still is what it was `seen` to be: what was rendered is what was decided by that. What its own
+/// controller says of it does not count.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn apply_over(
+    client: &Client,
+    owner: &Owner,
+    mut wanted: Value,
+    seen: Option<&ObjectMeta>,
+) -> Result<(Value, bool), ApplyError> {
     let (api, name, what) = api_of(client, owner, &wanted)?;
     wanted["metadata"]["ownerReferences"] =
         serde_json::to_value([&owner.reference]).map_err(|e| ApplyError::Malformed(e.to_string()))?;
@@ -63,9 +83,16 @@ pub async fn apply(client: &Client, owner: &Owner, mut wanted: Value) -> Result<
     wanted["metadata"]["annotations"][APPLIED] = applied.into();
     if let Some(there) = api.get_opt(&name).await.map_err(ApplyError::Kube)? {
         check_owner(owner, &there, &what)?;
+        let version = seen.and(there.resource_version());
+        if seen.is_some_and(|seen| !is_same(seen, &there.metadata)) {
+            return Err(ApplyError::Changed { what });
+        }
         let there = serde_json::to_value(&there).map_err(|e| ApplyError::Malformed(e.to_string()))?;
         if covers(&there, &wanted) {
             return Ok((there, false));
+        }
+        if let Some(version) = version {
+            wanted["metadata"]["resourceVersion"] = version.into();
         }
     }
     let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -102,6 +129,11 @@ fn api_of(client: &Client, owner: &Owner, object: &Value) -> Result<(Api<Dynamic
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
     let what = format!("{kind} {name}");
     Ok((Api::namespaced_with(client.clone(), &owner.namespace, &resource), name, what))
+}
+
+/// Whether two looks found one object with one description.
+fn is_same(one: &ObjectMeta, other: &ObjectMeta) -> bool {
+    one.uid == other.uid && one.generation == other.generation && one.annotations == other.annotations
 }
 
 /// Refuses what belongs to somebody else. What we made and nobody owns any longer (its resource was deleted with

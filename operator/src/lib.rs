@@ -23,6 +23,7 @@ pub mod render;
 pub mod roll;
 mod rounds;
 pub mod run;
+pub mod scale;
 pub mod settings;
 pub mod status;
 pub mod topics;

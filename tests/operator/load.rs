@@ -22,31 +22,31 @@ use crate::process::{Operator, until_condition};
 use crate::types::object;
 
 /// The longest time that a partition may go without an acknowledged write while brokers stop in order.
-const STOPPED: u32 = 2000;
+pub const STOPPED: u32 = 2000;
 /// The same while a node is cut off, and nobody says good-bye: the controller has to find out that nothing of the broker's
 /// host answers. Found: 2.3 s; its session would be 9 s.
 const CUT_OFF: u32 = 6000;
 /// The same brokers by another name: pods of it are other pods.
 const NEXT: &str = "klamm.test/broker:2";
 /// The topic's partitions.
-const PARTITIONS: i32 = 6;
+pub const PARTITIONS: i32 = 6;
 
 /// A stretch of the run.
-struct Phase {
-    name: String,
-    from_ms: u64,
-    to_ms: u64,
-    limit: u32,
+pub struct Phase {
+    pub name: String,
+    pub from_ms: u64,
+    pub to_ms: u64,
+    pub limit: u32,
     /// How long this very machine let nobody run: brokers can do no better.
-    stall_ms: u32,
+    pub stall_ms: u32,
 }
 
 /// Looks at the clock all the time, and remembers the longest time between two looks.
 #[derive(Debug, Default)]
-struct Stalls(AtomicU32);
+pub struct Stalls(AtomicU32);
 
 impl Stalls {
-    fn watch(&self, enough: &AtomicBool) {
+    pub fn watch(&self, enough: &AtomicBool) {
         while !enough.load(Ordering::Relaxed) {
             let since = Instant::now();
             std::thread::sleep(Duration::from_millis(10));
@@ -55,13 +55,13 @@ impl Stalls {
     }
 
     /// Since the last call.
-    fn longest(&self) -> u32 {
+    pub fn longest(&self) -> u32 {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
 
 /// Kills the operator and starts it anew until told to end; answers how often.
-fn disturb(mut operator: Operator, space: &Namespace, mut random: Random, enough: &AtomicBool) -> (Operator, u32) {
+pub fn disturb(mut operator: Operator, space: &Namespace, mut random: Random, enough: &AtomicBool) -> (Operator, u32) {
     let mut kills = 0;
     while !enough.load(Ordering::Relaxed) {
         let until = Instant::now() + Duration::from_millis(random.between(500, 6000));
@@ -77,17 +77,17 @@ fn disturb(mut operator: Operator, space: &Namespace, mut random: Random, enough
 }
 
 /// An operator that elects itself: the next one of the same name goes on at once, as a container's next life does.
-fn start(space: &Namespace) -> Operator {
+pub fn start(space: &Namespace) -> Operator {
     Operator::start_with(&[space], &[&format!("--namespace={}", space.name()), "--identity=one"])
 }
 
 /// The Cluster and its load, as the harms see them.
-struct Stage<'a> {
-    space: &'a Namespace,
-    running: &'a Running,
-    runtime: tokio::runtime::Runtime,
-    bootstrap: String,
-    stalls: &'a Stalls,
+pub struct Stage<'a> {
+    pub space: &'a Namespace,
+    pub running: &'a Running,
+    pub runtime: tokio::runtime::Runtime,
+    pub bootstrap: String,
+    pub stalls: &'a Stalls,
 }
 
 impl Stage<'_> {
@@ -95,7 +95,7 @@ impl Stage<'_> {
         self.space.get("pod", &format!("load-{broker}"))
     }
 
-    fn uid(&self, broker: usize) -> String {
+    pub fn uid(&self, broker: usize) -> String {
         self.pod(broker).map_or_else(String::new, |pod| pod["metadata"]["uid"].as_str().unwrap_or_default().into())
     }
 
@@ -113,7 +113,7 @@ impl Stage<'_> {
     }
 
     /// Waits until all replicas are in sync and every partition has been written to.
-    fn whole(&self) {
+    pub fn whole(&self) {
         let mut last = String::new();
         let found = wait_for(Duration::from_secs(120), || {
             let asked = self.runtime.block_on(async {
@@ -199,7 +199,7 @@ impl Stage<'_> {
     }
 }
 
-fn orders(round: i64) -> Value {
+pub fn orders(round: i64) -> Value {
     let config = json!({ "segment.bytes": 2_000_000 + round, "max.message.bytes": 2_000_000 + round });
     let spec = json!({
         "clusterRef": { "name": "load" }, "partitions": PARTITIONS, "retention": { "time": format!("{}h", 24 + round) }, "config": config,
@@ -323,7 +323,7 @@ fn harm(stage: &Stage<'_>, rounds: u32, random: &mut Random) -> Vec<Phase> {
 }
 
 /// Prints what became of a phase's records; answers which partitions stood still for too long.
-fn judge(phase: &Phase, history: &History) -> Vec<String> {
+pub fn judge(phase: &Phase, history: &History) -> Vec<String> {
     let during = |ms: u32| (phase.from_ms..phase.to_ms).contains(&u64::from(ms));
     let acked: BTreeSet<Record> = history
         .sends
@@ -351,7 +351,7 @@ fn judge(phase: &Phase, history: &History) -> Vec<String> {
 }
 
 /// Does something at the end of a scope, however that comes.
-struct OnDrop<F: FnMut()>(F);
+pub struct OnDrop<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
     fn drop(&mut self) {

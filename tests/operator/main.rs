@@ -18,6 +18,7 @@ mod pods;
 mod process;
 mod releases;
 mod rules;
+mod scaling;
 mod teardown;
 mod topics;
 mod types;

@@ -62,11 +62,20 @@ pub struct ClusterSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// How many brokers. It is a request, also of `kubectl scale` and of a HorizontalPodAutoscaler: see
-    /// `status.replicas` for how many there are.
+    /// How many brokers. It is a request, also of `kubectl scale` and of a HorizontalPodAutoscaler: brokers that go give
+    /// everything away before, one after the other. See `status.replicas` for how many there are, and `status.operation`
+    /// for how far it is.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
+    /// Never fewer brokers than these, whoever asks for fewer. Neither are there ever fewer than the replicas that a
+    /// partition has, or than the metadata quorum began with (three, or as many as the cluster had when it was made).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub min_replicas: i32,
+    /// What becomes of partitions and leaders when brokers come, and how fast they are moved when brokers come or go.
+    #[serde(default, skip_serializing_if = "Rebalance::is_default")]
+    pub rebalance: Rebalance,
     /// Where brokers keep their data.
     #[serde(default)]
     pub storage: Storage,
@@ -104,6 +113,46 @@ pub struct ClusterSpec {
     /// The operator changes nothing while this is true; the brokers go on.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// How partitions are moved when brokers come or go.
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebalance {
+    /// Whether brokers that come get their share of partitions and leaders.
+    #[serde(default)]
+    pub on_scale_out: OnScaleOut,
+    /// How fast each broker copies for that, in bytes a second: `50Mi`.
+    #[serde(default = "fifty_mi")]
+    #[schemars(schema_with = "quantity")]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('1')) >= 0").message("nothing moves at less than a byte a second"))]
+    pub throttle: String,
+    /// How many partitions are moved at a time.
+    #[serde(default = "eight")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_concurrent_moves: i32,
+}
+
+impl Rebalance {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Self { on_scale_out: OnScaleOut::default(), throttle: fifty_mi(), max_concurrent_moves: eight() }
+    }
+}
+
+/// What becomes of partitions and leaders when brokers come.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum OnScaleOut {
+    /// They are spread evenly over all brokers.
+    #[default]
+    Auto,
+    /// They stay where they are. New topics use the new brokers.
+    None,
 }
 
 /// Where brokers keep their data.
@@ -357,6 +406,22 @@ fn three() -> i32 {
     3
 }
 
+fn one() -> i32 {
+    1
+}
+
+fn is_one(count: &i32) -> bool {
+    *count == 1
+}
+
+fn eight() -> i32 {
+    8
+}
+
+fn fifty_mi() -> String {
+    "50Mi".into()
+}
+
 fn ten_gi() -> String {
     "10Gi".into()
 }
@@ -386,7 +451,8 @@ pub struct ClusterStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`: enough brokers take part that every partition can be written to. `BrokersReady`: all of them.
     /// `UpToDate`: all run as described. `ConfigApplied`: the brokers have the configuration. `StorageReady`: the
-    /// volumes are as large as described. `Warning`: something is allowed and hardly meant; absent otherwise.
+    /// volumes are as large as described. `ScalingLimited`: there are not to be as few brokers as are asked for; absent
+    /// otherwise. `Warning`: something is allowed and hardly meant; absent otherwise.
     /// `Reconciling` and `Stalled` as kstatus reads them.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -484,8 +550,21 @@ pub struct Operation {
     /// The brokers that are left to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<i32>,
+    /// How far moving partitions is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// Since when.
     pub started_at: Time,
+}
+
+/// How far moving partitions is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Partitions that are being moved, or are to be.
+    pub partitions_left: i64,
+    /// Bytes that are left to copy, rounded.
+    pub bytes_left: i64,
 }
 
 /// Kinds of operations.
@@ -495,9 +574,9 @@ pub enum OperationType {
     Create,
     /// Brokers have to be restarted.
     RollingRestart,
-    /// Brokers are to be added.
+    /// Brokers are added.
     ScaleOut,
-    /// Brokers are to be taken away.
+    /// Brokers are taken away.
     ScaleIn,
 }
 
@@ -514,4 +593,16 @@ pub enum OperationStep {
     WaitingForBroker,
     /// Stopping the next broker would hurt: partitions would be left without a leader, or with too few replicas.
     WaitingForSafety,
+    /// Partitions and leaders are moved to brokers that have come.
+    Spreading,
+    /// A broker that is to go gets no new replicas from now on; or one that is to stay gets some again.
+    Cordoning,
+    /// What a broker holds that is to go is moved to others.
+    Draining,
+    /// A broker that is to go gives its seat in the metadata quorum away.
+    GivingUpSeat,
+    /// A broker that holds nothing any more is taken away.
+    Removing,
+    /// A broker that is gone is forgotten.
+    Unregistering,
 }

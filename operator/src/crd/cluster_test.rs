@@ -71,6 +71,14 @@ fn volumes_grow_and_stay_what_they_are() {
 }
 
 #[test]
+fn partitions_move_at_some_pace() {
+    let throttled = |rate: &str| cluster(json!({ "rebalance": { "throttle": rate } }));
+    assert!(throttled("50Mi").validate_cel().is_ok());
+    refused(throttled("0").validate_cel(), "nothing moves");
+    refused(throttled("0.5").validate_cel(), "nothing moves");
+}
+
+#[test]
 fn namespaces_are_selected_by_a_selector() {
     let from = |namespaces: Value| cluster(json!({ "allowedNamespaces": namespaces }));
     assert!(from(json!({ "from": "All" })).validate_cel().is_ok());

@@ -121,6 +121,7 @@ fn listeners_outside_racks_and_pods_with_more() {
             outside("lb", 0, Outside::Host("192.0.2.1".into())),
             outside("lb", 1, Outside::Host("2001:db8::1".into())),
         ]),
+        ..Facts::default()
     };
     golden("outside", &checked("prod", spec), &facts);
 }

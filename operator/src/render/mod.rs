@@ -32,12 +32,19 @@ pub use checked::{Checked, Invalid, check};
 pub use hash::{fingerprint, hash};
 
 use crate::crd::cluster::{Listener, ListenerType};
+use crate::scale;
 
 /// What builders have to know of the world.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// How many brokers the StatefulSet has; `None` before there is one.
     pub replicas: Option<i32>,
+    /// What was decided about their number.
+    pub next: scale::Next,
+    /// What of that is noted on the StatefulSet from now on.
+    pub begun: scale::Begun,
+    /// How many brokers the quorum began with, if it is noted there.
+    pub founders: Option<i32>,
     /// The StatefulSet's claim templates as they are, since they cannot change; `None` before there is one.
     pub claims: Option<Value>,
     /// The id of the Kafka cluster, once it was told.
@@ -56,9 +63,16 @@ pub enum Outside {
 }
 
 impl Checked {
-    /// How many brokers there are to be now. The only place that decides it: once there are brokers, their number stays.
+    /// How many brokers there are to be now: once there are some, [`scale`] alone decides it.
     pub fn replicas(&self, facts: &Facts) -> i32 {
-        facts.replicas.unwrap_or(self.spec.replicas)
+        facts.replicas.map_or(self.spec.replicas, |there| facts.next.replicas(there))
+    }
+
+    /// How many brokers the quorum began with: whoever comes later joins it, and never begins one.
+    pub fn founders(&self, facts: &Facts) -> i32 {
+        // Brokers of an operator that did not note it are as many as they were at first.
+        let first = || facts.replicas.unwrap_or(self.spec.replicas).min(properties::FOUNDERS);
+        facts.founders.unwrap_or_else(first)
     }
 
     /// The part of the brokers' configuration that is one for all, with what it takes effect by: a restart.
@@ -86,7 +100,8 @@ impl Checked {
 
 /// The Services: first of all, since some addresses are known only when they are there.
 pub fn services(checked: &Checked, facts: &Facts) -> Vec<Value> {
-    service::all(checked, checked.replicas(facts))
+    // Those of brokers that are to come may take time to get their addresses.
+    service::all(checked, checked.replicas(facts).max(checked.spec.replicas))
 }
 
 /// Everything else.

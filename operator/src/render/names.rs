@@ -18,6 +18,12 @@ pub const RESTART: &str = "klamm.dev/restart";
 pub const RESTARTED_FOR: &str = "klamm.dev/restarted-for";
 /// The annotation of volume claims with the id of the Kafka cluster whose data they hold.
 pub const CLUSTER_ID: &str = "klamm.dev/cluster-id";
+/// The annotation of the StatefulSet with how many brokers the metadata quorum began with.
+pub const FOUNDERS: &str = "klamm.dev/founders";
+/// The annotation of the StatefulSet with the broker that was cordoned to be taken away.
+pub const LEAVING: &str = "klamm.dev/leaving";
+/// The annotation of the StatefulSet with the brokers that were added and have not got their share yet.
+pub const JOINING: &str = "klamm.dev/joining";
 /// The container of the broker.
 pub const CONTAINER: &str = "broker";
 /// The volume of the data.

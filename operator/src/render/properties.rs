@@ -16,7 +16,7 @@ use crate::crd::cluster::{ADMIN_PORT, ClientAuth, INTERNAL_PORT, Listener, Liste
 /// The listener that brokers have among themselves, also for the quorum.
 const OWN: &str = "REPLICATION";
 /// Most nodes that form a new cluster.
-const FOUNDERS: i32 = 3;
+pub const FOUNDERS: i32 = 3;
 
 /// What all brokers are configured with.
 pub fn of_all(checked: &Checked) -> BTreeMap<String, String> {
@@ -64,13 +64,13 @@ pub fn of_all(checked: &Checked) -> BTreeMap<String, String> {
 }
 
 /// What one broker is configured with.
-fn of_one(checked: &Checked, facts: &Facts, replicas: i32, id: i32) -> Result<BTreeMap<String, String>, NotYet> {
+fn of_one(checked: &Checked, facts: &Facts, id: i32) -> Result<BTreeMap<String, String>, NotYet> {
     let names = &checked.names;
     let mut one = of_all(checked);
     let mut put = |key: &str, value: String| drop(one.insert(key.to_owned(), value));
     put("node.id", id.to_string());
     put("cluster.id", cluster_id(checked, facts));
-    let founders = replicas.min(FOUNDERS);
+    let founders = checked.founders(facts);
     let address = |id: i32| format!("{}:{INTERNAL_PORT}", names.broker_host(id));
     if id < founders {
         let voters: Vec<_> = (0..founders).map(|id| format!("{id}@{}", address(id))).collect();
@@ -135,7 +135,7 @@ fn new_cluster_id(uid: &str) -> String {
 pub fn config_map(checked: &Checked, facts: &Facts, replicas: i32) -> Result<Value, NotYet> {
     let mut data = BTreeMap::new();
     for id in 0..replicas {
-        let text: String = of_one(checked, facts, replicas, id)?.iter().map(|(key, value)| line(key, value)).collect();
+        let text: String = of_one(checked, facts, id)?.iter().map(|(key, value)| line(key, value)).collect();
         data.insert(format!("{}.properties", checked.names.pod(id)), text);
     }
     let bytes = data.iter().map(|(name, text)| name.len() + text.len()).sum();

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::checked::Checked;
-use super::names::{CLUSTER_ID, DATA, DESCRIPTION_HASH, RESTART, RESTARTED_FOR, TEMPLATE_HASH};
+use super::names::{
+    CLUSTER_ID, DATA, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, RESTART, RESTARTED_FOR, TEMPLATE_HASH,
+};
 use super::{Facts, pod, properties};
 use crate::crd::cluster::{ClaimRetention, StorageType};
 
@@ -41,6 +43,15 @@ pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
             "template": template,
         },
     });
+    let notes = &mut set["metadata"]["annotations"];
+    notes[FOUNDERS] = checked.founders(facts).to_string().into();
+    if let Some(id) = facts.begun.leaving {
+        notes[LEAVING] = id.to_string().into();
+    }
+    if !facts.begun.joining.is_empty() {
+        let ids: Vec<_> = facts.begun.joining.iter().map(i32::to_string).collect();
+        notes[JOINING] = ids.join(",").into();
+    }
     if storage.kind == StorageType::Persistent {
         // Templates of claims never change, whatever is described now or rendered by another version: claims grow by
         // themselves.

@@ -10,6 +10,8 @@ use klamm_client::{Client, ClientError};
 pub struct Told {
     /// The id of the Kafka cluster.
     pub cluster_id: String,
+    /// All brokers that the controller knows.
+    pub registered: BTreeSet<i32>,
     /// The racks of brokers that take part.
     pub racks: BTreeMap<i32, Option<String>>,
     /// Partitions that have no leader, or fewer replicas in sync than writes need; only looked at when a broker is away.
@@ -35,9 +37,11 @@ pub enum Configured {
 /// None of them answers.
 pub async fn ask(client: &Client, min_in_sync: Option<usize>) -> Result<Told, ClientError> {
     let described = client.describe_cluster().await?;
+    let registered = described.brokers.iter().map(|broker| broker.broker.id).collect();
     let present = described.brokers.into_iter().filter(|broker| !broker.fenced);
     let mut told = Told {
         cluster_id: described.cluster_id,
+        registered,
         racks: present.map(|broker| (broker.broker.id, broker.broker.rack)).collect(),
         unavailable: None,
     };

@@ -11,12 +11,18 @@ const TYPES: [(OperationType, &str); 4] = [
     (OperationType::ScaleOut, "ScaleOut"),
     (OperationType::ScaleIn, "ScaleIn"),
 ];
-const STEPS: [(OperationStep, &str); 5] = [
+const STEPS: [(OperationStep, &str); 11] = [
     (OperationStep::Running, "Running"),
     (OperationStep::Pending, "Pending"),
     (OperationStep::Restarting, "Restarting"),
     (OperationStep::WaitingForBroker, "WaitingForBroker"),
     (OperationStep::WaitingForSafety, "WaitingForSafety"),
+    (OperationStep::Spreading, "Spreading"),
+    (OperationStep::Cordoning, "Cordoning"),
+    (OperationStep::Draining, "Draining"),
+    (OperationStep::GivingUpSeat, "GivingUpSeat"),
+    (OperationStep::Removing, "Removing"),
+    (OperationStep::Unregistering, "Unregistering"),
 ];
 
 /// See the module's head. Series of a Cluster that is gone are gone.
@@ -111,6 +117,7 @@ mod tests {
                 broker: None,
                 blocked_by: None,
                 brokers: vec![],
+                progress: None,
             }
         };
         let status = |operation| ClusterStatus { replicas: 3, updated_replicas: 1, operation, ..Default::default() };

@@ -2,17 +2,18 @@
 //! status how it stands.
 //!
 //! What is there is found by `observed`, certificates are kept by `secrets`, what brokers are told while they run is in
-//! `live`, how their volumes grow in `storage`, which rack they are in in `rack`, which of them is restarted in `rolling`, and
-//! what all of that comes to in `status`.
+//! `live`, how their volumes grow in `storage`, which rack they are in in `rack`, which of them is restarted in `rolling`,
+//! how many there are in `scaling`, what is moved for that in `moves`, and what all of that comes to in `status`.
 //!
-//! It changes no number of brokers: that is shown and left alone. Nor does it delete a Cluster's parts: all of them have
-//! the Cluster as their owner.
+//! It does not delete a Cluster's parts: all of them have the Cluster as their owner.
 
 mod live;
 pub mod metrics;
+mod moves;
 pub(crate) mod observed;
 mod rack;
 pub(crate) mod rolling;
+mod scaling;
 mod secrets;
 mod status;
 mod storage;
@@ -21,6 +22,8 @@ mod storage;
 mod controller_test;
 #[cfg(test)]
 mod rolling_test;
+#[cfg(test)]
+mod scaling_test;
 #[cfg(test)]
 mod status_test;
 
@@ -34,7 +37,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use klamm_client::Client;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::Action;
@@ -53,10 +56,12 @@ use crate::ca::Data;
 use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus, INTERNAL_PORT, OperationStep};
 use crate::events::publish;
 use crate::render::{self, Checked, Facts, NotYet};
+use crate::scale;
 use crate::status::write;
 use live::{Configured, Told};
 use observed::{DYNAMIC, Observed, observe};
 use rolling::Rolling;
+use scaling::{Limited, Scaling};
 use secrets::SecretError;
 use status::{Problem, View};
 use storage::Volumes;
@@ -65,8 +70,8 @@ use storage::Volumes;
 const AGAIN: Duration = Duration::from_secs(60);
 /// The same while brokers don't answer, or are not ready: they tell of no change either.
 const SOON: Duration = Duration::from_secs(10);
-/// The same while stopping a broker would hurt: that it no longer does is told by nobody.
-const UNSAFE: Duration = Duration::from_secs(2);
+/// The same while stopping a broker would hurt, or partitions move: that they no longer do is told by nobody.
+const UNTOLD: Duration = Duration::from_secs(2);
 
 impl Reconcile for Cluster {
     const CONTROLLER: &'static str = "cluster";
@@ -103,10 +108,12 @@ impl Reconcile for Cluster {
             tell(object, context, before, &status).await;
         }
         let awaited = matches!(view.configured, Configured::Unreachable(_)) || status.ready_replicas < status.replicas;
+        let scaling = view.scaling.as_ref().is_some_and(|scaling| scaling.step != OperationStep::Pending);
         Ok(Action::requeue(match (view.problem, view.rolling.map(|rolling| rolling.step)) {
             (Some(_), _) => AGAIN,
-            (None, Some(OperationStep::WaitingForSafety)) => UNSAFE,
+            (None, Some(OperationStep::WaitingForSafety)) => UNTOLD,
             (None, Some(step)) if step != OperationStep::Pending => SOON,
+            (None, _) if scaling => UNTOLD,
             (None, _) if awaited => SOON,
             (None, _) => AGAIN,
         }))
@@ -174,7 +181,7 @@ enum Halt {
 impl From<ApplyError> for Halt {
     fn from(error: ApplyError) -> Self {
         let reason = match &error {
-            ApplyError::Kube(_) => None,
+            ApplyError::Kube(_) | ApplyError::Changed { .. } => None,
             ApplyError::Refused { .. } => Some("Refused"),
             ApplyError::Taken { .. } => Some("NameTaken"),
             ApplyError::Malformed(_) => Some("Malformed"),
@@ -220,6 +227,12 @@ struct Pass<'a> {
     configured: Configured,
     volumes: Volumes,
     rolling: Option<Rolling>,
+    scaling: Option<Scaling>,
+    limited: Option<Limited>,
+    /// What was decided in this pass about the number of brokers, and is to be noted.
+    scaled: Option<(scale::Next, scale::Begun)>,
+    /// The StatefulSet as it was looked at, or as it was applied since.
+    set: Option<ObjectMeta>,
 }
 
 impl<'a> Pass<'a> {
@@ -238,6 +251,10 @@ impl<'a> Pass<'a> {
             configured: Configured::NotAsked,
             volumes: Volumes::Fit,
             rolling: None,
+            scaling: None,
+            limited: None,
+            scaled: None,
+            set: None,
         })
     }
 
@@ -252,7 +269,7 @@ impl<'a> Pass<'a> {
             return Ok(self.view(&observed, halted));
         }
         let after = observe(&self.context.client, &self.checked.names).await?;
-        if self.rolling.is_none() && halted.is_none() {
+        if self.rolling.is_none() && self.scaling.is_none() && halted.is_none() {
             self.rolling = rolling::look(&self.checked, &after, self.now);
         }
         Ok(self.view(&after, halted))
@@ -263,6 +280,7 @@ impl<'a> Pass<'a> {
         let client = &self.context.client;
         let names = self.checked.names.clone();
         let paused = self.checked.spec.paused;
+        self.set = observed.set.as_ref().map(|set| set.metadata.clone());
         let certificates = secrets::keep(client, &self.owner, &names, self.now, paused).await?;
         if !paused {
             self.apply(observed, self.tracked(observed)).await?;
@@ -283,7 +301,7 @@ impl<'a> Pass<'a> {
         }
         // What was changed just now has to be seen by others first.
         if !self.applied {
-            self.rolling = rolling::step(self, observed).await?;
+            scaling::step(self, observed).await?;
         }
         Ok(())
     }
@@ -318,6 +336,9 @@ impl<'a> Pass<'a> {
         let client = &self.context.client;
         let listeners = self.checked.spec.listeners.clone();
         let mut facts = observed.facts(&self.checked.names, &listeners, self.cluster_id());
+        if let Some((next, begun)) = &self.scaled {
+            (facts.next, facts.begun) = (next.clone(), begun.clone());
+        }
         let wanted = render::services(&self.checked, &facts);
         let mut services = Vec::new();
         for service in &wanted {
@@ -345,7 +366,15 @@ impl<'a> Pass<'a> {
                     if object["kind"] == "ConfigMap" && !dynamic.is_empty() {
                         object["metadata"]["annotations"][DYNAMIC] = dynamic.join(",").into();
                     }
-                    self.applied |= apply::apply(client, &self.owner, object).await?.1;
+                    if object["kind"] != "StatefulSet" {
+                        self.applied |= apply::apply(client, &self.owner, object).await?.1;
+                        continue;
+                    }
+                    let (set, changed) = apply::apply_over(client, &self.owner, object, self.set.as_ref()).await?;
+                    let set: StatefulSet =
+                        serde_json::from_value(set).map_err(|e| ApplyError::Malformed(e.to_string()))?;
+                    self.set = Some(set.metadata);
+                    self.applied |= changed;
                 }
             }
             Err(NotYet::Missing { listener, broker }) => {
@@ -418,6 +447,7 @@ impl<'a> Pass<'a> {
         let mut nodes: Vec<String> = seen.values().filter_map(|seen| seen.node.clone()).collect();
         nodes.sort();
         nodes.dedup();
+        let unsettled = replicas.is_some_and(|there| !scaling::is_settled(&self, observed, there));
         let places = observed.bootstrap(names, &self.checked.spec.listeners);
         View {
             generation: self.cluster.metadata.generation,
@@ -435,6 +465,9 @@ impl<'a> Pass<'a> {
             configured: self.configured,
             volumes: self.volumes,
             rolling: self.rolling,
+            unsettled,
+            scaling: self.scaling,
+            limited: self.limited,
             listeners: render::bootstrap(&self.checked, &nodes, &places),
         }
     }
@@ -471,6 +504,9 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         configured: Configured::NotAsked,
         volumes: Volumes::Fit,
         rolling: None,
+        unsettled: replicas.is_some_and(|there| there != cluster.spec.replicas),
+        scaling: None,
+        limited: None,
         listeners: status.listeners.into_iter().map(|l| (l.name, l.bootstrap_servers)).collect(),
     })
 }
@@ -502,7 +538,7 @@ async fn tell(cluster: &Cluster, context: &Context, before: Option<&ClusterStatu
 fn news(was: Option<&Condition>, is: &Condition) -> Option<EventType> {
     let good = match is.type_.as_str() {
         "Ready" | "UpToDate" | "ConfigApplied" | "StorageReady" => "True",
-        "Stalled" | "Warning" => "False",
+        "Stalled" | "Warning" | "ScalingLimited" => "False",
         _ => return None,
     };
     match was.map(|was| was.status.as_str()) {

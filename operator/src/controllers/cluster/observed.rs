@@ -8,8 +8,9 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::crd::cluster::{BrokerState, Listener, ListenerType};
-use crate::render::names::{CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, Names, TEMPLATE_HASH};
+use crate::render::names::{CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, Names, TEMPLATE_HASH};
 use crate::render::{Facts, Outside};
+use crate::scale::Begun;
 
 /// The annotation of the ConfigMap with the keys that brokers have from the operator while they run.
 pub const DYNAMIC: &str = "klamm.dev/dynamic-config";
@@ -98,7 +99,8 @@ impl Observed {
             Some(templates)
         });
         let replicas = spec.and_then(|spec| spec.replicas);
-        let mut facts = Facts { replicas, claims, cluster_id, ..Facts::default() };
+        let founders = self.note(FOUNDERS).and_then(|text| text.parse().ok());
+        let mut facts = Facts { replicas, claims, cluster_id, founders, begun: self.begun(), ..Facts::default() };
         for service in &self.services {
             let name = service.name_any();
             for listener in listeners {
@@ -110,6 +112,19 @@ impl Observed {
             }
         }
         facts
+    }
+
+    fn note(&self, key: &str) -> Option<&str> {
+        self.set.as_ref()?.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// What was begun about the number of brokers.
+    pub fn begun(&self) -> Begun {
+        let joining = self.note(JOINING).unwrap_or_default();
+        Begun {
+            leaving: self.note(LEAVING).and_then(|text| text.parse().ok()),
+            joining: joining.split(',').filter_map(|id| id.parse().ok()).collect(),
+        }
     }
 
     /// What the Services for the start got, by listener.

@@ -7,7 +7,7 @@ use super::controller_test::{SET, World, outside};
 use super::*;
 
 /// Two brokers that run as described, and the StatefulSet's controller knows.
-async fn running() -> World {
+pub(super) async fn running() -> World {
     let world = World::new(outside());
     world.pass().await.unwrap();
     let mut set = world.server.get(SET).unwrap();

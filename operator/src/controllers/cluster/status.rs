@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::live::{Configured, Told};
 use super::observed::Seen;
 use super::rolling::Rolling;
+use super::scaling::{Limited, Scaling};
 use super::storage::Volumes;
 use crate::controllers::Error;
 use crate::crd::cluster::{
@@ -58,6 +59,12 @@ pub struct View {
     pub volumes: Volumes,
     /// How far restarting is; `None` when nobody has to be, or nobody has looked.
     pub rolling: Option<Rolling>,
+    /// Whether it takes another look to know that there are as many brokers as there are to be.
+    pub unsettled: bool,
+    /// How far coming to the number of brokers that is asked for is; `None` when there are as many, or nobody has looked.
+    pub scaling: Option<Scaling>,
+    /// Why there are not to be as few as are asked for.
+    pub limited: Option<Limited>,
     /// Where clients begin.
     pub listeners: Vec<(String, String)>,
 }
@@ -94,6 +101,9 @@ pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> Clu
         Volumes::Growing(which) => conditions.set("StorageReady", false, "Growing", format!("growing: {which}")),
         Volumes::Refused(why) => conditions.set("StorageReady", false, "CannotGrow", why.as_str()),
     };
+    if let Some(limited) = &view.limited {
+        conditions.set("ScalingLimited", true, limited.reason, limited.message.as_str());
+    }
     if !view.warnings.is_empty() {
         conditions.set("Warning", true, "HardlyMeant", view.warnings.join("; "));
     }
@@ -194,7 +204,8 @@ fn up_to_date(conditions: &mut Conditions, view: &View, operation: Option<&Opera
             let reason = match (pending.kind, pending.step) {
                 (OperationType::RollingRestart, OperationStep::Pending) => "RestartRequired",
                 (OperationType::RollingRestart, _) => "Rolling",
-                _ => "ScalingPending",
+                (_, OperationStep::Pending) => "ScalingPending",
+                _ => "Scaling",
             };
             conditions.set("UpToDate", false, reason, pending.message.as_str())
         }
@@ -223,9 +234,13 @@ fn readiness(conditions: &mut Conditions, view: &View, ready: i32, wanted: i32, 
         conditions.set("Ready", true, "Serving", told);
         return;
     }
-    match view.told.as_ref().and_then(|told| told.unavailable) {
-        Some(0) => conditions.set("Ready", true, "Degraded", format!("{told}; every partition can be written to")),
-        Some(short) => {
+    match view.told.as_ref().map(|told| told.unavailable) {
+        // All were ready when they were asked, and were not asked for more.
+        Some(None) => conditions.set("Ready", true, "Degraded", told),
+        Some(Some(0)) => {
+            conditions.set("Ready", true, "Degraded", format!("{told}; every partition can be written to"))
+        }
+        Some(Some(short)) => {
             let message = format!("{told}; {short} partitions cannot be written to");
             conditions.set("Ready", false, "PartitionsUnavailable", message)
         }
@@ -253,7 +268,10 @@ fn progress(
         _ if view.paused => (false, "Paused", "spec.paused is true: nothing is changed".to_owned()),
         (_, Some(waiting)) => (true, "WaitingForAddress", waiting.clone()),
         _ if creating => (true, "Creating", String::new()),
-        _ if let Some(operation) = under_way => (true, "Rolling", operation.message.clone()),
+        _ if let Some(operation) = under_way => {
+            let rolling = operation.kind == OperationType::RollingRestart;
+            (true, if rolling { "Rolling" } else { "Scaling" }, operation.message.clone())
+        }
         _ if !complete => (true, "BrokersNotReady", String::new()),
         (Volumes::Growing(which), _) => (true, "VolumesGrow", which.clone()),
         _ => (false, "Done", String::new()),
@@ -266,9 +284,16 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
     let outdated = |seen: &Seen| seen.exists && view.template.is_some() && seen.template != view.template;
     let old: Vec<i32> = view.brokers.iter().filter(|(_, seen)| outdated(seen)).map(|(id, _)| *id).collect();
     let asked = view.asked;
+    // Of a restart that only waits nobody need hear while brokers come or go.
+    let acts = |step: OperationStep| step != OperationStep::Pending;
+    let scaling = view.scaling.as_ref();
+    let scaling = scaling.filter(|scaling| acts(scaling.step) || view.rolling.is_none());
+    let scaling = scaling.filter(|_| !view.rolling.as_ref().is_some_and(|rolling| acts(rolling.step)));
     let (kind, reason, step, message, brokers) = if creating {
         let message = "the first brokers start".to_owned();
         (OperationType::Create, "NewCluster", OperationStep::Running, message, Vec::new())
+    } else if let Some(scaling) = scaling {
+        (scaling.kind, "ReplicasChanged", scaling.step, scaling.message.clone(), scaling.left.clone())
     } else if let Some(rolling) = &view.rolling {
         let kind = OperationType::RollingRestart;
         (kind, rolling.reason, rolling.step, rolling.message.clone(), rolling.left.clone())
@@ -286,24 +311,34 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
         );
         let moved = view.moved.iter().copied().collect();
         (OperationType::RollingRestart, "AddressChanged", OperationStep::Pending, message, moved)
-    } else if asked > wanted {
+    } else if (asked != wanted || view.unsettled) && view.limited.is_none() {
+        // Nobody has looked yet, or nobody can: a description that makes no sense.
         let message = format!("{asked} brokers are asked for, there are {wanted}");
-        (OperationType::ScaleOut, "ReplicasChanged", OperationStep::Pending, message, (wanted..asked).collect())
-    } else if asked < wanted {
-        let message = format!("{asked} brokers are asked for, there are {wanted}");
-        (OperationType::ScaleIn, "ReplicasChanged", OperationStep::Pending, message, (asked..wanted).collect())
+        let step = if view.problem.is_some() { OperationStep::Pending } else { OperationStep::Running };
+        match asked >= wanted {
+            true => (OperationType::ScaleOut, "ReplicasChanged", step, message, (wanted..asked).collect()),
+            false => (OperationType::ScaleIn, "ReplicasChanged", step, message, (asked..wanted).collect()),
+        }
     } else {
         return None;
     };
     let pending = |step: OperationStep| step == OperationStep::Pending;
     let same = before.and_then(|before| before.operation.as_ref());
+    // What is made even after brokers went is the end of that, and so it is when they are to stay after all.
+    let inward = same.is_some_and(|before| before.kind == OperationType::ScaleIn) && asked == wanted;
+    let kind = if kind == OperationType::ScaleOut && inward { OperationType::ScaleIn } else { kind };
     let same = same.filter(|op| op.kind == kind && pending(op.step) == pending(step));
     let started_at = same.map_or(Time(now), |operation| operation.started_at.clone());
-    let (broker, blocked_by) = match &view.rolling {
-        Some(rolling) if kind == OperationType::RollingRestart => (rolling.broker, rolling.blocked_by.clone()),
-        _ => (None, None),
+    let (broker, blocked_by, progress) = match (&view.rolling, scaling) {
+        (_, Some(scaling)) if kind != OperationType::Create => {
+            (scaling.broker, scaling.blocked_by.clone(), scaling.progress)
+        }
+        (Some(rolling), _) if kind == OperationType::RollingRestart => {
+            (rolling.broker, rolling.blocked_by.clone(), None)
+        }
+        _ => (None, None, None),
     };
-    Some(Operation { kind, reason: reason.into(), step, message, broker, blocked_by, brokers, started_at })
+    Some(Operation { kind, reason: reason.into(), step, message, broker, blocked_by, brokers, progress, started_at })
 }
 
 /// A roll is not over before its last broker is back.

@@ -9,7 +9,8 @@ use super::observed::Seen;
 use super::rolling::Rolling;
 use super::status::{Problem, View, build};
 use super::storage::Volumes;
-use crate::crd::cluster::{BrokerState, ClusterStatus, OperationStep, OperationType};
+use crate::controllers::cluster::scaling::{Limited, Scaling};
+use crate::crd::cluster::{BrokerState, ClusterStatus, OperationStep, OperationType, Progress};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
@@ -48,6 +49,9 @@ fn view(states: &[BrokerState]) -> View {
         configured: Configured::Applied,
         volumes: Volumes::Fit,
         rolling: None,
+        unsettled: false,
+        scaling: None,
+        limited: None,
         listeners: Vec::new(),
     }
 }
@@ -105,7 +109,10 @@ fn a_broker_that_is_away_matters_when_partitions_do() {
     };
     check(&away(Some(0)), "Ready=True/Degraded BrokersReady=False/NotAllReady Reconciling=True/BrokersNotReady");
     check(&away(Some(7)), "Ready=False/PartitionsUnavailable");
-    check(&away(None), "Ready=False/BrokersUnreachable");
+    check(&away(None), "Ready=True/Degraded");
+    let mut silent = view(&[Running, Starting, Running]);
+    silent.told = None;
+    check(&build(&silent, Some(&complete()), at(9)), "Ready=False/BrokersUnreachable");
 }
 
 #[test]
@@ -177,15 +184,50 @@ fn a_roll_that_waits_for_its_window_is_no_work_under_way() {
 }
 
 #[test]
-fn another_number_of_brokers_is_shown_and_left() {
+fn another_number_of_brokers_is_shown() {
     for (asked, kind, about) in [(5, OperationType::ScaleOut, vec![3, 4]), (2, OperationType::ScaleIn, vec![2])] {
         let mut view = view(&[Running, Running, Running]);
         view.asked = asked;
         let status = build(&view, Some(&complete()), at(9));
-        check(&status, "UpToDate=False/ScalingPending Ready=True/Serving");
+        check(&status, "UpToDate=False/Scaling Reconciling=True/Scaling Ready=True/Serving");
         assert_eq!(status.operation.map(|o| (o.kind, o.brokers)), Some((kind, about)));
         assert_eq!(status.replicas, 3);
+        view.problem = Some(Problem { reason: "InvalidConfig".into(), message: "m".into() });
+        let status = build(&view, Some(&complete()), at(9));
+        check(&status, "UpToDate=False/ScalingPending Reconciling=False/Stalled");
     }
+}
+
+#[test]
+fn what_goes_on_with_the_number_of_brokers_is_shown_but_for_restarts_that_go_on() {
+    let mut view = view(&[Running, Running, Running]);
+    let progress = Some(Progress { partitions_left: 3, bytes_left: 1 << 20 });
+    view.asked = 2;
+    view.scaling = Some(Scaling {
+        kind: OperationType::ScaleIn,
+        step: OperationStep::Draining,
+        message: "m".into(),
+        broker: Some(2),
+        blocked_by: None,
+        left: vec![2],
+        progress,
+    });
+    let status = build(&view, Some(&complete()), at(9));
+    check(&status, "UpToDate=False/Scaling Reconciling=True/Scaling Ready=True/Serving");
+    let operation = status.operation.clone().unwrap();
+    assert_eq!((operation.step, operation.broker, operation.progress), (OperationStep::Draining, Some(2), progress));
+    assert_eq!(build(&view, Some(&status), at(10)), status, "since when stays");
+    let kind = |view: &View| build(view, Some(&complete()), at(9)).operation.map(|operation| operation.kind);
+    view.rolling = rolling(OperationStep::Pending, &[0]);
+    assert_eq!(kind(&view), Some(OperationType::ScaleIn));
+    view.rolling = rolling(OperationStep::Restarting, &[0]);
+    assert_eq!(kind(&view), Some(OperationType::RollingRestart));
+    // A wish that is not fulfilled is said to be none.
+    (view.rolling, view.scaling) = (None, None);
+    view.limited = Some(Limited { reason: "Quorum", message: "m".into() });
+    let status = build(&view, Some(&complete()), at(9));
+    check(&status, "ScalingLimited=True/Quorum UpToDate=True/AsDescribed Reconciling=False/Done");
+    assert_eq!(status.operation, None);
 }
 
 #[test]

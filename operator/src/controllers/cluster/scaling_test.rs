@@ -1,0 +1,98 @@
+//! How many brokers there are, against an API server that is made up. No broker answers here: more come, and none goes.
+
+use serde_json::json;
+
+use super::controller_test::{SET, World, outside};
+use super::rolling_test::running;
+use super::*;
+use crate::crd::cluster::OperationType;
+use crate::render::names;
+
+fn asked(world: &World, replicas: i32) {
+    world.edit(|cluster| cluster["spec"]["replicas"] = replicas.into());
+}
+
+fn replicas(world: &World) -> i64 {
+    world.server.get(SET).unwrap()["spec"]["replicas"].as_i64().unwrap()
+}
+
+#[tokio::test]
+async fn brokers_come_with_all_they_need_and_none_goes_while_nobody_can_be_asked() {
+    let world = running().await;
+    asked(&world, 4);
+    world.pass().await.unwrap();
+    let expected = ["PATCH services/prod-out-2", "PATCH services/prod-out-3", "PATCH clusters/prod/status"];
+    assert_eq!(world.server.writes(), expected, "their addresses first");
+    assert_eq!(world.condition("UpToDate"), "False/Scaling");
+    world.pass().await.unwrap();
+    assert_eq!(world.server.writes()[..2], ["PATCH configmaps/prod-config", "PATCH statefulsets/prod"]);
+    assert_eq!(replicas(&world), 4);
+    let notes = world.server.get(SET).unwrap()["metadata"]["annotations"].clone();
+    assert_eq!((&notes[names::JOINING], &notes[names::FOUNDERS]), (&json!("2,3"), &json!("2")));
+    let files = world.server.get("/api/v1/namespaces/x/configmaps/prod-config").unwrap()["data"].clone();
+    let file = files["prod-3.properties"].as_str().unwrap_or_else(|| panic!("{files:#}"));
+    assert!(file.contains("controller.quorum.bootstrap.servers=prod-0") && !file.contains("prod-2.prod"), "{file}");
+
+    // Fewer, or none: nobody tells what those hold that would go.
+    for wish in [3, 1, 2] {
+        asked(&world, wish);
+        for _ in 0..3 {
+            world.pass().await.unwrap();
+            assert_eq!(replicas(&world), 4);
+        }
+        let operation = world.cluster().status.unwrap().operation.unwrap();
+        let kind = if wish == 2 { OperationType::ScaleIn } else { operation.kind };
+        assert_eq!((operation.kind, operation.step), (kind, OperationStep::Running));
+        assert!(operation.blocked_by.is_some_and(|why| !why.is_empty()), "{wish}");
+    }
+    asked(&world, 50);
+    world.pass().await.unwrap();
+    world.pass().await.unwrap();
+    assert_eq!(replicas(&world), 50);
+    world.edit(|cluster| cluster["spec"]["paused"] = true.into());
+    asked(&world, 60);
+    world.pass().await.unwrap();
+    assert_eq!(replicas(&world), 50);
+}
+
+#[tokio::test]
+async fn whichever_request_fails_brokers_are_added_once() {
+    for code in [0, 500] {
+        for number in (0..40).step_by(3) {
+            let world = World::new(outside());
+            world.pass().await.unwrap();
+            asked(&world, 3);
+            world.server.writes();
+            world.server.0.lock().fail = Some((number, code));
+            for _ in 0..3 {
+                let _ = world.pass().await;
+                world.server.0.lock().fail = None;
+            }
+            let at = format!("request {number}, {code}");
+            assert_eq!(replicas(&world), 3, "{at}");
+            assert_eq!(world.server.get(SET).unwrap()["metadata"]["annotations"][names::JOINING], "2", "{at}");
+            world.server.writes();
+            world.pass().await.unwrap();
+            assert!(world.server.writes().is_empty(), "{at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_decided_by_an_older_look_is_not_written() {
+    for number in (0..40).step_by(2) {
+        let world = World::new(outside());
+        world.pass().await.unwrap();
+        asked(&world, 3);
+        world.pass().await.unwrap();
+        // Another operator, while this one looks.
+        let mut theirs = world.server.get(SET).unwrap();
+        theirs["spec"]["replicas"] = 9.into();
+        (theirs["metadata"]["generation"], theirs["metadata"]["resourceVersion"]) = (77.into(), "77".into());
+        world.server.writes();
+        world.server.0.lock().meddle = Some((number, SET.into(), theirs));
+        let _ = world.pass().await;
+        let meddled = world.server.0.lock().meddle.is_none();
+        assert_eq!(replicas(&world), if meddled { 9 } else { 3 }, "request {number}");
+    }
+}

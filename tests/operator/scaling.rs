@@ -1,0 +1,215 @@
+//! Brokers come and go while clients write and read: 3, 5, a wish that is taken back half way, and 3 again, with an operator
+//! that is killed again and again. What clients notice is judged as in `load`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use klamm_client::Client;
+use klamm_tests::checker::check;
+use klamm_tests::workload::{Load, options};
+use klamm_tests::{Random, assert_contains, wait_for};
+use serde_json::{Value, json};
+
+use crate::clusters::World;
+use crate::kubernetes::with_nodes_alone;
+use crate::load::{OnDrop, PARTITIONS, Phase, STOPPED, Stage, Stalls, disturb, judge, orders, start};
+use crate::pages::{commands, shell};
+use crate::process::until_condition;
+
+/// A change of the number of brokers takes no longer than this, in seconds.
+const CHANGED: u64 = 300;
+
+fn description() -> Value {
+    json!({
+        "replicas": 3, "storage": { "size": "1Gi" },
+        // Few at a time, so that there is a half way.
+        "rebalance": { "maxConcurrentMoves": 2 },
+        "resources": { "requests": { "cpu": "0.05", "memory": "64Mi" }, "limits": { "memory": "256Mi" } },
+        "config": { "default.replication.factor": 3, "min.insync.replicas": 2, "offsets.topic.num.partitions": 5 },
+        "listeners": [{ "name": "plain", "port": 9092 }, { "name": "outside", "port": 9094, "type": "nodeport" }],
+    })
+}
+
+fn scale(stage: &Stage<'_>, count: i32) {
+    stage.space.kubectl(["scale", "cluster", "load", &format!("--replicas={count}")]).ok();
+}
+
+/// Waits until there are so many brokers, and the operator has nothing left to do about it.
+fn settled(stage: &Stage<'_>, count: i64) {
+    stage.space.until("cluster", "load", CHANGED, |cluster| {
+        let status = &cluster["status"];
+        let seen = status["observedGeneration"] == cluster["metadata"]["generation"];
+        let ready = status["readyReplicas"] == count && status["replicas"] == count;
+        (seen && ready && status["operation"].is_null() && cluster["spec"]["replicas"] == count).then_some(())
+    });
+}
+
+/// Who holds and leads how much, who is registered, cordoned, and votes.
+#[derive(Debug, Default)]
+struct Placed {
+    replicas: BTreeMap<i32, usize>,
+    leaders: BTreeMap<i32, usize>,
+    cordoned: BTreeSet<i32>,
+    voters: BTreeSet<i32>,
+    short: Vec<String>,
+}
+
+async fn placed(bootstrap: &str) -> klamm_client::Result<Placed> {
+    let client = Client::connect(bootstrap, options()).await?;
+    let mut placed = Placed::default();
+    for broker in client.describe_cluster().await?.brokers {
+        let id = broker.broker.id;
+        placed.replicas.insert(id, 0);
+        placed.leaders.insert(id, 0);
+        if broker.cordoned {
+            placed.cordoned.insert(id);
+        }
+    }
+    placed.voters =
+        client.describe_quorum().await?.nodes.iter().filter(|node| node.votes).map(|node| node.id).collect();
+    for (name, topic) in &client.refresh(None).await?.topics {
+        for partition in &topic.partitions {
+            *placed.leaders.entry(partition.leader).or_default() += 1;
+            partition.replicas.iter().for_each(|id| *placed.replicas.entry(*id).or_default() += 1);
+            if partition.replicas.len() != 3 || partition.isr.len() != 3 {
+                placed.short.push(format!("{name}-{} {:?} {:?}", partition.index, partition.replicas, partition.isr));
+            }
+        }
+    }
+    Ok(placed)
+}
+
+impl Placed {
+    /// Whether these brokers, and no others, hold and lead everything evenly.
+    fn even(&self, brokers: i32) -> bool {
+        let within = |counts: &BTreeMap<i32, usize>| {
+            let (least, most) = (counts.values().min(), counts.values().max());
+            counts.keys().copied().eq(0..brokers) && least.zip(most).is_some_and(|(least, most)| most - least <= 1)
+        };
+        let seats = self.voters.iter().copied().eq(0..3);
+        within(&self.replicas) && within(&self.leaders) && seats && self.cordoned.is_empty() && self.short.is_empty()
+    }
+}
+
+fn even(stage: &Stage<'_>, brokers: i32) -> Placed {
+    let mut last = String::new();
+    let found = wait_for(Duration::from_secs(90), || {
+        let asked = stage.runtime.block_on(placed(&stage.bootstrap));
+        last = format!("{asked:?}");
+        asked.ok().filter(|placed| placed.even(brokers))
+    });
+    found.unwrap_or_else(|| panic!("not even on {brokers} brokers: {last}"))
+}
+
+/// Phases, and how long each took.
+fn changes(stage: &Stage<'_>) -> Vec<Phase> {
+    let mut phases = Vec::new();
+    let mut phase = |name: &str, brokers: i32, change: &mut dyn FnMut()| {
+        let (from_ms, since) = (stage.running.now_ms(), Instant::now());
+        stage.stalls.longest();
+        change();
+        settled(stage, brokers.into());
+        let took = since.elapsed();
+        let placed = even(stage, brokers);
+        stage.whole();
+        println!(
+            "figures scaling, {name}: {:.1} s; replicas {:?}, leaders {:?}",
+            took.as_secs_f64(),
+            placed.replicas.values(),
+            placed.leaders.values(),
+        );
+        let to_ms = stage.running.now_ms();
+        phases.push(Phase { name: name.into(), from_ms, to_ms, limit: STOPPED, stall_ms: stage.stalls.longest() });
+    };
+    // As the page says.
+    phase("3 to 5", 5, &mut || {
+        let here = format!("--namespace {}", stage.space.name());
+        for line in commands("docs/clusters.md", "More brokers, and fewer") {
+            shell(&line.replace("--namespace streaming", &here).replace("prod", "load")).ok();
+        }
+    });
+    phase("5 to 3, taken back half way", 5, &mut || {
+        scale(stage, 3);
+        stage.space.until("cluster", "load", CHANGED, |cluster| {
+            let status = &cluster["status"];
+            (status["operation"]["step"] == "Draining" || status["replicas"] == 4).then_some(())
+        });
+        stage.running.more(1000, Duration::from_secs(60));
+        scale(stage, 5);
+    });
+    phase("5 to 3", 3, &mut || scale(stage, 3));
+    phases
+}
+
+/// What is not to be is refused, or limited and said so.
+fn too_few(stage: &Stage<'_>) {
+    let none = stage.space.kubectl(["scale", "cluster", "load", "--replicas=0"]).run();
+    assert!(none.code != 0, "{none}");
+    assert_contains(&none.err, "spec.replicas");
+    scale(stage, 1);
+    let shown = until_condition(stage.space, "cluster", "load", "ScalingLimited", "True/ReplicationFactor");
+    assert!(shown["status"]["operation"].is_null(), "{shown:#}");
+    scale(stage, 3);
+    settled(stage, 3);
+}
+
+#[test]
+fn brokers_come_and_go_and_clients_notice_nothing() {
+    with_nodes_alone("scaling::brokers_come_and_go_and_clients_notice_nothing", || {
+        let seed = std::env::var("KLAMM_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        let world = World::new("scaling");
+        world.create("load", description());
+        world.space.apply(&orders(0));
+        until_condition(&world.space, "topic", "orders", "Ready", "True/AsDescribed");
+        let bootstrap = world.bootstrap("load", "outside");
+        let World { space, mut operator } = world;
+        operator.kill();
+
+        let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
+        running.more(1000, Duration::from_secs(60));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (stalls, enough) = (Stalls::default(), AtomicBool::new(false));
+        let stage = Stage { space: &space, running: &running, runtime, bootstrap, stalls: &stalls };
+        stage.whole();
+        let (phases, kills) = std::thread::scope(|scope| {
+            scope.spawn(|| stalls.watch(&enough));
+            let disturber = scope.spawn(|| disturb(start(&space), &space, Random::new(seed), &enough));
+            // Also when something fails: nobody waits for the thread in vain.
+            let _end = OnDrop(|| enough.store(true, Ordering::Relaxed));
+            let phases = changes(&stage);
+            too_few(&stage);
+            enough.store(true, Ordering::Relaxed);
+            let (_operator, kills) = disturber.join().expect("the operator is started again each time");
+            (phases, kills)
+        });
+        let set = space.get("statefulset", "load").expect("brokers");
+        let notes = set["metadata"]["annotations"].to_string();
+        assert!(set["spec"]["replicas"] == 3 && !notes.contains("leaving") && !notes.contains("joining"), "{set:#}");
+        // Claims stay unless they are told to go.
+        let path = "jsonpath={.items[*].metadata.name}";
+        let claims = space.kubectl(["get", "pvc", "--output", path]).ok().out;
+        assert_eq!(claims, "data-load-0 data-load-1 data-load-2 data-load-3 data-load-4");
+        let pods =
+            space.kubectl(["get", "pods", "--selector=app.kubernetes.io/instance=load", "--output", path]).ok().out;
+        assert_eq!(pods, "load-0 load-1 load-2");
+        let events = space.kubectl(["get", "events", "--output", "jsonpath={.items[*].reason}"]).ok().out;
+        // One may be missing: of a step that an operator took and was killed before it told of it.
+        let told: BTreeSet<&str> = events.split(' ').filter(|reason| reason.starts_with("Broker")).collect();
+        println!("scaling: events {told:?}");
+        let errors = running.errors();
+        let history = running.finish();
+        let report = check(&history);
+        println!(
+            "figures scaling: seed {seed}, operator killed {kills} times, {} records acknowledged, {report}",
+            history.acked()
+        );
+        let slow: Vec<String> = phases.iter().flat_map(|phase| judge(phase, &history)).collect();
+        assert!(report.is_clean(), "{report}");
+        assert!(errors.is_empty(), "clients gave out errors: {errors:#?}");
+        assert_eq!(history.not_acked(), 0);
+        assert!(slow.is_empty(), "{slow:#?}");
+        assert!(kills > 3, "{kills} kills");
+    });
+}
