@@ -9,6 +9,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// What addresses of brokers have to be: a host, a name or an IPv6 address in brackets, and a port that there is.
+pub const ADDRESSES_RULE: &str = r"self.matches('^(([a-zA-Z0-9._-]+|[\\[][0-9a-fA-F:.%a-zA-Z]+[\\]]):0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])(,|$))+$')";
+/// Says so.
+pub const ADDRESSES_MESSAGE: &str = "each address is host:port, with a port from 1 to 65535";
+
 /// The cluster that a resource belongs to.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{ClusterRef, Conditions, span};
+use super::common::{ADDRESSES_MESSAGE, ADDRESSES_RULE, ClusterRef, Conditions, span};
 
 /// A group as it should be treated.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -57,6 +57,7 @@ pub struct ConsumerGroupSpec {
     /// `host:port` separated by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 1024), regex(pattern = r"^[^\s,]+:[0-9]{1,5}(,[^\s,]+:[0-9]{1,5})*$"))]
+    #[x_kube(validation = Rule::new(ADDRESSES_RULE).message(ADDRESSES_MESSAGE))]
     pub bootstrap_servers: Option<String>,
     /// The group's id, where it is not the resource's name. It cannot change.
     #[serde(skip_serializing_if = "Option::is_none")]

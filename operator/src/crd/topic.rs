@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{ClusterRef, Conditions, Config, DeletionPolicy};
+use super::common::{ADDRESSES_MESSAGE, ADDRESSES_RULE, ClusterRef, Conditions, Config, DeletionPolicy};
 
 /// A topic as it should be.
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -40,7 +40,10 @@ use super::common::{ClusterRef, Conditions, Config, DeletionPolicy};
         "!has(self.spec.partitions) || !has(oldSelf.status) || !has(oldSelf.status.partitions) \
          || (has(oldSelf.spec.partitions) && self.spec.partitions == oldSelf.spec.partitions) \
          || self.spec.partitions >= oldSelf.status.partitions"
-    ).message("a topic's partitions cannot be fewer than it has").field_path(".spec.partitions")
+    ).message("a topic's partitions cannot be fewer than it has").field_path(".spec.partitions"),
+    // One that is there from before must stay writable, if only to be deleted.
+    validation = Rule::new("has(self.spec.topicName) || size(self.metadata.name) <= 249 || has(self.status)")
+        .message("a topic's name has 249 characters at most: give a shorter one as topicName").field_path(".spec.topicName")
 )]
 #[x_kube(
     validation = Rule::new("has(self.clusterRef) != has(self.bootstrapServers)")
@@ -61,11 +64,14 @@ pub struct TopicSpec {
     /// `host:port` separated by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 1024), regex(pattern = r"^[^\s,]+:[0-9]{1,5}(,[^\s,]+:[0-9]{1,5})*$"))]
+    #[x_kube(validation = Rule::new(ADDRESSES_RULE).message(ADDRESSES_MESSAGE))]
     pub bootstrap_servers: Option<String>,
     /// The topic's name, where it is not the resource's. It cannot change.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     #[x_kube(validation = Rule::new("self != '.' && self != '..'").message("'.' and '..' are no topic names"))]
+    #[x_kube(validation = Rule::new("!(self in ['__consumer_offsets', '__transaction_state', '__share_group_state', '__cluster_metadata', '__remote_log_metadata'])")
+        .message("that topic is the brokers' own"))]
     pub topic_name: Option<String>,
     /// How many partitions; by default the cluster's `num.partitions`. It can grow only. Growing changes which
     /// partition a key goes to.

@@ -46,6 +46,35 @@ fn a_topic_keeps_its_name() {
 }
 
 #[test]
+fn the_brokers_own_topics_are_nobodys() {
+    for own in ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"] {
+        let named = topic(json!({ "clusterRef": { "name": "a" }, "topicName": own }));
+        refused(named.validate_cel(), "the brokers' own");
+    }
+    assert!(topic(json!({ "clusterRef": { "name": "a" }, "topicName": "__connect" })).validate_cel().is_ok());
+}
+
+#[test]
+fn a_long_name_needs_a_shorter_one() {
+    let mut named = topic(json!({ "clusterRef": { "name": "a" } }));
+    named.metadata.name = Some("x".repeat(250));
+    refused(named.validate_cel(), "249 characters at most");
+    named.spec.topic_name = Some("x".into());
+    assert!(named.validate_cel().is_ok());
+}
+
+#[test]
+fn an_address_has_a_host_and_a_port() {
+    let at = |addresses: &str| topic(json!({ "bootstrapServers": addresses })).validate_cel();
+    for fine in ["b:9092", "a.b-c.svc:1,10.0.0.1:65535", "[::1]:9092", "b:09092"] {
+        assert!(at(fine).is_ok(), "{fine}: {:?}", at(fine));
+    }
+    for odd in ["b:0", "b:65536", "b:99999", "http://b:9092", "a:1:2", "b:9092,c:0", "::1:9092"] {
+        refused(at(odd), "a port from 1 to 65535");
+    }
+}
+
+#[test]
 fn partitions_never_become_fewer_than_there_are() {
     let spec = |partitions: i32| json!({ "clusterRef": { "name": "a" }, "partitions": partitions });
     let old = with_partitions(spec(12), 12);

@@ -69,6 +69,7 @@ fn described(topic: &Topic, moving: &BTreeMap<TopicPartition, Reassignment>, ent
     let own = entries.into_iter().filter(|entry| entry.source == ConfigSource::Topic);
     Facts {
         id: topic.id.to_string(),
+        internal: topic.internal,
         partitions: partitions.collect(),
         min_in_sync,
         config: own.filter_map(|entry| Some((entry.name, entry.value?))).collect(),

@@ -6,6 +6,17 @@ use crate::crd::topic::{CleanupPolicy, Retention};
 use crate::crd::{Topic, TopicSpec};
 use crate::quantity;
 
+/// Topics that brokers keep their own state in, or that bear a name of theirs.
+const INTERNAL: [&str; 5] =
+    ["__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata", "__remote_log_metadata"];
+/// Characters of a topic's name at most.
+const NAME_MAX: usize = 249;
+
+/// Whether a topic is the brokers' own: nobody may describe it, and nothing here changes or deletes it.
+pub fn is_internal(topic: &str) -> bool {
+    INTERNAL.contains(&topic)
+}
+
 /// What a topic should be.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Desired {
@@ -24,6 +35,14 @@ pub struct Desired {
 /// What is wrong with a description that the API server could not see.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Invalid {
+    /// The brokers' own topic.
+    #[error("topic {0} is the brokers' own: it is neither changed nor deleted here")]
+    Internal(String),
+    /// A name that is too long; what else is wrong with one, the schema and Kubernetes' own rules keep away.
+    #[error(
+        "a topic's name has {NAME_MAX} characters at most, this resource's has {0}: give a shorter one as topicName"
+    )]
+    LongName(usize),
     /// A list or an object where a value belongs.
     #[error("config[{0}]: a string, number, boolean or null belongs here")]
     NoScalar(String),
@@ -41,6 +60,17 @@ pub enum Invalid {
     NotUnderstood(&'static str, String),
 }
 
+impl Invalid {
+    /// One word for it, as a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Internal(_) => "InternalTopic",
+            Self::LongName(_) => "InvalidName",
+            _ => "InvalidConfig",
+        }
+    }
+}
+
 /// Reads a description.
 ///
 /// # Errors
@@ -48,6 +78,13 @@ pub enum Invalid {
 pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
     let TopicSpec { partitions, replication_factor, retention, cleanup_policy, config, unmanaged_config, .. } =
         &topic.spec;
+    let name = topic.topic_name();
+    if is_internal(name) {
+        return Err(Invalid::Internal(name.to_owned()));
+    }
+    if name.len() > NAME_MAX {
+        return Err(Invalid::LongName(name.len()));
+    }
     let mut wanted = BTreeMap::new();
     let mut unmanaged: BTreeSet<String> = unmanaged_config.iter().cloned().collect();
     for (key, value) in config {
@@ -80,7 +117,7 @@ pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
         return Err(Invalid::Unmanaged(both.clone()));
     }
     Ok(Desired {
-        name: topic.topic_name().to_owned(),
+        name: name.to_owned(),
         partitions: *partitions,
         replication_factor: *replication_factor,
         config: wanted,
@@ -191,6 +228,17 @@ mod tests {
         assert_eq!(desired.unmanaged, ["compression.type".to_owned()].into());
         assert_eq!(desired.name, "Orders.v1");
         assert_eq!(of(json!({})).unwrap().name, "orders");
+    }
+
+    #[test]
+    fn some_names_are_nobodys() {
+        for own in INTERNAL {
+            assert_eq!(of(json!({ "topicName": own })).map_err(|e| e.reason()), Err("InternalTopic"), "{own}");
+        }
+        assert!(of(json!({ "topicName": "__consumer_offsets_copy" })).is_ok());
+        let long = of(json!({ "topicName": "x".repeat(250) }));
+        assert_eq!(long.map_err(|e| e.reason()), Err("InvalidName"));
+        assert!(of(json!({ "topicName": "x".repeat(249) })).is_ok());
     }
 
     #[test]

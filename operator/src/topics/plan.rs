@@ -14,6 +14,8 @@ use crate::crd::topic::{Drift, Drifted, ReplicasChange};
 pub struct Facts {
     /// Its id, as Kafka writes it.
     pub id: String,
+    /// Whether the brokers call it their own.
+    pub internal: bool,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionFacts>,
     /// How many in-sync replicas a write with `acks=all` needs.
@@ -185,7 +187,13 @@ mod tests {
             in_sync: usize::try_from(replicas).unwrap(),
             moving: false,
         };
-        Facts { id: "x".into(), partitions: vec![partition; partitions], min_in_sync: 1, config: map(config) }
+        Facts {
+            id: "x".into(),
+            internal: false,
+            partitions: vec![partition; partitions],
+            min_in_sync: 1,
+            config: map(config),
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::controllers::{Context, Error};
 use crate::crd::Topic;
 use crate::crd::common::DeletionPolicy;
 use crate::events;
+use crate::topics::desired::is_internal;
 
 /// Keeps a Topic until its topic is deleted.
 pub const FINALIZER: &str = "klamm.dev/topic";
@@ -64,6 +65,10 @@ async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
     }
     if topic.spec.deletion_policy == DeletionPolicy::Retain {
         return Ok(Farewell::told("TopicRetained", format!("{what} stays: deletionPolicy is Retain")));
+    }
+    if is_internal(topic.topic_name()) {
+        let why = format!("{what} is the brokers' own: it is not touched");
+        return Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))));
     }
     let brokers = match farewell::brokers(topic, context, &what, "TopicLeft").await? {
         Ok(brokers) => brokers,

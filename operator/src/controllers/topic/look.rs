@@ -20,7 +20,7 @@ use crate::crd::topic::TopicStatus;
 use crate::events;
 use crate::status::{self, Conditions};
 use crate::topics::cluster;
-use crate::topics::desired;
+use crate::topics::desired::{self, Invalid};
 use crate::topics::plan::{self, Facts, Plan, Step};
 
 /// How often a topic is looked at without a change of its resource: others may have changed it.
@@ -66,7 +66,7 @@ impl<'a> Look<'a> {
         }
         let desired = match desired::desired(self.topic) {
             Ok(desired) => desired,
-            Err(invalid) => return Ok(self.stalled("InvalidConfig", invalid.to_string(), Action::await_change())),
+            Err(invalid) => return Ok(self.stalled(invalid.reason(), invalid.to_string(), Action::await_change())),
         };
         let address = match clusters::resolve(context, self.topic).await? {
             Resolved::At(address) => address,
@@ -85,13 +85,20 @@ impl<'a> Look<'a> {
             return Ok(Action::await_change());
         }
         let brokers = clusters::way(context, &address)?;
-        let facts = brokers.facts(&desired.name).await?;
+        let facts = match brokers.facts(&desired.name).await {
+            Err(error) => return self.refused("looking at it", error),
+            Ok(Some(facts)) if facts.internal => {
+                let own = Invalid::Internal(desired.name);
+                return Ok(self.stalled(own.reason(), own.to_string(), Action::requeue(LOOK_AGAIN)));
+            }
+            Ok(facts) => facts,
+        };
         let plan = plan::plan(&desired, facts.as_ref(), spec.drift, self.carried_out());
         for step in &plan.steps {
             tracing::info!(topic = full_name(self.topic), ?step, "changing a topic");
             if let Err(error) = cluster::carry_out(&brokers, &desired, step).await {
                 self.saw(facts.as_ref());
-                return self.refused(step, error);
+                return self.refused(doing(step), error);
             }
             let (reason, note) = told(&desired.name, step);
             events::publish(context, self.topic, EventType::Normal, reason, "Change", note).await;
@@ -174,8 +181,8 @@ impl<'a> Look<'a> {
         Action::requeue(LOOK_AGAIN)
     }
 
-    /// The brokers refused a step. What asking again does not change waits for a change of the description.
-    fn refused(&mut self, step: &Step, error: ClientError) -> Result<Action, Error> {
+    /// The brokers refused something. What asking again does not change waits for a change of the description.
+    fn refused(&mut self, what: &str, error: ClientError) -> Result<Action, Error> {
         let reason = match error.code() {
             Some(ErrorCode::InvalidConfig) => "InvalidConfig",
             Some(ErrorCode::InvalidReplicationFactor) => "InvalidReplicationFactor",
@@ -184,12 +191,6 @@ impl<'a> Look<'a> {
             Some(ErrorCode::PolicyViolation) => "PolicyViolation",
             Some(ErrorCode::TopicAuthorizationFailed | ErrorCode::ClusterAuthorizationFailed) => "NotAuthorized",
             _ => return Err(error.into()),
-        };
-        let what = match step {
-            Step::Create => "creating it",
-            Step::Grow(_) => "adding partitions",
-            Step::Configure { .. } => "configuring it",
-            Step::Replicate { .. } => "changing its replication factor",
         };
         Ok(self.stalled(reason, format!("{what}: {error}"), Action::requeue(LOOK_AGAIN)))
     }
@@ -203,6 +204,16 @@ impl<'a> Look<'a> {
     fn waiting(&mut self, reason: &str, why: String) -> Action {
         self.conditions.waiting(reason, why);
         Action::requeue(clusters::LOOK_AGAIN)
+    }
+}
+
+/// A step, as a message names it.
+fn doing(step: &Step) -> &'static str {
+    match step {
+        Step::Create => "creating it",
+        Step::Grow(_) => "adding partitions",
+        Step::Configure { .. } => "configuring it",
+        Step::Replicate { .. } => "changing its replication factor",
     }
 }
 
