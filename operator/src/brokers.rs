@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use klamm_client::admin::topics::NewTopic;
+use klamm_client::admin::topics::{CreatedTopic, NewTopic};
 use klamm_client::{Client, ClientError, ClientOptions, ConnectionOptions, Result, Tls};
 use parking_lot::Mutex;
 
@@ -95,7 +95,7 @@ pub struct Brokers {
 struct Connected {
     client: Client,
     facts: Rounds<String, Result<Option<Facts>>>,
-    creating: Rounds<NewTopic, Result<()>>,
+    creating: Rounds<NewTopic, Result<CreatedTopic>>,
     deleting: Rounds<String, Result<()>>,
 }
 
@@ -124,7 +124,7 @@ impl Brokers {
     ///
     /// # Errors
     /// The brokers cannot be reached, or refuse.
-    pub async fn create(&self, topic: NewTopic) -> Result<()> {
+    pub async fn create(&self, topic: NewTopic) -> Result<CreatedTopic> {
         self.asked(async |connected| answered(connected.creating.ask(topic).await)).await
     }
 
@@ -191,11 +191,7 @@ impl Connected {
             }),
             creating: Rounds::new(TOGETHER, move |topics: Vec<NewTopic>| {
                 let client = of(&creator);
-                async move {
-                    let made = client.create_topics(&topics).await;
-                    let made = made.map(|each| each.into_iter().map(|topic| topic.map(|_| ())).collect());
-                    each(topics.len(), made)
-                }
+                async move { each(topics.len(), client.create_topics(&topics).await) }
             }),
             deleting: Rounds::new(TOGETHER, move |names: Vec<String>| {
                 let client = of(&deleter);

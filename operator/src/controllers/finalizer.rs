@@ -18,6 +18,16 @@ pub fn is_forced(object: &impl ResourceExt) -> bool {
     object.annotations().get(FORCE).is_some_and(|value| value == "true")
 }
 
+/// What holds an object, with what to do about it when that cannot be mended.
+pub fn with_way_out<K: Resource<DynamicType = ()>>(object: &K, why: &str) -> String {
+    let kind = K::kind(&()).to_lowercase();
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    format!(
+        "{why}. To let the resource go whatever becomes of it there: \
+         kubectl annotate {kind} {name} --namespace={namespace} {FORCE}=true"
+    )
+}
+
 /// Whether an object has it.
 pub fn has(object: &impl ResourceExt, finalizer: &str) -> bool {
     object.finalizers().iter().any(|name| name == finalizer)

@@ -7,6 +7,8 @@ pub mod farewell;
 pub mod finalizer;
 pub mod group;
 pub mod known;
+#[cfg(test)]
+mod mock;
 pub mod owner;
 pub mod topic;
 

@@ -1,5 +1,7 @@
 //! `Topic`: a topic of a cluster, kept as described.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,7 +142,7 @@ pub enum Drift {
     /// They are undone.
     #[default]
     Enforce,
-    /// They are shown in `status.drift`.
+    /// They are shown in `status.drift`. Only what is changed in the description is carried out.
     Report,
 }
 
@@ -159,9 +161,13 @@ pub struct TopicStatus {
     /// The topic's name in the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic_name: Option<String>,
-    /// The topic's id in the cluster; a topic that was deleted and created again has another one.
+    /// The id of the topic that this resource has made or taken over; one that was deleted and created again has another.
+    /// Without it nothing is deleted together with the resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
+    /// What of the description was carried out last. With `drift: Report` only what differs from it is changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
     /// How many partitions there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions: Option<i32>,
@@ -175,6 +181,21 @@ pub struct TopicStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub drift: Vec<Drifted>,
+}
+
+/// A description as it was carried out.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Applied {
+    /// How many partitions were described.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<i32>,
+    /// How many replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication_factor: Option<i32>,
+    /// Which configuration, by Kafka's key names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
 }
 
 /// A change of the replication factor.

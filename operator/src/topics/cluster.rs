@@ -76,13 +76,13 @@ fn described(topic: &Topic, moving: &BTreeMap<TopicPartition, Reassignment>, ent
     }
 }
 
-/// Does one thing.
+/// Does one thing. Answers the id of a topic that it has made.
 ///
 /// # Errors
 /// The brokers cannot be reached, or refuse; with why.
-pub async fn carry_out(brokers: &Brokers, desired: &Desired, step: &Step) -> Result<()> {
+pub async fn carry_out(brokers: &Brokers, desired: &Desired, step: &Step) -> Result<Option<String>> {
     let name = &desired.name;
-    match step {
+    let done = match step {
         Step::Create => {
             let topic = NewTopic {
                 name: name.clone(),
@@ -91,7 +91,7 @@ pub async fn carry_out(brokers: &Brokers, desired: &Desired, step: &Step) -> Res
                 configs: desired.config.clone().into_iter().collect(),
                 ..NewTopic::default()
             };
-            brokers.create(topic).await
+            return brokers.create(topic).await.map(|made| Some(made.id.to_string()));
         }
         Step::Grow(count) => brokers.ask(async |client| client.create_partitions(name, *count, false).await).await,
         Step::Configure { set, reset } => {
@@ -103,7 +103,8 @@ pub async fn carry_out(brokers: &Brokers, desired: &Desired, step: &Step) -> Res
         Step::Replicate { target, partitions } => {
             brokers.ask(async |client| replicate(client, name, *target, partitions).await).await
         }
-    }
+    };
+    done.map(|()| None)
 }
 
 async fn replicate(client: &Client, name: &str, target: i32, partitions: &[i32]) -> Result<()> {

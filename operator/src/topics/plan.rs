@@ -1,13 +1,13 @@
 //! What has to be done so that a topic becomes what it should be. Pure.
 //!
 //! Everything follows from how the topic is now. Whether a difference is a change of the description, which is carried
-//! out, or one that somebody else made, which `drift: Report` leaves alone, follows from whether the description has
-//! been carried out once before.
+//! out, or one that somebody else made, which `drift: Report` leaves alone, follows field by field from what was carried
+//! out last: what is described as it was then is not touched again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::desired::Desired;
-use crate::crd::topic::{Drift, Drifted, ReplicasChange};
+use crate::crd::topic::{Applied, Drift, Drifted, ReplicasChange};
 
 /// A topic as it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -85,17 +85,19 @@ pub struct Plan {
     pub replicas_change: Option<ReplicasChange>,
 }
 
-/// Decides. `carried_out`: the description as it stands has been carried out before, so what differs was done by others.
-pub fn plan(desired: &Desired, facts: Option<&Facts>, drift: Drift, carried_out: bool) -> Plan {
+/// Decides. `last`: what was carried out last on this very topic; nothing of one that was found and is taken over.
+pub fn plan(desired: &Desired, facts: Option<&Facts>, drift: Drift, last: Option<&Applied>) -> Plan {
     let Some(facts) = facts else { return Plan { steps: vec![Step::Create], ..Plan::default() } };
     let mut plan = Plan::default();
-    let leave = carried_out && drift == Drift::Report;
+    let nothing = Applied::default();
+    let last = last.unwrap_or(&nothing);
+    let reports = drift == Drift::Report;
 
     if let Some(wanted) = desired.partitions
         && wanted != facts.count()
     {
         plan.too_many = wanted < facts.count();
-        if plan.too_many || leave {
+        if plan.too_many || (reports && last.partitions == Some(wanted)) {
             plan.drift.push(differs("partitions", Some(wanted.to_string()), Some(facts.count().to_string())));
         } else {
             plan.steps.push(Step::Grow(wanted));
@@ -111,7 +113,7 @@ pub fn plan(desired: &Desired, facts: Option<&Facts>, drift: Drift, carried_out:
         if same(key, wanted, found) {
             continue;
         }
-        if leave {
+        if reports && wanted == last.config.get(key) {
             plan.drift.push(differs(key, wanted.cloned(), found.cloned()));
             continue;
         }
@@ -129,7 +131,7 @@ pub fn plan(desired: &Desired, facts: Option<&Facts>, drift: Drift, carried_out:
         let other = |partition: &PartitionFacts| i32::try_from(partition.replicas.len()) != Ok(target);
         let odd: Vec<i32> = numbered.clone().filter(|(p, _)| other(p) && !p.moving).map(|(_, n)| n).collect();
         let left = facts.partitions.iter().filter(|p| other(p) || p.moving).count();
-        if !odd.is_empty() && leave {
+        if !odd.is_empty() && reports && last.replication_factor == Some(target) {
             plan.drift.push(differs(
                 "replicationFactor",
                 Some(target.to_string()),
@@ -145,6 +147,25 @@ pub fn plan(desired: &Desired, facts: Option<&Facts>, drift: Drift, carried_out:
     }
     plan.drift.sort();
     plan
+}
+
+/// What of a description has been carried out when `left` is still to be done.
+pub fn applied(desired: &Desired, last: Option<&Applied>, left: &[Step]) -> Applied {
+    let mut now = Applied {
+        partitions: desired.partitions,
+        replication_factor: desired.replication_factor,
+        config: desired.config.clone(),
+    };
+    let last = last.cloned().unwrap_or_default();
+    for step in left {
+        match step {
+            Step::Create => return last,
+            Step::Grow(_) => now.partitions = last.partitions,
+            Step::Configure { .. } => now.config.clone_from(&last.config),
+            Step::Replicate { .. } => now.replication_factor = last.replication_factor,
+        }
+    }
+    now
 }
 
 fn differs(key: &str, desired: Option<String>, actual: Option<String>) -> Drifted {
@@ -200,18 +221,18 @@ mod tests {
     fn a_topic_that_is_as_described_needs_nothing() {
         let wanted = desired(3, 2, &[("retention.ms", "5"), ("cleanup.policy", "compact,delete")]);
         let there = facts(3, 2, &[("retention.ms", "5"), ("cleanup.policy", "delete, compact")]);
-        for carried_out in [false, true] {
-            assert_eq!(plan(&wanted, Some(&there), Drift::Enforce, carried_out), Plan::default());
+        for last in [None, Some(applied(&wanted, None, &[]))] {
+            assert_eq!(plan(&wanted, Some(&there), Drift::Enforce, last.as_ref()), Plan::default());
+            assert_eq!(plan(&wanted, None, Drift::Report, last.as_ref()).steps, [Step::Create]);
         }
-        assert_eq!(plan(&wanted, None, Drift::Report, true).steps, [Step::Create]);
     }
 
     #[test]
     fn what_is_not_said_is_not_touched() {
         let throttled = facts(1, 1, &[("leader.replication.throttled.replicas", "*")]);
-        assert_eq!(plan(&desired(1, 1, &[]), Some(&throttled), Drift::Enforce, true), Plan::default());
+        assert_eq!(plan(&desired(1, 1, &[]), Some(&throttled), Drift::Enforce, None), Plan::default());
         let silent = Desired { partitions: None, replication_factor: None, ..desired(0, 0, &[]) };
-        assert_eq!(plan(&silent, Some(&facts(7, 3, &[])), Drift::Enforce, false), Plan::default());
+        assert_eq!(plan(&silent, Some(&facts(7, 3, &[])), Drift::Enforce, None), Plan::default());
     }
 
     #[test]
@@ -219,7 +240,7 @@ mod tests {
         let mut wanted = desired(4, 3, &[("retention.ms", "5")]);
         wanted.unmanaged.insert("compression.type".into());
         let there = facts(3, 2, &[("retention.ms", "6"), ("min.insync.replicas", "2"), ("compression.type", "zstd")]);
-        let found = plan(&wanted, Some(&there), Drift::Enforce, true);
+        let found = plan(&wanted, Some(&there), Drift::Enforce, None);
         let configure =
             Step::Configure { set: map(&[("retention.ms", "5")]), reset: ["min.insync.replicas".into()].into() };
         let replicate = Step::Replicate { target: 3, partitions: vec![0, 1, 2] };
@@ -229,20 +250,89 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_only_reported_once_the_description_has_been_carried_out() {
+    fn drift_is_only_reported_where_the_description_is_as_it_was_carried_out() {
         let wanted = desired(4, 3, &[("retention.ms", "5")]);
-        let there = facts(3, 2, &[("min.insync.replicas", "2")]);
-        assert_eq!(plan(&wanted, Some(&there), Drift::Report, false).steps.len(), 3);
-        let found = plan(&wanted, Some(&there), Drift::Report, true);
+        let there = facts(3, 2, &[("min.insync.replicas", "2"), ("retention.ms", "6")]);
+        let last = applied(&wanted, None, &[]);
+        let found = plan(&wanted, Some(&there), Drift::Report, Some(&last));
         assert!(found.steps.is_empty() && found.replicas_change.is_none());
         let keys: Vec<_> = found.drift.iter().map(|drifted| drifted.key.as_str()).collect();
         assert_eq!(keys, ["min.insync.replicas", "partitions", "replicationFactor", "retention.ms"]);
         assert_eq!((found.drift[0].desired.as_deref(), found.drift[0].actual.as_deref()), (None, Some("2")));
+
+        // One field of the description changes: the others' changes stay.
+        let mut next = desired(4, 3, &[("retention.ms", "5"), ("segment.ms", "7")]);
+        let found = plan(&next, Some(&there), Drift::Report, Some(&last));
+        let configure = |set: &[(&str, &str)], reset: &[&str]| Step::Configure {
+            set: map(set),
+            reset: reset.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        assert_eq!(found.steps, [configure(&[("segment.ms", "7")], &[])]);
+        assert_eq!(found.drift.len(), 4, "{found:?}");
+        // One that leaves it goes back to the default, even if others have changed it.
+        next = desired(4, 3, &[]);
+        let found = plan(&next, Some(&there), Drift::Report, Some(&last));
+        assert_eq!(found.steps, [configure(&[], &["retention.ms"])]);
+        next = desired(5, 3, &[("retention.ms", "5")]);
+        assert_eq!(plan(&next, Some(&there), Drift::Report, Some(&last)).steps, [Step::Grow(5)]);
+    }
+
+    #[test]
+    fn a_topic_that_was_there_gets_what_is_described_and_keeps_the_rest_where_drift_is_reported() {
+        let wanted = desired(4, 2, &[("retention.ms", "5")]);
+        let there = facts(3, 2, &[("min.insync.replicas", "2"), ("retention.ms", "6")]);
+        let found = plan(&wanted, Some(&there), Drift::Report, None);
+        let configure = Step::Configure { set: map(&[("retention.ms", "5")]), reset: BTreeSet::new() };
+        assert_eq!(found.steps, [Step::Grow(4), configure]);
+        let keys: Vec<_> = found.drift.iter().map(|drifted| drifted.key.as_str()).collect();
+        assert_eq!(keys, ["min.insync.replicas"]);
+    }
+
+    #[test]
+    fn what_is_still_to_be_done_is_not_said_to_be_carried_out() {
+        let (before, wanted) = (desired(3, 1, &[("a", "1")]), desired(4, 2, &[("a", "2")]));
+        let last = applied(&before, None, &[]);
+        let steps = [
+            Step::Grow(4),
+            Step::Configure { set: map(&[("a", "2")]), reset: BTreeSet::new() },
+            Step::Replicate { target: 2, partitions: vec![0] },
+        ];
+        assert_eq!(applied(&wanted, Some(&last), &steps), last);
+        let grown = applied(&wanted, Some(&last), &steps[1..]);
+        assert_eq!(grown, Applied { partitions: Some(4), ..last.clone() });
+        assert_eq!(applied(&wanted, Some(&last), &[]), applied(&wanted, None, &[]));
+        assert_eq!(applied(&wanted, None, &[Step::Create]), Applied::default());
+    }
+
+    proptest::proptest! {
+        /// With `drift: Report`, whatever others do between two looks: what the description does not change is not
+        /// touched, and what it changes is.
+        #[test]
+        fn only_what_the_description_changes_is_changed(
+            before in proptest::collection::btree_map("[a-d]", "[0-2]", 0..4),
+            after in proptest::collection::btree_map("[a-d]", "[0-2]", 0..4),
+            found in proptest::collection::btree_map("[a-e]", "[0-2]", 0..5),
+        ) {
+            let with = |config: &BTreeMap<String, String>| Desired { config: config.clone(), ..desired(1, 1, &[]) };
+            let last = applied(&with(&before), None, &[]);
+            let there = Facts { config: found.clone(), ..facts(1, 1, &[]) };
+            let steps = plan(&with(&after), Some(&there), Drift::Report, Some(&last)).steps;
+            let mut now = found.clone();
+            for step in steps {
+                let Step::Configure { set, reset } = step else { panic!("{step:?}") };
+                now.extend(set);
+                now.retain(|key, _| !reset.contains(key));
+            }
+            for key in ["a", "b", "c", "d", "e"] {
+                let wanted = if before.get(key) == after.get(key) { found.get(key) } else { after.get(key) };
+                proptest::prop_assert_eq!(now.get(key), wanted, "{}", key);
+            }
+        }
     }
 
     #[test]
     fn partitions_are_never_taken_away() {
-        let found = plan(&desired(2, 1, &[]), Some(&facts(3, 1, &[])), Drift::Enforce, false);
+        let found = plan(&desired(2, 1, &[]), Some(&facts(3, 1, &[])), Drift::Enforce, None);
         assert!(found.too_many && found.steps.is_empty());
         assert_eq!(found.drift[0].actual.as_deref(), Some("3"));
     }
@@ -251,12 +341,12 @@ mod tests {
     fn moves_under_way_are_waited_for() {
         let mut there = facts(3, 3, &[]);
         there.partitions[1].moving = true;
-        let found = plan(&desired(3, 3, &[]), Some(&there), Drift::Enforce, true);
+        let found = plan(&desired(3, 3, &[]), Some(&there), Drift::Enforce, None);
         assert!(found.steps.is_empty());
         assert_eq!(found.replicas_change, Some(ReplicasChange { target: 3, partitions_left: 1 }));
         there.partitions[1].replicas = vec![0, 1];
         there.partitions[2].replicas = vec![0, 1];
-        let found = plan(&desired(3, 3, &[]), Some(&there), Drift::Enforce, true);
+        let found = plan(&desired(3, 3, &[]), Some(&there), Drift::Enforce, None);
         assert_eq!(found.steps, [Step::Replicate { target: 3, partitions: vec![2] }]);
         assert_eq!(found.replicas_change, Some(ReplicasChange { target: 3, partitions_left: 2 }));
     }

@@ -34,13 +34,14 @@ pub async fn leave(group: &ConsumerGroup, context: &Context) -> Result<Action, E
         }
         Ok(Farewell::Later(reason, why, pause)) => {
             let mut look = Look::new(group);
-            look.conditions.waiting(reason, why);
+            look.conditions.waiting(reason, finalizer::with_way_out(group, &why));
             look.write(context).await?;
             Ok(Action::requeue(pause))
         }
         Err(error) => {
             let mut look = Look::new(group);
-            look.conditions.waiting(error.reason(), format!("deleting the group: {error}"));
+            let why = finalizer::with_way_out(group, &format!("deleting the group: {error}"));
+            look.conditions.waiting(error.reason(), why);
             look.write(context).await?;
             Err(error)
         }

@@ -17,6 +17,7 @@ use crate::crd::Topic;
 use crate::crd::common::DeletionPolicy;
 use crate::events;
 use crate::topics::desired::is_internal;
+use crate::topics::plan::Facts;
 
 /// Keeps a Topic until its topic is deleted.
 pub const FINALIZER: &str = "klamm.dev/topic";
@@ -40,7 +41,7 @@ pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
         }
         Ok(Farewell::Later(reason, why, pause)) => {
             let mut look = Look::new(topic);
-            look.conditions.waiting(reason, why);
+            look.conditions.waiting(reason, finalizer::with_way_out(topic, &why));
             look.write(context).await?;
             Ok(Action::requeue(pause))
         }
@@ -50,7 +51,8 @@ pub async fn leave(topic: &Topic, context: &Context) -> Result<Action, Error> {
                 _ => "DeletionFailed",
             };
             let mut look = Look::new(topic);
-            look.conditions.waiting(reason, format!("deleting the topic: {error}"));
+            let why = format!("deleting the topic: {error}");
+            look.conditions.waiting(reason, finalizer::with_way_out(topic, &why));
             look.write(context).await?;
             Err(error)
         }
@@ -70,14 +72,34 @@ async fn farewell(topic: &Topic, context: &Context) -> Result<Farewell, Error> {
         let why = format!("{what} is the brokers' own: it is not touched");
         return Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))));
     }
+    let Some(id) = topic.status.as_ref().and_then(|status| status.topic_id.as_deref()) else {
+        let why = format!("{what} was neither made nor taken over by this resource: nothing is deleted");
+        return Ok(Farewell::told("TopicLeft", why));
+    };
     let brokers = match farewell::brokers(topic, context, &what, "TopicLeft").await? {
         Ok(brokers) => brokers,
         Err(farewell) => return Ok(farewell),
     };
+    match brokers.facts(topic.topic_name()).await? {
+        None => return Ok(Farewell::Done(None)),
+        Some(facts) => {
+            if let Some(why) = not_its_own(id, &facts) {
+                return Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", format!("{what} stays: {why}")))));
+            }
+        }
+    }
     match brokers.delete(topic.topic_name()).await {
         Ok(()) => Ok(Farewell::told("TopicDeleted", format!("{what} is deleted"))),
         Err(error) => deletion_refused(&what, error),
     }
+}
+
+/// Why a topic must not be deleted with a resource that has made, or taken over, the one with this id.
+fn not_its_own(id: &str, facts: &Facts) -> Option<&'static str> {
+    if facts.internal {
+        return Some("it is the brokers' own");
+    }
+    (facts.id != id).then_some("somebody else has deleted it and created it again")
 }
 
 fn deletion_refused(what: &str, error: ClientError) -> Result<Farewell, Error> {
@@ -88,5 +110,18 @@ fn deletion_refused(what: &str, error: ClientError) -> Result<Farewell, Error> {
             Ok(Farewell::Done(Some((EventType::Warning, "TopicLeft", why))))
         }
         _ => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_topic_that_was_made_or_taken_over_is_deleted() {
+        let facts = |id: &str, internal| Facts { id: id.into(), internal, ..Facts::default() };
+        assert_eq!(not_its_own("a", &facts("a", false)), None);
+        assert!(not_its_own("a", &facts("b", false)).is_some(), "another one of that name");
+        assert!(not_its_own("a", &facts("a", true)).is_some());
     }
 }

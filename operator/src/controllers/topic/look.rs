@@ -16,7 +16,7 @@ use crate::controllers::owner::owner;
 use crate::controllers::{Context, Error};
 use crate::crd::Topic;
 use crate::crd::common::DeletionPolicy;
-use crate::crd::topic::TopicStatus;
+use crate::crd::topic::{Applied, TopicStatus};
 use crate::events;
 use crate::status::{self, Conditions};
 use crate::topics::cluster;
@@ -47,11 +47,11 @@ impl<'a> Look<'a> {
         Self { topic, conditions, status }
     }
 
-    /// Whether the description as it stands was carried out before: what differs now was done by others.
-    fn carried_out(&self) -> bool {
-        let before = self.topic.status.as_ref();
-        let ready = before.and_then(|status| status.conditions.iter().find(|condition| condition.type_ == "Ready"));
-        ready.is_some_and(|ready| ready.status == "True" && ready.observed_generation == self.topic.metadata.generation)
+    /// What was carried out last, if it was on this topic and not on another one of its name: a topic is taken over, or
+    /// was made, by this resource once its id is in the status.
+    fn last(&self, facts: Option<&Facts>) -> Option<Applied> {
+        let id = facts.map(|facts| facts.id.as_str());
+        self.status.applied.clone().filter(|_| id.is_some() && self.status.topic_id.as_deref() == id)
     }
 
     /// Does what is to be done. What comes of it is in the status then.
@@ -81,7 +81,7 @@ impl<'a> Look<'a> {
             return Ok(self.stalled("ResourceConflict", why, Action::requeue(LOOK_AGAIN)));
         }
         let deletes = spec.deletion_policy == DeletionPolicy::Delete;
-        if !finalizer::keep(&context.client, self.topic, FINALIZER, deletes).await? {
+        if !deletes && !finalizer::keep(&context.client, self.topic, FINALIZER, false).await? {
             return Ok(Action::await_change());
         }
         let brokers = clusters::way(context, &address)?;
@@ -93,13 +93,30 @@ impl<'a> Look<'a> {
             }
             Ok(facts) => facts,
         };
-        let plan = plan::plan(&desired, facts.as_ref(), spec.drift, self.carried_out());
-        for step in &plan.steps {
-            tracing::info!(topic = full_name(self.topic), ?step, "changing a topic");
-            if let Err(error) = cluster::carry_out(&brokers, &desired, step).await {
-                self.saw(facts.as_ref());
-                return self.refused(doing(step), error);
+        let last = self.last(facts.as_ref());
+        let plan = plan::plan(&desired, facts.as_ref(), spec.drift, last.as_ref());
+        if let Some(facts) = facts.as_ref().filter(|_| last.is_none()) {
+            (self.status.topic_id, self.status.applied) = (None, None);
+            if plan.too_many {
+                self.saw(Some(facts));
+                return Ok(self.stalled("NotSupported", not_taken_over(facts), Action::requeue(LOOK_AGAIN)));
             }
+        }
+        // Not before there is something that has to be undone: a resource that nothing was done for may go at once.
+        if deletes && !finalizer::keep(&context.client, self.topic, FINALIZER, true).await? {
+            return Ok(Action::await_change());
+        }
+        for (number, step) in plan.steps.iter().enumerate() {
+            tracing::info!(topic = full_name(self.topic), ?step, "changing a topic");
+            match cluster::carry_out(&brokers, &desired, step).await {
+                Ok(made) => self.status.topic_id = made.or_else(|| facts.as_ref().map(|facts| facts.id.clone())),
+                Err(error) => {
+                    self.saw(facts.as_ref());
+                    return self.refused(doing(step), error);
+                }
+            }
+            let left = plan.steps.get(number + 1..).unwrap_or_default();
+            self.status.applied = Some(plan::applied(&desired, last.as_ref(), left));
             let (reason, note) = told(&desired.name, step);
             events::publish(context, self.topic, EventType::Normal, reason, "Change", note).await;
         }
@@ -108,6 +125,8 @@ impl<'a> Look<'a> {
             false => brokers.facts(&desired.name).await?,
         };
         self.saw(facts.as_ref());
+        self.status.topic_id = facts.as_ref().map(|facts| facts.id.clone()).or(self.status.topic_id.take());
+        self.status.applied = Some(plan::applied(&desired, last.as_ref(), &[]));
         Ok(self.judged(facts.as_ref(), &plan))
     }
 
@@ -128,7 +147,6 @@ impl<'a> Look<'a> {
 
     /// What there is.
     fn saw(&mut self, facts: Option<&Facts>) {
-        self.status.topic_id = facts.map(|facts| facts.id.clone());
         self.status.partitions = facts.map(|facts| i32::try_from(facts.partitions.len()).unwrap_or(i32::MAX));
         self.status.replication_factor = facts.map(Facts::replication_factor);
         let Some(facts) = facts else { return };
@@ -205,6 +223,12 @@ impl<'a> Look<'a> {
         self.conditions.waiting(reason, why);
         Action::requeue(clusters::LOOK_AGAIN)
     }
+}
+
+/// Why a topic is left to itself that was there before.
+fn not_taken_over(facts: &Facts) -> String {
+    let there = facts.partitions.len();
+    format!("the topic was there before, with {there} partitions, more than described: it is not taken over, nor deleted")
 }
 
 /// A step, as a message names it.

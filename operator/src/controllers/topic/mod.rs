@@ -2,6 +2,8 @@
 
 mod leave;
 mod look;
+#[cfg(test)]
+mod topic_test;
 
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;

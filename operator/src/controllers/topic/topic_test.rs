@@ -1,0 +1,63 @@
+//! When a Topic holds, and lets go of, what it stands for; nobody answers where its brokers should be.
+
+use serde_json::{Value, json};
+
+use super::leave::{self, FINALIZER};
+use super::*;
+use crate::controllers::mock::Server;
+
+const PATH: &str = "/apis/klamm.dev/v1alpha1/namespaces/a/topics/t";
+
+fn topic(more: Value, status: Value) -> Topic {
+    let mut meta = json!({ "name": "t", "namespace": "a", "uid": "1", "generation": 1 });
+    meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let spec = json!({ "bootstrapServers": "127.0.0.1:1" });
+    serde_json::from_value(json!({ "metadata": meta, "spec": spec, "status": status })).unwrap()
+}
+
+fn leaving(status: Value) -> Topic {
+    topic(json!({ "finalizers": [FINALIZER], "deletionTimestamp": "2026-10-01T00:00:00Z" }), status)
+}
+
+#[tokio::test]
+async fn nothing_holds_a_topic_that_nothing_was_done_for() {
+    let server = Server::default();
+    let context = server.context();
+    let error = Topic::reconcile(&topic(json!({}), json!({})), &context).await.unwrap_err();
+    assert_eq!(error.reason(), "ClusterUnreachable");
+    let paths: Vec<String> = server.writes.lock().drain(..).map(|(path, _)| path).collect();
+    assert_eq!(paths, [format!("{PATH}/status")], "no finalizer: there is nothing to undo");
+
+    // One that has it from before goes, too: what it describes may be somebody else's.
+    leave::leave(&leaving(json!({ "partitions": 12 })), &context).await.expect("it goes");
+    let writes = server.writes.lock().clone();
+    let [(path, body)] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!((path.as_str(), &body["metadata"]["finalizers"]), (PATH, &json!([])));
+}
+
+#[tokio::test]
+async fn one_that_is_held_says_how_to_let_it_go() {
+    let server = Server::default();
+    let context = server.context();
+    let held = leave::leave(&leaving(json!({ "topicId": "x" })), &context).await;
+    assert_eq!(held.unwrap_err().reason(), "ClusterUnreachable");
+    let writes = server.writes.lock().clone();
+    let [(path, body)] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!(path, &format!("{PATH}/status"));
+    let said = body["status"]["conditions"].to_string();
+    assert!(said.contains("kubectl annotate topic t --namespace=a klamm.dev/force-finalize=true"), "{said}");
+    assert_eq!(body["status"]["topicId"], "x");
+}
+
+#[tokio::test]
+async fn the_brokers_own_topics_are_left_alone() {
+    let server = Server::default();
+    let context = server.context();
+    let mut own = leaving(json!({ "topicId": "x" }));
+    own.spec.topic_name = Some("__consumer_offsets".into());
+    leave::leave(&own, &context).await.expect("it goes, and nobody is asked to delete anything");
+    own.metadata.deletion_timestamp = None;
+    Topic::reconcile(&own, &context).await.expect("nobody is asked about it");
+    let said = server.writes.lock().last().expect("a status").1.to_string();
+    assert!(said.contains("InternalTopic"), "{said}");
+}
