@@ -120,6 +120,11 @@ impl Brokers {
         self.asked(async |connected| answered(connected.facts.ask(topic.to_owned()).await)).await
     }
 
+    /// The cluster's id, once its brokers have told it.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.connected.lock().as_ref()?.client.cluster().id.clone()
+    }
+
     /// Creates a topic.
     ///
     /// # Errors

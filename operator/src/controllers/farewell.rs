@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::runtime::events::EventType;
 
-use super::owner::{self, OfCluster};
+use super::owner::{self, OfCluster, Seen};
 use super::{Context, Error};
 use crate::brokers::Brokers;
 use crate::clusters::{self, Resolved};
@@ -37,7 +37,8 @@ pub async fn brokers<K: OfCluster>(
     what: &str,
     left: &'static str,
 ) -> Result<Result<Arc<Brokers>, Farewell>, Error> {
-    if owner::owner(object, context).await.is_some() {
+    let seen = Seen { cluster: object.cluster_id(), subject: object.subject_id() };
+    if owner::owner(object, &seen, context).await?.is_some() {
         return Ok(Err(Farewell::Done(None)));
     }
     let later = |why| Farewell::Later("ClusterNotReady", why, clusters::LOOK_AGAIN);

@@ -165,6 +165,9 @@ pub struct TopicStatus {
     /// Without it nothing is deleted together with the resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic_id: Option<String>,
+    /// The id of the cluster, as its brokers tell it: two resources that lead to one topic are told by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
     /// What of the description was carried out last. With `drift: Report` only what differs from it is changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,

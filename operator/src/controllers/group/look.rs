@@ -10,7 +10,7 @@ use kube::runtime::events::EventType;
 use super::{key, offsets};
 use crate::brokers::Brokers;
 use crate::clusters::{self, Resolved};
-use crate::controllers::owner::owner;
+use crate::controllers::owner::{Seen, owner};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
 use crate::crd::consumer_group::{ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, TopicLag};
@@ -77,7 +77,7 @@ impl<'a> Look<'a> {
                 return Ok(Action::requeue(clusters::LOOK_AGAIN));
             }
         };
-        if let Some(owner) = owner(self.group, context).await {
+        if let Some(owner) = owner(self.group, &Seen::default(), context).await? {
             self.conditions.stalled("ResourceConflict", format!("{owner} names the same group and is older"));
             return Ok(Action::requeue(LOOK_AGAIN));
         }

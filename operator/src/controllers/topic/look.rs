@@ -12,7 +12,7 @@ use super::leave::FINALIZER;
 use crate::clusters::{self, Resolved};
 use crate::controllers::finalizer;
 use crate::controllers::known::full_name;
-use crate::controllers::owner::owner;
+use crate::controllers::owner::{Seen, owner};
 use crate::controllers::{Context, Error};
 use crate::crd::Topic;
 use crate::crd::common::DeletionPolicy;
@@ -76,9 +76,8 @@ impl<'a> Look<'a> {
                 return Ok(self.stalled("NamespaceNotAllowed", why, Action::requeue(clusters::LOOK_AGAIN)));
             }
         };
-        if let Some(owner) = owner(self.topic, context).await {
-            let why = format!("{owner} names the same topic and is older");
-            return Ok(self.stalled("ResourceConflict", why, Action::requeue(LOOK_AGAIN)));
+        if let Some(owner) = owner(self.topic, &Seen::default(), context).await? {
+            return Ok(self.belongs_to(&owner));
         }
         let deletes = spec.deletion_policy == DeletionPolicy::Delete;
         if !deletes && !finalizer::keep(&context.client, self.topic, FINALIZER, false).await? {
@@ -93,6 +92,14 @@ impl<'a> Look<'a> {
             }
             Ok(facts) => facts,
         };
+        self.status.cluster_id = brokers.cluster_id();
+        let seen = Seen {
+            cluster: self.status.cluster_id.as_deref(),
+            subject: facts.as_ref().map(|facts| facts.id.as_str()),
+        };
+        if let Some(owner) = owner(self.topic, &seen, context).await? {
+            return Ok(self.belongs_to(&owner));
+        }
         let last = self.last(facts.as_ref());
         let plan = plan::plan(&desired, facts.as_ref(), spec.drift, last.as_ref());
         if let Some(facts) = facts.as_ref().filter(|_| last.is_none()) {
@@ -216,6 +223,13 @@ impl<'a> Look<'a> {
     fn stalled(&mut self, reason: &str, why: String, next: Action) -> Action {
         self.conditions.stalled(reason, why);
         next
+    }
+
+    /// Another resource has the topic: this one has none.
+    fn belongs_to(&mut self, owner: &str) -> Action {
+        (self.status.topic_id, self.status.applied) = (None, None);
+        let why = format!("{owner} names the same topic and is older");
+        self.stalled("ResourceConflict", why, Action::requeue(LOOK_AGAIN))
     }
 
     /// Something has to come from elsewhere first.
