@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use klamm_client::admin::topics::{CreatedTopic, NewTopic};
 use klamm_client::{Client, ClientError, ClientOptions, ConnectionOptions, Result, Tls};
+use klamm_protocol::error::ErrorCode;
 use parking_lot::Mutex;
 
 use crate::ca::{self, CaError, Data};
@@ -196,7 +197,10 @@ impl Connected {
             }),
             creating: Rounds::new(TOGETHER, move |topics: Vec<NewTopic>| {
                 let client = of(&creator);
-                async move { each(topics.len(), client.create_topics(&topics).await) }
+                apart(topics, move |some: Vec<NewTopic>| {
+                    let client = of(&client);
+                    async move { each(some.len(), client.create_topics(&some).await) }
+                })
             }),
             deleting: Rounds::new(TOGETHER, move |names: Vec<String>| {
                 let client = of(&deleter);
@@ -218,6 +222,32 @@ impl Drop for Trying<'_> {
             trouble.lock().tried = false;
         }
     }
+}
+
+/// Asks about all at once, and about halves of those of which all are refused alike in a way that may be about the
+/// request: one topic with too many partitions makes brokers refuse all that come with it.
+async fn apart<Q: Clone, T, Asking: Future<Output = Vec<Result<T>>>>(
+    all: Vec<Q>,
+    ask: impl Fn(Vec<Q>) -> Asking,
+) -> Vec<Result<T>> {
+    let mut answers = Vec::with_capacity(all.len());
+    let mut left = vec![all];
+    while let Some(mut some) = left.pop() {
+        let answer = ask(some.clone()).await;
+        if some.len() > 1 && answer.iter().all(|answer| answer.as_ref().is_err_and(is_about_the_request)) {
+            let second = some.split_off(some.len() / 2);
+            // The one on top is next: answers come in the order of the questions.
+            left.extend([second, some]);
+        } else {
+            answers.extend(answer);
+        }
+    }
+    answers
+}
+
+/// Whether a refusal may be about all that was asked at once.
+fn is_about_the_request(error: &ClientError) -> bool {
+    matches!(error.code(), Some(ErrorCode::PolicyViolation | ErrorCode::InvalidRequest | ErrorCode::UnknownServerError))
 }
 
 /// What went wrong for all went wrong for each.
@@ -248,5 +278,30 @@ mod tests {
         assert!(brokers.may_try().is_err());
         drop(trying);
         assert!(brokers.may_try().is_ok(), "the next one tries again");
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_as_a_whole_is_tried_apart() {
+        let said = |code: ErrorCode| ClientError::check("it", code.code(), None).map(|()| -1);
+        for (bad, code, most) in [
+            (vec![37], ErrorCode::PolicyViolation, 2 * 7 + 1),
+            (vec![0, 99], ErrorCode::InvalidRequest, 4 * 7 + 1),
+            (vec![], ErrorCode::PolicyViolation, 1),
+            // Said of each for its own reasons: asked once.
+            ((0..100).collect(), ErrorCode::InvalidReplicationFactor, 1),
+        ] {
+            let asked = std::cell::Cell::new(0);
+            let ask = |some: Vec<i32>| {
+                asked.set(asked.get() + 1);
+                let refused = some.iter().any(|one| bad.contains(one));
+                let answer = some.iter().map(|one| if refused { said(code) } else { Ok(*one) });
+                std::future::ready(answer.collect::<Vec<_>>())
+            };
+            let answers = apart((0..100).collect(), ask).await;
+            let odd: Vec<i32> =
+                (0..).zip(&answers).filter(|(n, a)| !matches!(a, Ok(m) if m == n)).map(|(n, _)| n).collect();
+            assert_eq!((answers.len(), &odd), (100, &bad), "{code:?}");
+            assert!(asked.get() <= most, "{code:?}: {} requests", asked.get());
+        }
     }
 }

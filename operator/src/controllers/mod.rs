@@ -15,6 +15,7 @@ pub mod topic;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -112,13 +113,21 @@ impl Context {
         let mut failures = self.failures.lock();
         let times = failures.entry(object.to_owned()).or_default();
         *times = times.saturating_add(1);
-        PAUSES[0].saturating_mul(1 << (*times - 1).min(16)).min(PAUSES[1])
+        spread(PAUSES[0].saturating_mul(1 << (*times - 1).min(16)).min(PAUSES[1]), (object, *times))
     }
 
     /// It did not fail, or is gone.
     fn succeeded(&self, object: &str) {
         self.failures.lock().remove(object);
     }
+}
+
+/// A pause made shorter by up to a quarter, so that those that failed together are not tried together for ever.
+fn spread(pause: Duration, of: impl Hash) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    let share = u32::try_from(hasher.finish() % 250).unwrap_or(0);
+    pause.saturating_sub(pause / 1000 * share)
 }
 
 /// Why an object is not as described yet. All of these are tried again, later and later.
@@ -289,4 +298,17 @@ fn named<K: Watched>(object: &DeserializeGuard<K>) -> String {
     let meta = object.meta();
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     format!("{namespace}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_failed_together_are_not_tried_together() {
+        let pauses: std::collections::BTreeSet<Duration> =
+            (0..100).map(|n| spread(PAUSES[1], (format!("Topic/a/t-{n}"), 9))).collect();
+        assert!(pauses.len() > 50, "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= PAUSES[1] && *pause >= PAUSES[1] * 3 / 4), "{pauses:?}");
+    }
 }

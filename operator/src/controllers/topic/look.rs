@@ -93,10 +93,8 @@ impl<'a> Look<'a> {
             Ok(facts) => facts,
         };
         self.status.cluster_id = brokers.cluster_id();
-        let seen = Seen {
-            cluster: self.status.cluster_id.as_deref(),
-            subject: facts.as_ref().map(|facts| facts.id.as_str()),
-        };
+        let seen =
+            Seen { cluster: self.status.cluster_id.as_deref(), subject: facts.as_ref().map(|facts| facts.id.as_str()) };
         if let Some(owner) = owner(self.topic, &seen, context).await? {
             return Ok(self.belongs_to(&owner));
         }
@@ -242,7 +240,9 @@ impl<'a> Look<'a> {
 /// Why a topic is left to itself that was there before.
 fn not_taken_over(facts: &Facts) -> String {
     let there = facts.partitions.len();
-    format!("the topic was there before, with {there} partitions, more than described: it is not taken over, nor deleted")
+    format!(
+        "the topic was there before, with {there} partitions, more than described: it is not taken over, nor deleted"
+    )
 }
 
 /// A step, as a message names it.
