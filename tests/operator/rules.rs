@@ -176,6 +176,8 @@ fn groups() -> Vec<Case> {
         reset(json!({ "offset": "Earliest" }), ""),
         reset(json!({ "timestamp": "2026-10-01T00:00:00Z" }), ""),
         reset(json!({ "offsets": { "t-0": 5 } }), ""),
+        reset(json!({ "offsets": { "t-0": -1 } }), "should be greater than or equal to 0"),
+        reset(json!({ "offsets": {} }), "at least 1"),
         reset(json!({ "shiftBy": -5 }), ""),
         reset(json!({}), "exactly one of offset, timestamp, shiftBy and offsets"),
         reset(json!({ "offset": "Latest", "shiftBy": -5 }), "exactly one of offset, timestamp, shiftBy and offsets"),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::common::{ADDRESSES_MESSAGE, ADDRESSES_RULE, ClusterRef, Conditions, span};
 
@@ -128,7 +129,7 @@ pub struct LagPolicy {
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reset {
-    /// Names this move. One with the id of `status.lastReset` is not done again.
+    /// Names this move. One with the id of `status.lastReset`, or with one of `status.pastResets`, is not done again.
     #[schemars(length(min = 1, max = 63))]
     pub id: String,
     /// Where to.
@@ -161,9 +162,15 @@ pub struct ResetTo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shift_by: Option<i64>,
     /// An offset for each `topic-partition` named here; others stay.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 4096))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "offsets")]
     pub offsets: Option<BTreeMap<String, i64>>,
+}
+
+/// Offsets of partitions. That the keys name partitions which the group reads is seen when they are moved.
+fn offsets(_: &mut SchemaGenerator) -> Schema {
+    let offset = json!({ "type": "integer", "format": "int64", "minimum": 0 });
+    json_schema!({ "type": "object", "additionalProperties": offset, "minProperties": 1, "maxProperties": 4096, "nullable": true })
 }
 
 /// What a reset does while the group has members.
@@ -218,6 +225,10 @@ pub struct ConsumerGroupStatus {
     /// The last reset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reset: Option<ResetStatus>,
+    /// Ids of resets that have ended before the last one, at most 20, the newest first: none of them is done again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub past_resets: Vec<String>,
 }
 
 /// How far behind a group is.

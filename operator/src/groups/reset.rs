@@ -39,8 +39,11 @@ pub enum Invalid {
     NoOffset(String, i64),
 }
 
-/// Whether a reset is still to be done, or to be finished.
-pub fn is_due(reset: &Reset, last: Option<&ResetStatus>) -> bool {
+/// Ids that are remembered of resets before the last one.
+const PAST: usize = 20;
+
+/// Whether a reset is still to be done, or to be finished. `past`: ids of those that ended before the last one.
+pub fn is_due(reset: &Reset, last: Option<&ResetStatus>, past: &[String]) -> bool {
     match last {
         Some(last) if last.id == reset.id => match last.result {
             ResetResult::Started => true,
@@ -48,8 +51,23 @@ pub fn is_due(reset: &Reset, last: Option<&ResetStatus>) -> bool {
             ResetResult::DryRun => !reset.dry_run,
             ResetResult::Applied | ResetResult::Failed => false,
         },
-        _ => true,
+        _ => !past.contains(&reset.id),
     }
+}
+
+/// Remembers that `last` has ended, now that another one has: a preview, and one that was begun only, may still be done.
+pub fn remember(past: &mut Vec<String>, last: &ResetStatus) {
+    if matches!(last.result, ResetResult::Applied | ResetResult::Failed) {
+        past.retain(|id| *id != last.id);
+        past.insert(0, last.id.clone());
+        past.truncate(PAST);
+    }
+}
+
+/// Whether the group itself tells that a reset was done, by the id that its commits carry until members commit again: for a
+/// resource that was deleted and is described anew.
+pub fn is_marked(reset: &Reset, facts: &Facts) -> bool {
+    facts.marks.values().any(|id| *id == reset.id)
 }
 
 /// The partitions that a reset is about.
@@ -237,19 +255,43 @@ mod tests {
     #[test]
     fn each_id_is_done_once() {
         let mut wanted = reset(json!({ "offset": "Latest" }));
-        assert!(is_due(&wanted, None));
+        assert!(is_due(&wanted, None, &[]));
         for (result, due) in [
             (ResetResult::Applied, false),
             (ResetResult::Failed, false),
             (ResetResult::Started, true),
             (ResetResult::DryRun, true),
         ] {
-            assert_eq!(is_due(&wanted, Some(&status(result, &[]))), due, "{result:?}");
+            assert_eq!(is_due(&wanted, Some(&status(result, &[])), &[]), due, "{result:?}");
         }
         wanted.dry_run = true;
-        assert!(!is_due(&wanted, Some(&status(ResetResult::DryRun, &[]))));
+        assert!(!is_due(&wanted, Some(&status(ResetResult::DryRun, &[])), &[]));
         wanted.id = "2".into();
-        assert!(is_due(&wanted, Some(&status(ResetResult::Applied, &[]))));
+        assert!(is_due(&wanted, Some(&status(ResetResult::Applied, &[])), &[]));
+    }
+
+    #[test]
+    fn an_id_that_ran_before_the_last_one_does_not_run_again() {
+        let named = |id: &str, result| ResetStatus { id: id.into(), ..status(result, &[]) };
+        let mut past = Vec::new();
+        remember(&mut past, &named("1", ResetResult::Applied));
+        assert!(!is_due(&reset(json!({ "offset": "Latest" })), Some(&named("b", ResetResult::Applied)), &past));
+        remember(&mut past, &named("shown", ResetResult::DryRun));
+        remember(&mut past, &named("begun", ResetResult::Started));
+        assert_eq!(past, ["1"], "those may still be done");
+        for n in 0..30 {
+            remember(&mut past, &named(&format!("n{n}"), ResetResult::Failed));
+        }
+        assert_eq!((past.len(), past[0].as_str()), (PAST, "n29"));
+    }
+
+    #[test]
+    fn the_group_tells_of_a_reset_whose_resource_is_gone() {
+        let wanted = reset(json!({ "offset": "Earliest" }));
+        let mut found = facts();
+        assert!(!is_marked(&wanted, &found));
+        found.marks.insert(TopicPartition::new("c", 0), "1".into());
+        assert!(is_marked(&wanted, &found));
     }
 
     #[test]

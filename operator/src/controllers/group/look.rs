@@ -13,7 +13,7 @@ use crate::clusters::{self, Resolved};
 use crate::controllers::owner::{Seen, owner};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
-use crate::crd::consumer_group::{ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, TopicLag};
+use crate::crd::consumer_group::{ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, Reset, TopicLag};
 use crate::events;
 use crate::groups::facts::Facts;
 use crate::groups::lag::{self, Lag};
@@ -90,8 +90,7 @@ impl<'a> Look<'a> {
         self.guard(&brokers).await?;
         let mut facts = self.facts(&brokers).await?;
         self.conditions.ready("Watched", "the group is watched");
-        let due =
-            self.group.spec.reset.as_ref().filter(|wanted| reset::is_due(wanted, self.status.last_reset.as_ref()));
+        let due = self.group.spec.reset.as_ref().filter(|wanted| self.is_due(wanted));
         let moved = match due {
             Some(wanted) => offsets::reset(self, context, &brokers, wanted, &facts).await?,
             None => offsets::begin(self, context, &brokers, &facts).await?,
@@ -101,9 +100,12 @@ impl<'a> Look<'a> {
         }
         self.saw(context, &brokers, &facts, max_age).await?;
         self.told_of_reset();
-        let waits = self.group.spec.reset.as_ref();
-        let waits = waits.is_some_and(|wanted| reset::is_due(wanted, self.status.last_reset.as_ref()));
+        let waits = self.group.spec.reset.as_ref().is_some_and(|wanted| self.is_due(wanted));
         Ok(Action::requeue(if waits { LOOK_SOON } else { LOOK_AGAIN }))
+    }
+
+    fn is_due(&self, wanted: &Reset) -> bool {
+        reset::is_due(wanted, self.status.last_reset.as_ref(), &self.status.past_resets)
     }
 
     /// Has the brokers look after what topics gain while the group reads them, where it is told where to begin.
@@ -231,6 +233,10 @@ impl<'a> Look<'a> {
             Some((Applied, message)) => self.conditions.set("ResetComplete", true, "Applied", message),
             Some((DryRun, message)) if wanted.dry_run => self.conditions.set("ResetComplete", true, "DryRun", message),
             Some((Failed, message)) => self.conditions.set("ResetComplete", false, "Failed", message),
+            None if !self.is_due(wanted) => {
+                let why = "a reset with this id was done before another one: it is not done again";
+                self.conditions.set("ResetComplete", true, "DoneBefore", why)
+            }
             Some((Started | DryRun, _)) | None => {
                 self.conditions.set("ResetComplete", false, "Waiting", "it waits until the group has no members")
             }

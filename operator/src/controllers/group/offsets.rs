@@ -43,6 +43,11 @@ pub async fn reset(
         Some(Begun::NotDone) => look.status.last_reset = None,
         None => {}
     }
+    if !wanted.dry_run && look.status.last_reset.is_none() && started.is_none() && reset::is_marked(wanted, facts) {
+        let why = "the group's commits carry this id: it was done for a resource that is gone";
+        ended(look, context, wanted, ResetResult::Applied, Some(why.into())).await;
+        return Ok(false);
+    }
     let ready = facts.missing.is_empty() && facts.unknown.is_empty();
     if !ready {
         look.conditions.waiting("TopicsMissing", "the reset waits until all partitions can be seen");
@@ -64,6 +69,7 @@ pub async fn reset(
             return Ok(false);
         }
     };
+    remember_last(look, wanted);
     look.status.last_reset = Some(ResetStatus {
         id: wanted.id.clone(),
         result: ResetResult::Started,
@@ -113,7 +119,16 @@ pub async fn reset(
     }
 }
 
+/// Keeps the id of the reset that another one takes the place of: as the status had it before this look.
+fn remember_last(look: &mut Look<'_>, wanted: &Reset) {
+    let last = look.group.status.as_ref().and_then(|status| status.last_reset.as_ref());
+    if let Some(last) = last.filter(|last| last.id != wanted.id) {
+        reset::remember(&mut look.status.past_resets, last);
+    }
+}
+
 async fn ended(look: &mut Look<'_>, context: &Context, wanted: &Reset, result: ResetResult, why: Option<String>) {
+    remember_last(look, wanted);
     let before = look.status.last_reset.take().filter(|last| last.id == wanted.id);
     let (partitions, preview) = before.map(|last| (last.partitions, last.preview)).unwrap_or_default();
     let message = why.unwrap_or_else(|| match result {
