@@ -36,6 +36,10 @@ pub enum Resolved {
 /// The API server's.
 pub async fn resolve<K: OfCluster>(context: &Context, object: &K) -> Result<Resolved, kube::Error> {
     let Some(reference) = object.cluster_ref() else {
+        if !context.settings.allow_bootstrap_servers {
+            let why = "this operator takes no bootstrapServers: name a Cluster, by clusterRef";
+            return Ok(Resolved::Refused(why.into()));
+        }
         return Ok(Resolved::At(Address::Plain(object.bootstrap_servers().unwrap_or_default().to_owned())));
     };
     let namespace = object.meta().namespace.as_deref().unwrap_or_default();
@@ -109,5 +113,25 @@ async fn admits(context: &Context, allowed: &AllowedNamespaces, namespace: &str)
             let Ok(selector) = kube::core::Selector::try_from(selector.clone()) else { return Ok(false) };
             Ok(selector.matches(found.labels()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controllers::mock::Server;
+    use crate::crd::Topic;
+
+    #[tokio::test]
+    async fn addresses_can_be_forbidden() {
+        let spec = json!({ "bootstrapServers": "b:9092" });
+        let topic: Topic = serde_json::from_value(json!({ "metadata": { "name": "t" }, "spec": spec })).unwrap();
+        let mut context = Server::default().context();
+        let plain = Resolved::At(Address::Plain("b:9092".into()));
+        assert_eq!(resolve(&context, &topic).await.unwrap(), plain);
+        Arc::make_mut(&mut context.settings).allow_bootstrap_servers = false;
+        assert!(matches!(resolve(&context, &topic).await.unwrap(), Resolved::Refused(_)));
     }
 }

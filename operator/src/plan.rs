@@ -54,6 +54,7 @@ pub async fn plan(args: &Args) -> anyhow::Result<String> {
         cluster_domain: args.cluster_domain.clone(),
         listen: ([127, 0, 0, 1], 0).into(),
         concurrency: 1,
+        allow_bootstrap_servers: true,
         controllers: vec![Kind::Clusters],
         log_format: LogFormat::Text,
         log: "off".into(),

@@ -31,6 +31,10 @@ pub struct Settings {
     /// How many objects of a kind are worked on at once
     #[arg(long, env = "KLAMM_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+    /// Whether Topics and ConsumerGroups may name brokers by their addresses (bootstrapServers). The operator asks those in
+    /// its own name, so that no allowedNamespaces of a Cluster holds
+    #[arg(long, env = "KLAMM_OPERATOR_ALLOW_BOOTSTRAP_SERVERS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub allow_bootstrap_servers: bool,
     /// What is looked after. Without clusters the Clusters are left to another operator, but Topics and ConsumerGroups
     /// of theirs are still looked after
     #[arg(

@@ -8,7 +8,7 @@ pub mod finalizer;
 pub mod group;
 pub mod known;
 #[cfg(test)]
-mod mock;
+pub mod mock;
 pub mod owner;
 pub mod topic;
 

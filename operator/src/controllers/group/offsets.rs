@@ -43,7 +43,10 @@ pub async fn reset(
         Some(Begun::NotDone) => look.status.last_reset = None,
         None => {}
     }
-    if !wanted.dry_run && look.status.last_reset.is_none() && started.is_none() && reset::is_marked(wanted, facts) {
+    if !wanted.dry_run
+        && look.group.status.as_ref().is_none_or(|was| was.last_reset.is_none())
+        && reset::is_marked(wanted, facts)
+    {
         let why = "the group's commits carry this id: it was done for a resource that is gone";
         ended(look, context, wanted, ResetResult::Applied, Some(why.into())).await;
         return Ok(false);
