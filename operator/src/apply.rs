@@ -153,11 +153,18 @@ pub fn check_owner(owner: &Owner, there: &impl ResourceExt, what: &str) -> Resul
 
 fn refusal(error: kube::Error, what: &str) -> ApplyError {
     match error {
-        kube::Error::Api(status) if matches!(status.code, 400 | 422) || status.is_forbidden() => {
+        kube::Error::Api(status)
+            if matches!(status.code, 400 | 422) || status.is_forbidden() || is_mistyped(&status) =>
+        {
             ApplyError::Refused { what: what.to_owned(), message: status.message.clone() }
         }
         error => ApplyError::Kube(error),
     }
+}
+
+/// Whether a field has no place or another type in the schema: the API server answers 500 to an apply that has one.
+fn is_mistyped(status: &kube::core::Status) -> bool {
+    status.code == 500 && status.message.contains("failed to create typed patch object")
 }
 
 /// Whether everything that is wanted is there. What is there besides (defaults, others' fields) is not looked at, but for

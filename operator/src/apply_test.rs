@@ -39,3 +39,13 @@ fn quantities_are_compared_by_what_they_are_worth() {
     check(json!({ "cpu": "500m" }), json!({ "cpu": "0.6" }), false);
     check(json!({ "x": "abc" }), json!({ "x": "abd" }), false);
 }
+
+#[test]
+fn a_field_that_has_no_place_is_refused_and_not_tried_again_as_a_fault() {
+    let status =
+        |code, message: &str| kube::Error::Api(Box::new(kube::core::Status::failure(message, "").with_code(code)));
+    let mistyped = "failed to create typed patch object (default/demo; apps/v1, Kind=StatefulSet): \
+                    .spec.template.spec.nodeSeletor: field not declared in schema";
+    assert!(matches!(refusal(status(500, mistyped), "StatefulSet demo"), ApplyError::Refused { .. }));
+    assert!(matches!(refusal(status(500, "etcdserver: request timed out"), "StatefulSet demo"), ApplyError::Kube(_)));
+}

@@ -25,6 +25,8 @@ pub enum Configured {
     NotAsked,
     /// The brokers have it.
     Applied,
+    /// Nobody was asked: nothing is to be changed.
+    Paused,
     /// They refuse it.
     Refused(String),
     /// None of them answers.

@@ -423,7 +423,7 @@ impl<'a> Pass<'a> {
             self.moved = moved.unwrap_or_default();
         }
         self.configured = if paused {
-            Configured::Applied
+            Configured::Paused
         } else {
             let Checked { dynamic, unmanaged, .. } = &self.checked;
             let configured = async |client: &Client| Ok(live::configure(client, dynamic, before, unmanaged).await);

@@ -17,6 +17,8 @@ use crate::crd::cluster::{
 };
 use crate::status::{Conditions, Is};
 
+const PAUSED: &str = "spec.paused is true: nothing is changed";
+
 /// Why the operator does not go on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
@@ -89,6 +91,7 @@ pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> Clu
     up_to_date(&mut conditions, view, operation.as_ref());
     match &view.configured {
         Configured::Applied => conditions.set("ConfigApplied", true, "Applied", ""),
+        Configured::Paused => conditions.set("ConfigApplied", Is::Unknown, "Paused", PAUSED),
         Configured::NotAsked if view.problem.is_some() => {
             conditions.set("ConfigApplied", Is::Unknown, "NotAsked", "the brokers were not asked")
         }
@@ -258,14 +261,21 @@ fn progress(
 ) {
     let under_way = operation.filter(|operation| operation.step != OperationStep::Pending);
     let creating = under_way.is_some_and(|operation| operation.kind == OperationType::Create);
-    match (&view.problem, failing) {
-        (Some(problem), _) => conditions.set("Stalled", true, &problem.reason, problem.message.as_str()),
-        (None, Some(failing)) => conditions.set("Stalled", true, "BrokersFail", failing.as_str()),
-        (None, None) => conditions.set("Stalled", false, "Fine", ""),
+    // What will not be without somebody's doing.
+    let stalled = match (&view.problem, failing, &view.configured, &view.volumes) {
+        (Some(problem), ..) => Some((problem.reason.as_str(), problem.message.as_str())),
+        (_, Some(failing), ..) => Some(("BrokersFail", failing.as_str())),
+        (_, _, Configured::Refused(why), _) => Some(("ConfigRefused", why.as_str())),
+        (.., Volumes::Refused(why)) => Some(("CannotGrow", why.as_str())),
+        _ => None,
+    };
+    match stalled {
+        Some((reason, message)) => conditions.set("Stalled", true, reason, message),
+        None => conditions.set("Stalled", false, "Fine", ""),
     };
     let (going, reason, message) = match (&view.volumes, &view.waiting) {
         _ if view.problem.is_some() => (false, "Stalled", String::new()),
-        _ if view.paused => (false, "Paused", "spec.paused is true: nothing is changed".to_owned()),
+        _ if view.paused => (false, "Paused", PAUSED.to_owned()),
         (_, Some(waiting)) => (true, "WaitingForAddress", waiting.clone()),
         _ if creating => (true, "Creating", String::new()),
         _ if let Some(operation) = under_way => {

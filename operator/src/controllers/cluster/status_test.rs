@@ -248,7 +248,11 @@ fn brokers_refuse_or_do_not_answer() {
         view.configured = configured;
         build(&view, Some(&complete()), at(9))
     };
-    check(&with(Configured::Refused("x".into())), "ConfigApplied=False/Refused Ready=True/Serving");
+    check(
+        &with(Configured::Refused("x".into())),
+        "ConfigApplied=False/Refused Ready=True/Serving Stalled=True/ConfigRefused",
+    );
+    check(&with(Configured::Paused), "ConfigApplied=Unknown/Paused Ready=True/Serving Stalled=False/Fine");
     check(&with(Configured::Unreachable("x".into())), "ConfigApplied=Unknown/Unreachable Ready=True/Serving");
 }
 
