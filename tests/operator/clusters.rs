@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    fn klamm(&self, bootstrap: &str, args: &[&str]) -> Tool {
+    pub fn klamm(&self, bootstrap: &str, args: &[&str]) -> Tool {
         Tool::new(image::static_binary("klamm")).args(["--bootstrap", bootstrap]).args(args)
     }
 

@@ -12,7 +12,7 @@ use klamm_tests::{Random, assert_contains, wait_for};
 use serde_json::{Value, json};
 
 use crate::clusters::World;
-use crate::kubernetes::with_nodes_alone;
+use crate::kubernetes::{Namespace, with_nodes, with_nodes_alone};
 use crate::load::{OnDrop, PARTITIONS, Phase, STOPPED, Stage, Stalls, disturb, judge, orders, start};
 use crate::pages::{commands, shell};
 use crate::process::until_condition;
@@ -36,13 +36,21 @@ fn scale(stage: &Stage<'_>, count: i32) {
 }
 
 /// Waits until there are so many brokers, and the operator has nothing left to do about it.
-fn settled(stage: &Stage<'_>, count: i64) {
-    stage.space.until("cluster", "load", CHANGED, |cluster| {
+fn settled(space: &Namespace, name: &str, count: i64) {
+    let mut last = Value::Null;
+    let found = wait_for(Duration::from_secs(CHANGED), || {
+        let cluster = space.get("cluster", name)?;
         let status = &cluster["status"];
         let seen = status["observedGeneration"] == cluster["metadata"]["generation"];
         let ready = status["readyReplicas"] == count && status["replicas"] == count;
-        (seen && ready && status["operation"].is_null() && cluster["spec"]["replicas"] == count).then_some(())
+        let done = seen && ready && status["operation"].is_null() && cluster["spec"]["replicas"] == count;
+        last = status.clone();
+        if !done {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        done.then_some(())
     });
+    assert!(found.is_some(), "not settled on {count} brokers: {last:#}");
 }
 
 /// Who holds and leads how much, who is registered, cordoned, and votes.
@@ -109,7 +117,7 @@ fn changes(stage: &Stage<'_>) -> Vec<Phase> {
         let (from_ms, since) = (stage.running.now_ms(), Instant::now());
         stage.stalls.longest();
         change();
-        settled(stage, brokers.into());
+        settled(stage.space, "load", brokers.into());
         let took = since.elapsed();
         let placed = even(stage, brokers);
         stage.whole();
@@ -151,7 +159,56 @@ fn too_few(stage: &Stage<'_>) {
     let shown = until_condition(stage.space, "cluster", "load", "ScalingLimited", "True/ReplicationFactor");
     assert!(shown["status"]["operation"].is_null(), "{shown:#}");
     scale(stage, 3);
-    settled(stage, 3);
+    settled(stage.space, "load", 3);
+}
+
+/// A single copy of everything, and a quorum of one that becomes one of three and of one again.
+#[test]
+fn a_single_broker_becomes_three_and_one_again() {
+    with_nodes("scaling::a_single_broker_becomes_three_and_one_again", || {
+        let world = World::new("grown");
+        world.create(
+            "grown",
+            json!({
+                "replicas": 1, "storage": { "size": "1Gi", "whenScaled": "Delete" }, "rebalance": { "throttle": "100Mi" },
+                "resources": { "requests": { "cpu": "0.05", "memory": "64Mi" }, "limits": { "memory": "128Mi" } },
+                "listeners": [{ "name": "plain", "port": 9092, "type": "nodeport" }],
+            }),
+        );
+        let bootstrap = world.bootstrap("grown", "plain");
+        let lines: String = (0..1000).map(|n| format!("line-{n}\n")).collect();
+        // Nodes take a moment to know a new port.
+        klamm_tests::eventually("the port is open", 60, || {
+            (world.klamm(&bootstrap, &["topics", "list"]).run().code == 0).then_some(())
+        });
+        world.klamm(&bootstrap, &["topics", "create", "t", "--partitions", "6"]).ok();
+        world.klamm(&bootstrap, &["produce", "t"]).stdin(&*lines).ok();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        for count in [3, 1] {
+            let since = Instant::now();
+            world.space.kubectl(["scale", "cluster", "grown", &format!("--replicas={count}")]).ok();
+            settled(&world.space, "grown", count.into());
+            let mut last = String::new();
+            let found = wait_for(Duration::from_secs(60), || {
+                let asked = runtime.block_on(placed(&bootstrap));
+                last = format!("{asked:?}");
+                let placed = asked.ok()?;
+                let all = |ids: &BTreeSet<i32>| ids.iter().copied().eq(0..count);
+                let holders = placed.replicas.iter().filter(|(_, held)| **held > 0).map(|(id, _)| *id).collect();
+                (all(&placed.voters) && all(&holders) && all(&placed.replicas.into_keys().collect())).then_some(())
+            });
+            assert!(found.is_some(), "{count} brokers: {last}");
+            println!("figures scaling, single copies on {count}: {:.1} s", since.elapsed().as_secs_f64());
+            let read = world.klamm(&bootstrap, &["consume", "t", "--from-beginning", "--exit-at-end"]).ok();
+            assert_eq!(read.out.lines().collect::<BTreeSet<_>>().len(), 1000, "with {count} brokers");
+        }
+        // Those of brokers that went were to go.
+        let path = "jsonpath={.items[*].metadata.name}";
+        klamm_tests::eventually("one claim is left", 60, || {
+            let claims = world.space.kubectl(["get", "pvc", "--output", path]).ok().out;
+            (claims == "data-grown-0").then_some(())
+        });
+    });
 }
 
 #[test]

@@ -76,7 +76,10 @@ fn of_one(checked: &Checked, facts: &Facts, id: i32) -> Result<BTreeMap<String, 
         let voters: Vec<_> = (0..founders).map(|id| format!("{id}@{}", address(id))).collect();
         put("controller.quorum.voters", voters.join(","));
     } else {
-        let voters: Vec<_> = (0..founders).map(address).collect();
+        let mut voters: Vec<_> = (0..founders).map(address).collect();
+        // A node that is told of one voter only, on the port that it has itself, takes that for its own name and begins a
+        // cluster alone.
+        voters.extend((voters.len() == 1).then(|| address(0)));
         put("controller.quorum.bootstrap.servers", voters.join(","));
     }
     let mut advertised = vec![format!("{OWN}://{}", address(id))];

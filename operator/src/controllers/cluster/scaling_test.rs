@@ -33,6 +33,16 @@ async fn brokers_come_with_all_they_need_and_none_goes_while_nobody_can_be_asked
     let file = files["prod-3.properties"].as_str().unwrap_or_else(|| panic!("{files:#}"));
     assert!(file.contains("controller.quorum.bootstrap.servers=prod-0") && !file.contains("prod-2.prod"), "{file}");
 
+    // Nor one of their own, which a single name would make them do.
+    let alone = World::new(json!({ "replicas": 1 }));
+    alone.pass().await.unwrap();
+    asked(&alone, 2);
+    alone.pass().await.unwrap();
+    let files = alone.server.get("/api/v1/namespaces/x/configmaps/prod-config").unwrap()["data"].clone();
+    let file = files["prod-1.properties"].as_str().unwrap_or_else(|| panic!("{files:#}"));
+    let seeds = file.lines().find_map(|line| line.strip_prefix("controller.quorum.bootstrap.servers=")).unwrap();
+    assert!(seeds.split(',').count() == 2 && seeds.split(',').all(|seed| seed.starts_with("prod-0.")), "{seeds}");
+
     // Fewer, or none: nobody tells what those hold that would go.
     for wish in [3, 1, 2] {
         asked(&world, wish);
