@@ -163,7 +163,7 @@ fn refusal(error: kube::Error, what: &str) -> ApplyError {
 }
 
 /// Whether a field has no place or another type in the schema: the API server answers 500 to an apply that has one.
-fn is_mistyped(status: &kube::core::Status) -> bool {
+pub(crate) fn is_mistyped(status: &kube::core::Status) -> bool {
     status.code == 500 && status.message.contains("failed to create typed patch object")
 }
 

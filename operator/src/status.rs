@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::FIELD_MANAGER;
+use crate::apply::is_mistyped;
 use crate::controllers::Error;
 
 /// Set to "true" it keeps the operator from doing anything about an object that is not being deleted.
@@ -153,7 +154,12 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     let patch = json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
+    let mut done = api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await;
+    // The resource types are of an older version, without some of these fields: of a merge it drops those.
+    if matches!(&done, Err(kube::Error::Api(status)) if is_mistyped(status)) {
+        done = api.patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+    }
+    match done {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
         Err(error) => Err(error),
