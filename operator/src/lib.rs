@@ -9,6 +9,7 @@ mod apply;
 mod brokers;
 pub mod ca;
 pub mod clusters;
+pub mod consumers;
 pub mod controllers;
 pub mod crd;
 mod events;
