@@ -55,6 +55,7 @@ pub async fn plan(args: &Args) -> anyhow::Result<String> {
         listen: ([127, 0, 0, 1], 0).into(),
         concurrency: 1,
         allow_bootstrap_servers: true,
+        allow_scale_targets: false,
         controllers: vec![Kind::Clusters],
         log_format: LogFormat::Text,
         log: "off".into(),

@@ -35,6 +35,9 @@ pub struct Settings {
     /// its own name, so that no allowedNamespaces of a Cluster holds
     #[arg(long, env = "KLAMM_OPERATOR_ALLOW_BOOTSTRAP_SERVERS", default_value_t = true, action = clap::ArgAction::Set)]
     pub allow_bootstrap_servers: bool,
+    /// Whether ConsumerGroups may have Deployments and StatefulSets of their namespace scaled
+    #[arg(long, env = "KLAMM_OPERATOR_ALLOW_SCALE_TARGETS", default_value_t = false, action = clap::ArgAction::Set)]
+    pub allow_scale_targets: bool,
     /// What is looked after. Without clusters the Clusters are left to another operator, but Topics and ConsumerGroups
     /// of theirs are still looked after
     #[arg(

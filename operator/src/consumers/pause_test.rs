@@ -70,7 +70,9 @@ impl World {
             Next::Note(note) => self.note = Some(note.clone()),
             Next::Stop => {
                 self.asked = 0;
-                if write() && let Some(note) = &mut self.note {
+                if write()
+                    && let Some(note) = &mut self.note
+                {
                     note.stopped.get_or_insert(at(self.now));
                 }
             }

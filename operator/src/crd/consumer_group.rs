@@ -47,7 +47,9 @@ use super::common::{ADDRESSES_MESSAGE, ADDRESSES_RULE, ClusterRef, Conditions, s
     validation = Rule::new("has(self.groupId) == has(oldSelf.groupId) && (!has(self.groupId) || self.groupId == oldSelf.groupId)")
         .message("groupId cannot change: it is another group"),
     validation = Rule::new("!has(self.initialOffsets) || (has(self.topics) && size(self.topics) > 0)")
-        .message("initialOffsets need topics: a group without commits names none")
+        .message("initialOffsets need topics: a group without commits names none"),
+    validation = Rule::new("!has(self.reset) || !has(self.reset.whenActive) || self.reset.whenActive != 'PauseTarget' || has(self.scale)")
+        .message("whenActive: PauseTarget needs scale.targetRef, which says what is stopped")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerGroupSpec {
@@ -81,9 +83,138 @@ pub struct ConsumerGroupSpec {
     /// Moves the group's offsets once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset: Option<Reset>,
+    /// What runs the group's consumers, and how many there are to be. The operator has to be allowed to (chart:
+    /// `scaleTargets.allowed`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
     /// What becomes of the group, with its committed offsets, when this resource is deleted.
     #[serde(default)]
     pub deletion_policy: GroupDeletionPolicy,
+}
+
+/// What runs the consumers, and how many of them there are to be.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[x_kube(validation = Rule::new("self.mode == 'Off' || (has(self.maxReplicas) && self.maxReplicas >= self.minReplicas)")
+    .message("maxReplicas is needed, and is minReplicas or more"))]
+#[serde(rename_all = "camelCase")]
+pub struct Scale {
+    /// The Deployment or StatefulSet that runs them, in the namespace of this resource. Nobody else may scale it: where a
+    /// HorizontalPodAutoscaler, a KEDA ScaledObject or an older ConsumerGroup does, it is left to them, see the condition
+    /// `ScalingActive`.
+    pub target_ref: TargetRef,
+    /// Whether its replicas are set by lag.
+    #[serde(default)]
+    pub mode: ScaleMode,
+    /// Never fewer. With 0 there are none while nothing is unread.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 10_000))]
+    pub min_replicas: i32,
+    /// Never more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_replicas: Option<i32>,
+    /// Unread records that ask for one replica. A partition is read by one member: its records ask for one replica at most.
+    #[serde(default = "thousand")]
+    #[schemars(range(min = 1))]
+    pub lag_per_replica: i64,
+    /// Unread records that bring replicas back from none. Fewer do so once they are as old as `downWindow`.
+    #[serde(default = "first")]
+    #[schemars(range(min = 1))]
+    pub activation_lag: i64,
+    /// For how long more replicas have to be wanted before there are more; from none they come at once.
+    #[serde(default = "half_a_minute")]
+    #[schemars(schema_with = "span")]
+    pub up_window: String,
+    /// For how long fewer replicas have to be wanted before there are fewer, and nothing to be unread before there are none.
+    #[serde(default = "five_minutes")]
+    #[schemars(schema_with = "span")]
+    pub down_window: String,
+    /// Whether there may be more replicas than partitions. Those have nothing to read, and take over from others faster.
+    #[serde(default)]
+    pub allow_idle: bool,
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn first() -> i64 {
+    1
+}
+
+fn thousand() -> i64 {
+    1000
+}
+
+fn half_a_minute() -> String {
+    "30s".into()
+}
+
+fn five_minutes() -> String {
+    "5m".into()
+}
+
+fn ten_minutes() -> String {
+    "10m".into()
+}
+
+/// What runs consumers.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetRef {
+    /// The API that has it.
+    #[serde(default)]
+    pub api_version: TargetApi,
+    /// Which of its kinds.
+    #[serde(default)]
+    pub kind: TargetKind,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// The API of what runs consumers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum TargetApi {
+    /// Kubernetes' own.
+    #[default]
+    #[serde(rename = "apps/v1")]
+    AppsV1,
+}
+
+/// What can be scaled.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum TargetKind {
+    /// A Deployment.
+    #[default]
+    Deployment,
+    /// A StatefulSet.
+    StatefulSet,
+}
+
+impl TargetKind {
+    /// As Kubernetes writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Deployment, Self::StatefulSet].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Who decides how many consumers there are.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum ScaleMode {
+    /// The operator, by lag.
+    #[default]
+    Auto,
+    /// Somebody else. A reset with `whenActive: PauseTarget` still stops them and starts them again.
+    Off,
 }
 
 /// A place in a partition; exactly one of the fields.
@@ -141,6 +272,10 @@ pub struct Reset {
     /// What to do while the group has members: offsets move only when it has none.
     #[serde(default)]
     pub when_active: WhenActive,
+    /// With `PauseTarget`: how long consumers may be stopped. After that they are started again, and the reset has failed.
+    #[serde(default = "ten_minutes")]
+    #[schemars(schema_with = "span")]
+    pub pause_limit: String,
     /// Only show in `status.lastReset` what would be done.
     #[serde(default)]
     pub dry_run: bool,
@@ -181,6 +316,9 @@ pub enum WhenActive {
     Wait,
     /// It is given up.
     Fail,
+    /// The members are stopped: `scale.targetRef` is scaled to zero, and back to what it was once the offsets have moved, or
+    /// when they cannot.
+    PauseTarget,
 }
 
 /// What becomes of a group when its resource is deleted.
@@ -202,7 +340,8 @@ pub struct ConsumerGroupStatus {
     pub observed_generation: Option<i64>,
     /// `Ready`: the group is watched and treated as described. `Active`: it has members. `LagHealthy`: it is no
     /// further behind than `lagPolicy` says. `OffsetsInitialized`: `initialOffsets` are committed everywhere.
-    /// `OffsetsStale`: commits speak of topics that were deleted. `ResetComplete`. `Reconciling` and `Stalled` as kstatus reads them.
+    /// `OffsetsStale`: commits speak of topics that were deleted. `ResetComplete`. `ScalingActive`: the number of consumers is
+    /// set by lag. `ScalingLimited`: it is not what the lag asks for. `Reconciling` and `Stalled` as kstatus reads them.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Conditions,
@@ -229,6 +368,61 @@ pub struct ConsumerGroupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub past_resets: Vec<String>,
+    /// How many consumers there are to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingStatus>,
+    /// Consumers that are stopped for a reset. They are started again, whatever becomes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseStatus>,
+}
+
+/// How many consumers there are to be.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingStatus {
+    /// So many are asked for.
+    pub desired_replicas: i32,
+    /// So many pods there are.
+    pub replicas: i32,
+    /// A change that is wanted, and has to be for a whole window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingStatus>,
+    /// When the operator has last changed the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_scale_time: Option<Time>,
+}
+
+/// A change of the number of consumers that is wanted.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingStatus {
+    /// How many there are.
+    pub from: i32,
+    /// How many were wanted all the time since.
+    pub to: i32,
+    /// Since when.
+    pub since: Time,
+    /// When that was last looked at.
+    pub looked_at: Time,
+}
+
+/// Consumers that are stopped.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PauseStatus {
+    /// The reset's id.
+    pub reset: String,
+    /// What runs them: `Deployment` or `StatefulSet`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: one that is made anew is another one.
+    pub uid: String,
+    /// How many replicas it had, and gets back.
+    pub replicas: i32,
+    /// When they were stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Time>,
 }
 
 /// How far behind a group is.

@@ -48,3 +48,25 @@ fn a_beginning_needs_topics() {
     );
     refused(group(json!({ "lagPolicy": {} })).validate_cel(), "maxLag, maxLagTime or both");
 }
+
+#[test]
+fn consumers_are_scaled_within_bounds() {
+    let scale = |more: Value| {
+        let mut scale = json!({ "targetRef": { "name": "billing" } });
+        scale.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        group(json!({ "scale": scale }))
+    };
+    assert!(scale(json!({ "maxReplicas": 1 })).validate_cel().is_ok());
+    assert!(scale(json!({ "minReplicas": 0, "maxReplicas": 12 })).validate_cel().is_ok());
+    assert!(scale(json!({ "mode": "Off" })).validate_cel().is_ok());
+    refused(scale(json!({})).validate_cel(), "maxReplicas is needed");
+    refused(scale(json!({ "minReplicas": 5, "maxReplicas": 4 })).validate_cel(), "is minReplicas or more");
+}
+
+#[test]
+fn who_stops_consumers_says_which() {
+    let reset = json!({ "id": "1", "to": { "offset": "Earliest" }, "whenActive": "PauseTarget" });
+    refused(group(json!({ "reset": reset })).validate_cel(), "PauseTarget needs scale.targetRef");
+    let scale = json!({ "targetRef": { "name": "billing" }, "mode": "Off" });
+    assert!(group(json!({ "reset": reset, "scale": scale })).validate_cel().is_ok());
+}

@@ -34,11 +34,13 @@ fn one_place_decides_and_one_place_writes() {
         files.sort_unstable();
         files
     };
-    // Who renders the field, who asks for the number to render, and who patches a scale.
-    assert_eq!(with("\"replicas\":"), ["render/statefulset.rs"]);
+    // Who renders the field, who asks for the number to render, and who patches a scale: that of consumers, never of
+    // brokers, as its own tests show.
+    let consumers = "controllers/group/target.rs";
+    assert_eq!(with("\"replicas\":"), [consumers, "render/statefulset.rs"]);
     assert_eq!(with("[\"replicas\"]"), [""; 0]);
     assert_eq!(with("next.replicas("), ["render/mod.rs"]);
-    assert_eq!(with("patch_scale"), [""; 0]);
+    assert_eq!(with("patch_scale"), [consumers]);
     assert_eq!(with("replace_scale"), [""; 0]);
     // A typed StatefulSet is read, never sent.
     assert_eq!(with("Patch::Apply"), ["apply.rs", "status.rs"]);

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use klamm_protocol::error::ErrorCode;
 use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
 
 use super::look::{FINALIZER, Look};
+use super::{pausing, target};
 use crate::controllers::farewell::{self, Farewell};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
@@ -23,6 +25,9 @@ const LOOK_SOON: Duration = Duration::from_secs(3);
 pub async fn leave(group: &ConsumerGroup, context: &Context) -> Result<Action, Error> {
     if !finalizer::has(group, FINALIZER) {
         return Ok(Action::await_change());
+    }
+    if !start(group, context).await? {
+        return Ok(Action::requeue(LOOK_SOON));
     }
     match farewell(group, context).await {
         Ok(Farewell::Done(told)) => {
@@ -42,6 +47,27 @@ pub async fn leave(group: &ConsumerGroup, context: &Context) -> Result<Action, E
             let mut look = Look::new(group);
             let why = finalizer::with_way_out(group, &format!("deleting the group: {error}"));
             look.conditions.waiting(error.reason(), why);
+            look.write(context).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Starts consumers that are stopped for a reset: nobody would after that. Answers whether that is done.
+async fn start(group: &ConsumerGroup, context: &Context) -> Result<bool, Error> {
+    let mut look = Look::new(group);
+    let Some(pause) = look.status.pause.clone().filter(|_| !finalizer::is_forced(group)) else { return Ok(true) };
+    match pausing::start(&mut look, context).await {
+        Ok(()) => Ok(look.status.pause.is_none()),
+        // A namespace that is being deleted may have lost its roles first; then its pods go as well.
+        Err(error) if target::is_forbidden(&error) => {
+            let note = format!("{} {} stays at zero: {error}", pause.kind, pause.name);
+            events::publish(context, group, EventType::Warning, "ConsumersLeft", "Delete", note).await;
+            Ok(true)
+        }
+        Err(error) => {
+            let why = format!("starting {} {} again: {error}", pause.kind, pause.name);
+            look.conditions.waiting(error.reason(), finalizer::with_way_out(group, &why));
             look.write(context).await?;
             Err(error)
         }

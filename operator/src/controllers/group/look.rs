@@ -7,13 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::{key, offsets};
+use super::{key, offsets, pausing, scaling};
 use crate::brokers::Brokers;
 use crate::clusters::{self, Resolved};
 use crate::controllers::owner::{Seen, owner};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
-use crate::crd::consumer_group::{ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, Reset, TopicLag};
+use crate::crd::consumer_group::{
+    ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, Reset, TopicLag, WhenActive,
+};
 use crate::events;
 use crate::groups::facts::Facts;
 use crate::groups::lag::{self, Lag};
@@ -38,6 +40,8 @@ pub struct Look<'a> {
     pub conditions: Conditions,
     /// The rest of what is to be said.
     pub status: ConsumerGroupStatus,
+    /// What a reset waits for, in a word and in plain words.
+    pub waits: Option<(&'static str, String)>,
 }
 
 impl<'a> Look<'a> {
@@ -48,7 +52,7 @@ impl<'a> Look<'a> {
         let conditions = Conditions::new(&before.conditions, generation, Timestamp::now());
         let status =
             ConsumerGroupStatus { observed_generation: generation, group_id: Some(group.group_id().into()), ..before };
-        Self { group, conditions, status }
+        Self { group, conditions, status, waits: None }
     }
 
     /// Does what is to be done. What comes of it is in the status then.
@@ -68,6 +72,7 @@ impl<'a> Look<'a> {
                 return Ok(Action::await_change());
             }
         };
+        self.start_if_in_vain(context).await?;
         let address = match clusters::resolve(context, self.group).await? {
             Resolved::At(address) => address,
             Resolved::NotReady(why) => return Ok(self.waiting(context, "ClusterNotReady", why)),
@@ -81,8 +86,10 @@ impl<'a> Look<'a> {
             self.conditions.stalled("ResourceConflict", format!("{owner} names the same group and is older"));
             return Ok(Action::requeue(LOOK_AGAIN));
         }
-        let deletes = self.group.spec.deletion_policy == GroupDeletionPolicy::DeleteWhenEmpty;
-        if !finalizer::keep(&context.client, self.group, FINALIZER, deletes).await? {
+        // Consumers that are stopped are started before it goes.
+        let stays =
+            self.group.spec.deletion_policy == GroupDeletionPolicy::DeleteWhenEmpty || self.status.pause.is_some();
+        if !finalizer::keep(&context.client, self.group, FINALIZER, stays).await? {
             return Ok(Action::await_change());
         }
 
@@ -95,13 +102,27 @@ impl<'a> Look<'a> {
             Some(wanted) => offsets::reset(self, context, &brokers, wanted, &facts).await?,
             None => offsets::begin(self, context, &brokers, &facts).await?,
         };
+        self.start_if_in_vain(context).await?;
         if moved {
             facts = self.facts(&brokers).await?;
         }
-        self.saw(context, &brokers, &facts, max_age).await?;
+        let seconds = self.saw(context, &brokers, &facts, max_age).await?;
+        let again = scaling::step(self, context, &facts, seconds).await?.unwrap_or(LOOK_AGAIN);
         self.told_of_reset();
         let waits = self.group.spec.reset.as_ref().is_some_and(|wanted| self.is_due(wanted));
-        Ok(Action::requeue(if waits { LOOK_SOON } else { LOOK_AGAIN }))
+        let soon = waits || self.status.pause.is_some();
+        Ok(Action::requeue(if soon { LOOK_SOON } else { again.min(LOOK_AGAIN) }))
+    }
+
+    /// Starts consumers that are stopped for a reset which is done, or asked for no longer.
+    async fn start_if_in_vain(&mut self, context: &Context) -> Result<(), Error> {
+        let Some(paused) = &self.status.pause else { return Ok(()) };
+        let wanted = self.group.spec.reset.as_ref().filter(|wanted| self.is_due(wanted));
+        let stops = |wanted: &Reset| wanted.when_active == WhenActive::PauseTarget && wanted.id == paused.reset;
+        if !wanted.is_some_and(stops) {
+            pausing::start(self, context).await?;
+        }
+        Ok(())
     }
 
     fn is_due(&self, wanted: &Reset) -> bool {
@@ -125,14 +146,14 @@ impl<'a> Look<'a> {
         Ok(brokers.ask(async |client| cluster::facts(client, id, topics).await).await?)
     }
 
-    /// What there is.
+    /// What there is; answers how old the oldest record is that is not committed.
     async fn saw(
         &mut self,
         context: &Context,
         brokers: &Brokers,
         facts: &Facts,
         max_age: Option<i64>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<i64>, Error> {
         let lag = lag::lag(facts, self.group.spec.initial_offsets.as_ref());
         let now = Timestamp::now();
         let now_ms = now.as_millisecond();
@@ -187,7 +208,7 @@ impl<'a> Look<'a> {
             };
         }
         self.count(&lag, seconds, now);
-        Ok(())
+        Ok(seconds)
     }
 
     /// Puts numbers into the status, if they say something new.
@@ -238,7 +259,9 @@ impl<'a> Look<'a> {
                 self.conditions.set("ResetComplete", true, "DoneBefore", why)
             }
             Some((Started | DryRun, _)) | None => {
-                self.conditions.set("ResetComplete", false, "Waiting", "it waits until the group has no members")
+                let members = ("Waiting", "it waits until the group has no members".to_owned());
+                let (reason, why) = self.waits.take().unwrap_or(members);
+                self.conditions.set("ResetComplete", false, reason, why)
             }
         };
     }

@@ -1,13 +1,25 @@
-//! Watches consumer groups for ConsumerGroups, and moves their offsets where that is asked for.
+//! Watches consumer groups for ConsumerGroups, moves their offsets where that is asked for, and has as many consumers as
+//! there should be.
+//!
+//! `look` is one look at a group, `offsets` moves its offsets, `scaling` and `pausing` decide about its consumers by what
+//! `target` finds of them, `leave` lets a ConsumerGroup go.
 
 mod leave;
 mod look;
 mod offsets;
+mod pausing;
+mod scaling;
+mod target;
 
-use kube::ResourceExt;
+#[cfg(test)]
+mod pausing_test;
+#[cfg(test)]
+mod scaling_test;
+
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
 
 use super::known::of_changed_clusters;
 use super::{Context, Error, Reconcile};
@@ -18,6 +30,17 @@ impl Reconcile for ConsumerGroup {
     const CONTROLLER: &'static str = "consumergroup";
 
     async fn reconcile(group: &Self, context: &Context) -> Result<Action, Error> {
+        let fresh;
+        let group = match pausing::concerns(group) {
+            false => group,
+            // A watch may be late: a note that was written a moment ago must be seen, and not be written over.
+            true => {
+                let api: Api<Self> = Api::namespaced(context.client.clone(), &target::namespace(group));
+                let Some(found) = api.get_opt(&group.name_any()).await? else { return Ok(Action::await_change()) };
+                fresh = found;
+                &fresh
+            }
+        };
         if group.metadata.deletion_timestamp.is_some() {
             context.group_metrics.forget(&key(group));
             return leave::leave(group, context).await;

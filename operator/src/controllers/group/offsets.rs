@@ -7,6 +7,7 @@ use klamm_protocol::error::ErrorCode;
 use kube::runtime::events::EventType;
 
 use super::look::Look;
+use super::pausing::{self, Stopped};
 use crate::brokers::Brokers;
 use crate::controllers::{Context, Error};
 use crate::crd::consumer_group::{Edge, Reset, ResetResult, ResetStatus, WhenActive};
@@ -53,6 +54,13 @@ pub async fn reset(
     }
     let ready = facts.missing.is_empty() && facts.unknown.is_empty();
     if !ready {
+        // Consumers are not stopped for ever.
+        if look.status.pause.is_some()
+            && let Stopped::Never(why) = pausing::stop(look, context, wanted, facts.is_empty(), true).await?
+        {
+            ended(look, context, wanted, ResetResult::Failed, Some(why)).await;
+            return Ok(false);
+        }
         look.conditions.waiting("TopicsMissing", "the reset waits until all partitions can be seen");
         return Ok(false);
     }
@@ -85,19 +93,19 @@ pub async fn reset(
         ended(look, context, wanted, ResetResult::DryRun, None).await;
         return Ok(false);
     }
-    if !facts.is_empty() {
-        // Not begun: nothing is to be remembered of it.
-        let before = look.group.status.as_ref().and_then(|status| status.last_reset.clone());
-        look.status.last_reset = before.filter(|last| last.result != ResetResult::Started);
-        if wanted.when_active == WhenActive::Fail {
+    match stopped(look, context, wanted, facts).await? {
+        Stopped::Yes => {}
+        Stopped::Never(why) => {
             look.status.last_reset = None;
-            let why = format!("the group has {} members, and whenActive is Fail", facts.members);
             ended(look, context, wanted, ResetResult::Failed, Some(why)).await;
-        } else {
-            let why = format!("the reset waits until the group has no members: it has {}", facts.members);
-            look.conditions.ready("Watched", "the group is watched").set("Reconciling", true, "ResetWaiting", why);
+            return Ok(false);
         }
-        return Ok(false);
+        Stopped::NotYet(reason, why) => {
+            look.conditions.ready("Watched", "the group is watched");
+            look.conditions.set("Reconciling", true, "ResetWaiting", why.clone());
+            look.waits = Some((reason, why));
+            return Ok(false);
+        }
     }
     if moves.is_empty() {
         ended(look, context, wanted, ResetResult::Applied, Some("all offsets are there already".into())).await;
@@ -120,6 +128,30 @@ pub async fn reset(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the group has no members that would commit after the reset; sees to that, if it is to.
+async fn stopped(look: &mut Look<'_>, context: &Context, wanted: &Reset, facts: &Facts) -> Result<Stopped, Error> {
+    if facts.is_empty() && look.status.pause.is_none() {
+        return Ok(Stopped::Yes);
+    }
+    // Not begun: nothing is to be remembered of it.
+    let before = look.group.status.as_ref().and_then(|status| status.last_reset.clone());
+    let before = before.filter(|last| last.result != ResetResult::Started);
+    let begun = std::mem::replace(&mut look.status.last_reset, before);
+    let stopped = match wanted.when_active {
+        WhenActive::PauseTarget => pausing::stop(look, context, wanted, facts.is_empty(), false).await?,
+        _ if facts.is_empty() => Stopped::Yes,
+        WhenActive::Fail => Stopped::Never(format!("the group has {} members, and whenActive is Fail", facts.members)),
+        WhenActive::Wait => {
+            let why = format!("the reset waits until the group has no members: it has {}", facts.members);
+            Stopped::NotYet("Waiting", why)
+        }
+    };
+    if stopped == Stopped::Yes {
+        look.status.last_reset = begun;
+    }
+    Ok(stopped)
 }
 
 /// Keeps the id of the reset that another one takes the place of: as the status had it before this look.
