@@ -18,6 +18,7 @@ const OPERATOR_ALL: &[&str] = &[
     "replicas=2",
     "controllers={topics,consumer-groups}",
     "watchNamespaces={a,b}",
+    "scaleTargets.allowed=true",
     "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
     "imagePullSecrets[0].name=pull",
     "serviceAccount.annotations.a=b",
@@ -179,6 +180,7 @@ fn an_operator_of_topics_alone_has_the_rights_for_topics_alone() {
             (false, "get", "secrets"),
             (false, "create", "statefulsets.apps"),
             (false, "get", "pods"),
+            (false, "patch", "deployments.apps/scale"),
         ] {
             let out = kubectl(["auth", "can-i", verb, what, &here, &format!("--as={account}")]).run();
             assert_eq!(out.code == 0, may, "{verb} {what}: {out}");

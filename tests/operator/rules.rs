@@ -162,6 +162,12 @@ fn groups() -> Vec<Case> {
     let change = |before: Value, after: Value, refusal| change("ConsumerGroup", before, after, refusal);
     let reset = |to: Value, refusal| group(json!({ "reset": { "id": "1", "to": to } }), refusal);
     let named = |name: &str| here(&json!({ "groupId": name }));
+    let scaled = |more: Value, rest: Value, refusal| {
+        let scale = with(&json!({ "targetRef": { "name": "billing" } }), &more);
+        group(with(&json!({ "scale": scale }), &rest), refusal)
+    };
+    let scale = |more: Value, refusal| scaled(more, json!({}), refusal);
+    let stops = json!({ "id": "1", "to": { "offset": "Earliest" }, "whenActive": "PauseTarget" });
     let begins = |more: Value, refusal| group(with(&json!({ "topics": ["t"] }), &more), refusal);
     vec![
         group(json!({}), ""),
@@ -189,6 +195,17 @@ fn groups() -> Vec<Case> {
         group(json!({ "lagPolicy": { "maxLag": 0 } }), ""),
         group(json!({ "lagPolicy": { "maxLagTime": "5m" } }), ""),
         group(json!({ "lagPolicy": { "maxLag": -1 } }), "should be greater than or equal to 0"),
+        scale(json!({ "maxReplicas": 12 }), ""),
+        scale(json!({ "minReplicas": 0, "maxReplicas": 12, "downWindow": "1h", "allowIdle": true }), ""),
+        scale(json!({ "mode": "Off" }), ""),
+        scale(json!({}), "maxReplicas is needed, and is minReplicas or more"),
+        scale(json!({ "minReplicas": 3, "maxReplicas": 2 }), "maxReplicas is needed, and is minReplicas or more"),
+        scale(json!({ "minReplicas": -1, "maxReplicas": 2 }), "should be greater than or equal to 0"),
+        scale(json!({ "maxReplicas": 2, "lagPerReplica": 0 }), "should be greater than or equal to 1"),
+        scale(json!({ "maxReplicas": 2, "upWindow": "soon" }), "spec.scale.upWindow"),
+        scale(json!({ "mode": "Off", "targetRef": { "kind": "Job", "name": "a" } }), "supported values"),
+        group(json!({ "reset": stops }), "PauseTarget needs scale.targetRef"),
+        scaled(json!({ "mode": "Off" }), json!({ "reset": stops }), ""),
     ]
 }
 

@@ -27,6 +27,18 @@ asks of the API server.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- if and .Values.scaleTargets.allowed (has "consumer-groups" .Values.controllers) }}
+# How many consumers a group has, and who else decides that. Nothing else of what runs them.
+- apiGroups: [apps]
+  resources: [deployments/scale, statefulsets/scale]
+  verbs: [get, patch]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [list]
+{{- end }}
 {{- if has "clusters" .Values.controllers }}
 # To own objects in the name of a Cluster, where the API server asks for that.
 - apiGroups: [klamm.dev]

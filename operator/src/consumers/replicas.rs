@@ -4,6 +4,8 @@
 //! that was wanted for a whole window, and then so many as were wanted all the time: the least of it for more, the most of
 //! it for fewer. Zero is wanted only while nothing is unread and every partition's records would count; from zero any
 //! record brings consumers back at once. What is not seen never takes consumers away.
+//!
+//! What is to be noted is noted before the number is set.
 
 use std::time::Duration;
 

@@ -135,13 +135,16 @@ proptest! {
         dies in proptest::collection::vec(0..3_u8, 200),
     ) {
         let mut world = World { facts: facts(&vec![0; partitions], policy.least), seconds: 0 };
-        let (mut last, mut quiet) = (None::<(i64, bool)>, 0);
+        let (mut last, mut quiet) = (None::<(i64, bool)>, None::<i64>);
         for (comes, dies) in comes.iter().zip(&dies) {
             let asked = world.facts.asked;
             let answer = world.facts.next(&policy, at(world.seconds));
             let unread = world.facts.lags.iter().any(|lag| *lag > 0);
-            quiet = if unread { 0 } else { quiet + 1 };
-            if answer.replicas != asked {
+            // One that dies before it writes anything has not looked.
+            if *dies > 0 {
+                quiet = if unread { None } else { quiet.or(Some(world.seconds)) };
+            }
+            if answer.replicas != asked && *dies > 1 {
                 let up = answer.replicas > asked;
                 if let Some((then, before)) = last {
                     let window = if up { policy.up } else { policy.down };
@@ -153,14 +156,14 @@ proptest! {
                 }
                 last = Some((world.seconds, up));
                 if answer.replicas == 0 {
-                    let looks = i64::try_from(policy.down.as_secs()).unwrap() / 10;
-                    prop_assert!(quiet >= looks, "{} of {}", quiet, looks);
+                    let down = i64::try_from(policy.down.as_secs()).unwrap();
+                    prop_assert!(quiet.is_some_and(|since| world.seconds - since >= down), "{:?}: {:?}", quiet, answer);
                 }
             }
-            // Killed before it does anything, between act and note, or not.
+            // Killed before it does anything, between note and act, or not.
             match dies {
                 0 => {}
-                1 => world.facts.asked = answer.replicas,
+                1 => world.facts.pending = answer.pending,
                 _ => (world.facts.asked, world.facts.pending) = (answer.replicas, answer.pending),
             }
             world.live(comes, fast);

@@ -73,23 +73,12 @@ pub async fn step(
     let now = Timestamp::now();
     let facts = facts(look, group, seconds, &found, before.as_ref());
     let answer = facts.next(&policy, now);
-    let mut status = ScalingStatus {
+    let status = ScalingStatus {
         desired_replicas: answer.replicas,
         replicas: found.there,
         pending: answer.pending.as_ref().map(note),
         last_scale_time: before.and_then(|before| before.last_scale_time),
     };
-    if answer.replicas != found.asked {
-        match found.set(context, &namespace, &target, answer.replicas).await? {
-            Set::Changed => return Ok(Some(Duration::from_secs(1))),
-            Set::Done => {
-                status.last_scale_time = Some(Time(now));
-                let note = format!("{name}: {} -> {}, {}", found.asked, answer.replicas, why(&answer, &policy));
-                let reason = if answer.replicas > found.asked { "ScaledUp" } else { "ScaledDown" };
-                events::publish(context, look.group, EventType::Normal, reason, "Scale", note).await;
-            }
-        }
-    }
     look.status.scaling = Some(status);
     let (reason, message) = shown(&answer, &policy);
     look.conditions.set("ScalingActive", true, reason, message);
@@ -102,6 +91,20 @@ pub async fn step(
             look.conditions.set("ScalingLimited", true, "Partitions", why)
         }
     };
+    if answer.replicas == found.asked {
+        return Ok(Some(answer.again));
+    }
+    // First that the window has ended: one that was noted for this number before must not count when it comes back.
+    look.note(context).await?;
+    if found.set(context, &namespace, &target, answer.replicas).await? == Set::Changed {
+        return Ok(Some(Duration::from_secs(1)));
+    }
+    if let Some(status) = &mut look.status.scaling {
+        status.last_scale_time = Some(Time(now));
+    }
+    let note = format!("{name}: {} -> {}, {}", found.asked, answer.replicas, why(&answer, &policy));
+    let reason = if answer.replicas > found.asked { "ScaledUp" } else { "ScaledDown" };
+    events::publish(context, look.group, EventType::Normal, reason, "Scale", note).await;
     Ok(Some(answer.again))
 }
 

@@ -171,7 +171,8 @@ async fn consumers_come_with_the_lag_and_go_with_it() {
     assert_eq!(world.asked(), Some(0));
     world.writes();
     world.pass(&facts(0, &[150, 3, 0])).await;
-    assert_eq!(world.writes(), ["PATCH deployments/billing/scale", "PATCH consumergroups/billing/status"]);
+    let status = "PATCH consumergroups/billing/status";
+    assert_eq!(world.writes(), [status, "PATCH deployments/billing/scale", status]);
     assert_eq!((world.asked(), world.condition("ScalingActive").as_str()), (Some(2), "True/Scaled"));
     let status = world.group().status.unwrap().scaling.unwrap();
     assert!(status.desired_replicas == 2 && status.last_scale_time.is_some(), "{status:?}");
