@@ -197,15 +197,15 @@ fn groups() -> Vec<Case> {
         group(json!({ "lagPolicy": { "maxLag": -1 } }), "should be greater than or equal to 0"),
         scale(json!({ "maxReplicas": 12 }), ""),
         scale(json!({ "minReplicas": 0, "maxReplicas": 12, "downWindow": "1h", "allowIdle": true }), ""),
-        scale(json!({ "mode": "Off" }), ""),
+        scale(json!({ "mode": "Manual" }), ""),
         scale(json!({}), "maxReplicas is needed, and is minReplicas or more"),
         scale(json!({ "minReplicas": 3, "maxReplicas": 2 }), "maxReplicas is needed, and is minReplicas or more"),
         scale(json!({ "minReplicas": -1, "maxReplicas": 2 }), "should be greater than or equal to 0"),
         scale(json!({ "maxReplicas": 2, "lagPerReplica": 0 }), "should be greater than or equal to 1"),
         scale(json!({ "maxReplicas": 2, "upWindow": "soon" }), "spec.scale.upWindow"),
-        scale(json!({ "mode": "Off", "targetRef": { "kind": "Job", "name": "a" } }), "supported values"),
+        scale(json!({ "mode": "Manual", "targetRef": { "kind": "Job", "name": "a" } }), "supported values"),
         group(json!({ "reset": stops }), "PauseTarget needs scale.targetRef"),
-        scaled(json!({ "mode": "Off" }), json!({ "reset": stops }), ""),
+        scaled(json!({ "mode": "Manual" }), json!({ "reset": stops }), ""),
     ]
 }
 

@@ -94,7 +94,7 @@ pub struct ConsumerGroupSpec {
 
 /// What runs the consumers, and how many of them there are to be.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[x_kube(validation = Rule::new("self.mode == 'Off' || (has(self.maxReplicas) && self.maxReplicas >= self.minReplicas)")
+#[x_kube(validation = Rule::new("self.mode == 'Manual' || (has(self.maxReplicas) && self.maxReplicas >= self.minReplicas)")
     .message("maxReplicas is needed, and is minReplicas or more"))]
 #[serde(rename_all = "camelCase")]
 pub struct Scale {
@@ -214,7 +214,7 @@ pub enum ScaleMode {
     #[default]
     Auto,
     /// Somebody else. A reset with `whenActive: PauseTarget` still stops them and starts them again.
-    Off,
+    Manual,
 }
 
 /// A place in a partition; exactly one of the fields.

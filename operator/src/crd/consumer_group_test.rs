@@ -58,7 +58,7 @@ fn consumers_are_scaled_within_bounds() {
     };
     assert!(scale(json!({ "maxReplicas": 1 })).validate_cel().is_ok());
     assert!(scale(json!({ "minReplicas": 0, "maxReplicas": 12 })).validate_cel().is_ok());
-    assert!(scale(json!({ "mode": "Off" })).validate_cel().is_ok());
+    assert!(scale(json!({ "mode": "Manual" })).validate_cel().is_ok());
     refused(scale(json!({})).validate_cel(), "maxReplicas is needed");
     refused(scale(json!({ "minReplicas": 5, "maxReplicas": 4 })).validate_cel(), "is minReplicas or more");
 }
@@ -67,6 +67,6 @@ fn consumers_are_scaled_within_bounds() {
 fn who_stops_consumers_says_which() {
     let reset = json!({ "id": "1", "to": { "offset": "Earliest" }, "whenActive": "PauseTarget" });
     refused(group(json!({ "reset": reset })).validate_cel(), "PauseTarget needs scale.targetRef");
-    let scale = json!({ "targetRef": { "name": "billing" }, "mode": "Off" });
+    let scale = json!({ "targetRef": { "name": "billing" }, "mode": "Manual" });
     assert!(group(json!({ "reset": reset, "scale": scale })).validate_cel().is_ok());
 }

@@ -107,8 +107,8 @@ impl<'a> Look<'a> {
             facts = self.facts(&brokers).await?;
         }
         let seconds = self.saw(context, &brokers, &facts, max_age).await?;
-        let again = scaling::step(self, context, &facts, seconds).await?.unwrap_or(LOOK_AGAIN);
         self.told_of_reset();
+        let again = scaling::step(self, context, &facts, seconds).await?.unwrap_or(LOOK_AGAIN);
         let waits = self.group.spec.reset.as_ref().is_some_and(|wanted| self.is_due(wanted));
         let soon = waits || self.status.pause.is_some();
         Ok(Action::requeue(if soon { LOOK_SOON } else { again.min(LOOK_AGAIN) }))

@@ -70,7 +70,7 @@ fn live(world: &World) -> i64 {
 #[tokio::test]
 async fn wherever_the_operator_dies_it_comes_to_the_same_end() {
     for dies in 0..12 {
-        let world = World::new(spec("Off"));
+        let world = World::new(spec("Manual"));
         world.target(3, 3);
         world.state.lock().dies = Some(dies);
         let (mut moved, mut stopped) = (0, false);
@@ -119,7 +119,7 @@ async fn who_would_start_them_again_keeps_them_from_being_stopped() {
             "maxReplicas": 3, "scaleTargetRef": { "kind": "Deployment", "name": "billing" } } }] })
     };
     for (least, stopped) in [(0, false), (1, true)] {
-        let world = World::new(spec("Off"));
+        let world = World::new(spec("Manual"));
         world.target(3, 3);
         world.put("/apis/autoscaling/v2/namespaces/x/horizontalpodautoscalers", hpa(least));
         let said = pass(&world, false, &mut 0).await.unwrap();
@@ -130,7 +130,7 @@ async fn who_would_start_them_again_keeps_them_from_being_stopped() {
 
 #[tokio::test]
 async fn a_resource_that_goes_starts_them_first() {
-    let world = World::new(spec("Off"));
+    let world = World::new(spec("Manual"));
     world.target(3, 3);
     pass(&world, false, &mut 0).await.unwrap();
     assert_eq!(world.asked(), Some(0));
@@ -145,7 +145,7 @@ async fn a_resource_that_goes_starts_them_first() {
 
 #[tokio::test]
 async fn what_was_stopped_for_too_long_is_started_again() {
-    let world = World::new(spec("Off"));
+    let world = World::new(spec("Manual"));
     world.target(3, 3);
     pass(&world, false, &mut 0).await.unwrap();
     live(&world);
@@ -159,7 +159,7 @@ async fn what_was_stopped_for_too_long_is_started_again() {
 #[tokio::test]
 async fn what_runs_only_for_a_moment_is_not_remembered_wrongly() {
     // Somebody deploys meanwhile: that number is the one to go back to.
-    let world = World::new(spec("Off"));
+    let world = World::new(spec("Manual"));
     world.target(3, 3);
     let mut moved = 0;
     pass(&world, false, &mut moved).await.unwrap();

@@ -28,10 +28,14 @@ pub async fn step(
     group: &Group,
     seconds: Option<i64>,
 ) -> Result<Option<Duration>, Error> {
-    let before = look.status.scaling.take();
-    let Some(scale) = &look.group.spec.scale else { return Ok(None) };
-    if scale.mode == ScaleMode::Off {
-        look.conditions.set("ScalingActive", false, "Off", "the number of consumers is left to others");
+    let before = look.status.scaling.clone();
+    let Some(scale) = &look.group.spec.scale else {
+        look.status.scaling = None;
+        return Ok(None);
+    };
+    if scale.mode == ScaleMode::Manual {
+        look.status.scaling = None;
+        look.conditions.set("ScalingActive", false, "Manual", "the number of consumers is left to others");
         return Ok(None);
     }
     if !context.settings.allow_scale_targets {
@@ -46,7 +50,6 @@ pub async fn step(
         }
     };
     if look.status.pause.is_some() {
-        look.status.scaling = before;
         look.conditions.set("ScalingActive", false, "ResetUnderWay", "consumers are stopped while offsets are moved");
         return Ok(None);
     }
@@ -114,6 +117,7 @@ pub const NOT_ALLOWED: &str =
 
 /// Only somebody's doing helps.
 fn inactive(look: &mut Look<'_>, reason: &str, why: &str) {
+    look.status.scaling = None;
     look.conditions.set("ScalingActive", false, reason, why).stalled(reason, why);
 }
 

@@ -267,7 +267,7 @@ async fn the_older_of_two_groups_has_it() {
         let meta = json!({ "name": "other", "namespace": "x", "uid": "o", "creationTimestamp": format!("{created}T00:00:00Z") });
         serde_json::from_value(json!({ "metadata": meta, "spec": spec })).expect("a ConsumerGroup")
     };
-    for (created, mode, asked) in [("2026-01-01", "Auto", 1), ("2026-01-03", "Auto", 2), ("2026-01-01", "Off", 2)] {
+    for (created, mode, asked) in [("2026-01-01", "Auto", 1), ("2026-01-03", "Auto", 2), ("2026-01-01", "Manual", 2)] {
         let world = World::new(spec(json!({})));
         world.target(1, 1);
         mock::known(&world.context, [other(created, mode)]);
@@ -308,10 +308,10 @@ async fn what_may_not_be_is_said_and_nothing_is_asked() {
     world.pass(&facts(3, &[0, 0])).await;
     assert_eq!((world.asked(), world.condition("Stalled").as_str()), (Some(3), "True/NotAllowed"));
 
-    let world = World::new(spec(json!({ "mode": "Off" })));
+    let world = World::new(spec(json!({ "mode": "Manual" })));
     world.target(3, 3);
     world.pass(&facts(3, &[0, 0])).await;
-    assert_eq!((world.asked(), world.condition("ScalingActive").as_str()), (Some(3), "False/Off"));
+    assert_eq!((world.asked(), world.condition("ScalingActive").as_str()), (Some(3), "False/Manual"));
     assert_eq!(world.condition("Ready"), "True/Watched");
 
     let world = World::new(spec(json!({})));

@@ -90,7 +90,7 @@ fn read(context: &Context, namespace: &str, target: &Target, found: &Found) -> R
     }
     Ok(Scaled {
         uid: found.metadata.uid.clone().unwrap_or_default(),
-        // The API server's default, where nobody has said anything.
+        // Of a Scale zero is left out.
         asked: found.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0),
         there: status.map_or(0, |status| status.replicas),
         version: found.metadata.resource_version.clone(),
