@@ -14,7 +14,7 @@ use crate::controllers::owner::{Seen, owner};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
 use crate::crd::consumer_group::{
-    ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, Reset, TopicLag, WhenActive,
+    ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, Reset, ResetResult, TopicLag, WhenActive,
 };
 use crate::events;
 use crate::groups::facts::Facts;
@@ -42,6 +42,8 @@ pub struct Look<'a> {
     pub status: ConsumerGroupStatus,
     /// What a reset waits for, in a word and in plain words.
     pub waits: Option<(&'static str, String)>,
+    /// Whether it was decided about stopped consumers by what the group's brokers tell.
+    pub decided: bool,
 }
 
 impl<'a> Look<'a> {
@@ -52,7 +54,7 @@ impl<'a> Look<'a> {
         let conditions = Conditions::new(&before.conditions, generation, Timestamp::now());
         let status =
             ConsumerGroupStatus { observed_generation: generation, group_id: Some(group.group_id().into()), ..before };
-        Self { group, conditions, status, waits: None }
+        Self { group, conditions, status, waits: None, decided: false }
     }
 
     /// Does what is to be done. What comes of it is in the status then.
@@ -123,6 +125,22 @@ impl<'a> Look<'a> {
             pausing::start(self, context).await?;
         }
         Ok(())
+    }
+
+    /// Starts consumers that have been stopped for too long while nobody came to decide about them: the brokers do not answer,
+    /// say, or another resource has the group.
+    ///
+    /// # Errors
+    /// The API server's; they are stopped still.
+    pub async fn start_if_late(&mut self, context: &Context) -> Result<(), Error> {
+        let Some(wanted) = self.group.spec.reset.as_ref().filter(|wanted| self.is_due(wanted)) else { return Ok(()) };
+        let now = Timestamp::now();
+        if self.decided || status::is_paused(self.group) || !pausing::is_late(self, wanted, now) {
+            return Ok(());
+        }
+        let why = format!("consumers were stopped for {}, and the group could not be looked at", wanted.pause_limit);
+        offsets::ended(self, context, wanted, ResetResult::Failed, Some(why)).await;
+        pausing::start(self, context).await
     }
 
     fn is_due(&self, wanted: &Reset) -> bool {

@@ -16,6 +16,8 @@ mod pausing_test;
 #[cfg(test)]
 mod scaling_test;
 
+use std::time::Duration;
+
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
@@ -24,7 +26,11 @@ use kube::{Api, ResourceExt};
 use super::known::of_changed_clusters;
 use super::{Context, Error, Reconcile};
 use crate::crd::ConsumerGroup;
+use crate::status;
 use look::Look;
+
+/// How soon to look again while consumers are stopped.
+const STOPPED: Duration = Duration::from_secs(3);
 
 impl Reconcile for ConsumerGroup {
     const CONTROLLER: &'static str = "consumergroup";
@@ -51,10 +57,13 @@ impl Reconcile for ConsumerGroup {
             context.group_metrics.forget(&key(group));
             look.conditions.failed(error);
         }
+        let started = look.start_if_late(context).await;
+        let stopped = look.status.pause.is_some() && !status::is_paused(group);
         let written = look.write(context).await;
         let next = next?;
+        started?;
         written?;
-        Ok(next)
+        Ok(if stopped { Action::requeue(STOPPED) } else { next })
     }
 
     fn watch_more(

@@ -162,7 +162,8 @@ fn remember_last(look: &mut Look<'_>, wanted: &Reset) {
     }
 }
 
-async fn ended(look: &mut Look<'_>, context: &Context, wanted: &Reset, result: ResetResult, why: Option<String>) {
+/// Says what came of a reset, in the status and in an Event.
+pub async fn ended(look: &mut Look<'_>, context: &Context, wanted: &Reset, result: ResetResult, why: Option<String>) {
     remember_last(look, wanted);
     let before = look.status.last_reset.take().filter(|last| last.id == wanted.id);
     let (partitions, preview) = before.map(|last| (last.partitions, last.preview)).unwrap_or_default();

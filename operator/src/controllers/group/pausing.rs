@@ -60,6 +60,14 @@ fn due(look: &Look<'_>, wanted: &Reset) -> Result<Due, String> {
     Ok(Due { id: wanted.id.clone(), target: target::of(&scale.target_ref), limit })
 }
 
+/// Whether consumers have been stopped for a reset for longer than they may be. Where nobody noted since when, it is since now.
+pub fn is_late(look: &mut Look<'_>, wanted: &Reset, now: Timestamp) -> bool {
+    let Some(pause) = &mut look.status.pause else { return false };
+    let stopped = pause.stopped_at.get_or_insert(Time(now)).0;
+    let limit = span_ms("reset.pauseLimit", &wanted.pause_limit).unwrap_or(0);
+    now.as_millisecond().saturating_sub(stopped.as_millisecond()) >= limit
+}
+
 /// Goes on stopping consumers for a reset that is to be done now. `blocked`: something else than members is in the way.
 ///
 /// # Errors
@@ -71,6 +79,7 @@ pub async fn stop(
     empty: bool,
     blocked: bool,
 ) -> Result<Stopped, Error> {
+    look.decided = true;
     let due = match due(look, wanted) {
         Ok(due) => due,
         Err(why) => return Ok(Stopped::Never(why)),

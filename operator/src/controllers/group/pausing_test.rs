@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::look::Look;
 use super::pausing::{self, Stopped};
 use super::scaling_test::{GROUP, TARGET, World};
-use crate::controllers::Error;
+use crate::controllers::{Error, Reconcile as _};
 use crate::crd::ConsumerGroup;
 use crate::crd::consumer_group::{ResetResult, ResetStatus};
 
@@ -154,6 +154,25 @@ async fn what_was_stopped_for_too_long_is_started_again() {
     let said = pass(&world, false, &mut 0).await.unwrap();
     assert!(said.starts_with("Never: Deployment billing was stopped for 10m"), "{said}");
     assert_eq!(world.asked(), Some(3));
+}
+
+#[tokio::test]
+async fn they_are_started_in_time_though_nobody_can_be_asked() {
+    for (seconds, asked) in [(599, 0), (601, 3)] {
+        let world = World::new(spec("Manual"));
+        world.target(3, 3);
+        pass(&world, false, &mut 0).await.unwrap();
+        live(&world);
+        let then = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
+        world.state.lock().objects.get_mut(GROUP).unwrap()["status"]["pause"]["stoppedAt"] = then.to_string().into();
+        // There is no such Cluster.
+        ConsumerGroup::reconcile(&world.group(), &world.context).await.unwrap();
+        assert_eq!(world.asked(), Some(asked), "{seconds}");
+        let last = world.group().status.unwrap().last_reset.map(|last| last.result);
+        assert_eq!(last, (asked > 0).then_some(ResetResult::Failed));
+        ConsumerGroup::reconcile(&world.group(), &world.context).await.unwrap();
+        assert_eq!((world.asked(), world.condition("Ready").as_str()), (Some(asked), "False/ClusterNotFound"));
+    }
 }
 
 #[tokio::test]
