@@ -6,6 +6,7 @@
 mod alerts;
 mod charts;
 mod clusters;
+mod consumers;
 mod dockerfile;
 mod faulty;
 mod gitops;
