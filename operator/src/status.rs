@@ -131,6 +131,11 @@ impl Conditions {
         self.ready("Paused", "").set("Ready", is, "Paused", format!("{PAUSED} is set: nothing is done"))
     }
 
+    /// The reason of a condition, if it was set.
+    pub fn reason(&self, kind: &str) -> Option<&str> {
+        self.now.iter().find(|condition| condition.type_ == kind).map(|condition| condition.reason.as_str())
+    }
+
     /// The conditions, sorted by type. Those that were not set are gone.
     pub fn finish(mut self) -> Vec<Condition> {
         self.now.sort_by(|a, b| a.type_.cmp(&b.type_));

@@ -178,6 +178,8 @@ impl Facts {
         if asked == 0 && wanted > 0 {
             return at_once(wanted, if policy.least > 0 { Why::Bounds } else { Why::Woken });
         }
+        // How many can read is not known of a group without partitions: that takes nobody away.
+        let most = if self.lags.is_empty() { most.max(policy.most) } else { most };
         if asked < policy.least || asked > most {
             return at_once(asked.clamp(policy.least.max(0), most), Why::Bounds);
         }

@@ -56,12 +56,10 @@ impl World {
         for (lag, comes) in self.facts.lags.iter_mut().zip(comes) {
             *lag += comes;
         }
-        let members = self.facts.members;
-        if members > 0 {
-            for (place, lag) in self.facts.lags.iter_mut().enumerate() {
-                // Members that have several partitions read each of them slower.
-                let shared = i64::try_from(1 + place / members).unwrap();
-                *lag = (*lag - fast / shared).max(0);
+        for (place, lag) in self.facts.lags.iter_mut().enumerate() {
+            // Members that have several partitions read each of them slower.
+            if let Some(others) = place.checked_div(self.facts.members) {
+                *lag = (*lag - fast / i64::try_from(1 + others).unwrap()).max(0);
             }
         }
     }
@@ -96,7 +94,7 @@ proptest! {
         let answer = facts.next(&policy, at(0));
         prop_assert!(answer.replicas >= policy.least && answer.replicas <= policy.most, "{:?}", answer);
         let partitions = i32::try_from(read.len()).unwrap().max(1);
-        if !policy.idle && !unseen {
+        if !policy.idle && !unseen && !read.is_empty() {
             prop_assert!(answer.replicas <= partitions.max(policy.least), "{:?}", answer);
         }
         if answer.replicas > asked && !policy.idle {
@@ -239,6 +237,25 @@ fn more_and_fewer_are_wanted_for_a_while() {
 }
 
 #[test]
+fn lag_that_never_falls_asks_for_no_more_than_can_read() {
+    let policy = policy();
+    let mut world = facts(&[9000, 9000, 9000], 1);
+    assert_eq!(changes(&mut world, &policy, 0, 600), Some((30, 3, Why::More)));
+    for members in [3, 0] {
+        (world.asked, world.there, world.members) = (3, 3, members);
+        for second in (40..9000).step_by(10) {
+            world.lags.iter_mut().for_each(|lag| *lag += 500);
+            let answer = world.next(&policy, at(second));
+            world.pending = answer.pending.clone();
+            assert_eq!((answer.replicas, answer.limit, answer.pending), (3, Some(Limit::Partitions), None));
+        }
+    }
+    // Consumers that never come to read: more of them would not either.
+    let mut world = Facts { members: 0, ..facts(&[9000, 9000, 9000], 1) };
+    assert_eq!(changes(&mut world, &policy, 0, 9000), None);
+}
+
+#[test]
 fn a_window_that_nobody_watched_begins_anew() {
     let policy = policy();
     let mut world = facts(&[0, 0], 2);
@@ -263,4 +280,7 @@ fn what_is_not_known_keeps_and_wakes() {
     assert_eq!(changes(&mut Facts { blind: 1, ..facts(&[0, 0], 2) }, &policy, 0, 2000), Some((300, 1, Why::Fewer)));
     assert_eq!(facts(&[], 0).next(&policy, at(0)).replicas, 1);
     assert_eq!(changes(&mut facts(&[], 1), &policy, 0, 2000), None);
+    // Members that have not committed anything yet read something.
+    assert_eq!(changes(&mut facts(&[], 4), &policy, 0, 2000), None);
+    assert_eq!(changes(&mut facts(&[], 40), &policy, 0, 2000), Some((0, 10, Why::Bounds)));
 }

@@ -7,14 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::{key, offsets, pausing, scaling};
+use super::{key, offsets, pausing, scaling, target};
 use crate::brokers::Brokers;
 use crate::clusters::{self, Resolved};
 use crate::controllers::owner::{Seen, owner};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
 use crate::crd::consumer_group::{
-    ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, Reset, ResetResult, TopicLag, WhenActive,
+    ConsumerGroupStatus, GroupDeletionPolicy, Lag as LagStatus, Reset, ResetResult, ScaleMode, TopicLag, WhenActive,
 };
 use crate::events;
 use crate::groups::facts::Facts;
@@ -44,6 +44,8 @@ pub struct Look<'a> {
     pub waits: Option<(&'static str, String)>,
     /// Whether it was decided about stopped consumers by what the group's brokers tell.
     pub decided: bool,
+    /// What the operator has no right to do about consumers, as the API server says it.
+    pub forbidden: Option<String>,
 }
 
 impl<'a> Look<'a> {
@@ -54,7 +56,7 @@ impl<'a> Look<'a> {
         let conditions = Conditions::new(&before.conditions, generation, Timestamp::now());
         let status =
             ConsumerGroupStatus { observed_generation: generation, group_id: Some(group.group_id().into()), ..before };
-        Self { group, conditions, status, waits: None, decided: false }
+        Self { group, conditions, status, waits: None, decided: false, forbidden: None }
     }
 
     /// Does what is to be done. What comes of it is in the status then.
@@ -121,10 +123,16 @@ impl<'a> Look<'a> {
         let Some(paused) = &self.status.pause else { return Ok(()) };
         let wanted = self.group.spec.reset.as_ref().filter(|wanted| self.is_due(wanted));
         let stops = |wanted: &Reset| wanted.when_active == WhenActive::PauseTarget && wanted.id == paused.reset;
-        if !wanted.is_some_and(stops) {
-            pausing::start(self, context).await?;
+        if wanted.is_some_and(stops) {
+            return Ok(());
         }
-        Ok(())
+        match pausing::start(self, context).await {
+            Err(error) if target::is_forbidden(&error) => {
+                self.forbidden = Some(target::forbidden(&error));
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Starts consumers that have been stopped for too long while nobody came to decide about them: the brokers do not answer,
@@ -290,11 +298,22 @@ impl<'a> Look<'a> {
         Action::requeue(clusters::LOOK_AGAIN)
     }
 
+    /// That nobody could look at the group takes no consumers away, nor brings any: it is said where they are scaled by lag.
+    fn conditions_of_unseen(&mut self) {
+        let scaled = self.group.spec.scale.as_ref().is_some_and(|scale| scale.mode == ScaleMode::Auto);
+        if scaled && self.conditions.reason("ScalingActive").is_none() {
+            let reason = self.conditions.reason("Ready").unwrap_or("Unseen").to_owned();
+            let why = "the group was not looked at: there are as many consumers as before";
+            self.conditions.set("ScalingActive", Is::Unknown, &reason, why);
+        }
+    }
+
     /// Writes what was found, and tells of it when something has begun to be wrong.
     ///
     /// # Errors
     /// The API server's.
-    pub async fn write(self, context: &Context) -> Result<(), Error> {
+    pub async fn write(mut self, context: &Context) -> Result<(), Error> {
+        self.conditions_of_unseen();
         let status = ConsumerGroupStatus { conditions: self.conditions.finish(), ..self.status };
         let before = self.group.status.as_ref();
         let written = status::write(&context.client, self.group, before, &status).await?;

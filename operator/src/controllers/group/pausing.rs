@@ -9,7 +9,7 @@ use kube::runtime::events::EventType;
 
 use super::look::{FINALIZER, Look};
 use super::scaling::NOT_ALLOWED;
-use super::target::{self, Scaled, Set};
+use super::target::{self, Scaled, Set, To};
 use crate::consumers::pause::{Due, Facts, Next, Note, Target, Wait};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
@@ -79,6 +79,23 @@ pub async fn stop(
     empty: bool,
     blocked: bool,
 ) -> Result<Stopped, Error> {
+    match step(look, context, wanted, empty, blocked).await {
+        Err(error) if target::is_forbidden(&error) => {
+            let why = target::forbidden(&error);
+            look.forbidden = Some(why.clone());
+            Ok(Stopped::NotYet("Forbidden", why))
+        }
+        done => done,
+    }
+}
+
+async fn step(
+    look: &mut Look<'_>,
+    context: &Context,
+    wanted: &Reset,
+    empty: bool,
+    blocked: bool,
+) -> Result<Stopped, Error> {
     look.decided = true;
     let due = match due(look, wanted) {
         Ok(due) => due,
@@ -109,8 +126,8 @@ pub async fn stop(
                 if !context.settings.allow_scale_targets {
                     return Ok(Stopped::NotYet("NotAllowed", NOT_ALLOWED.into()));
                 }
-                if let Some(other) = target::other(context, look.group, &target).await?.filter(|other| other.from_zero)
-                {
+                let other = target::other(context, look.group, &target, To::Stop).await?;
+                if let Some(other) = other.filter(|other| other.from_zero) {
                     let why = format!("{} scales {name}, and would start it again", other.who);
                     return Ok(Stopped::NotYet("ScaleConflict", why));
                 }

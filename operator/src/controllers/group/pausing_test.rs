@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::look::Look;
 use super::pausing::{self, Stopped};
-use super::scaling_test::{GROUP, TARGET, World};
+use super::scaling_test::{AUTOSCALERS, GROUP, TARGET, World};
 use crate::controllers::{Error, Reconcile as _};
 use crate::crd::ConsumerGroup;
 use crate::crd::consumer_group::{ResetResult, ResetStatus};
@@ -121,10 +121,41 @@ async fn who_would_start_them_again_keeps_them_from_being_stopped() {
     for (least, stopped) in [(0, false), (1, true)] {
         let world = World::new(spec("Manual"));
         world.target(3, 3);
-        world.put("/apis/autoscaling/v2/namespaces/x/horizontalpodautoscalers", hpa(least));
+        world.put(AUTOSCALERS, hpa(least));
         let said = pass(&world, false, &mut 0).await.unwrap();
         assert_eq!(world.asked(), Some(if stopped { 0 } else { 3 }), "{said}");
         assert_eq!(said.starts_with("ScaleConflict: HorizontalPodAutoscaler theirs"), !stopped, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_groups_of_one_target_one_scales_and_the_other_does_not_stop_it() {
+    for (created, mode, stopped) in
+        [("2026-01-01", "Auto", false), ("2026-01-03", "Auto", false), ("2026-01-03", "Manual", true)]
+    {
+        let world = World::new(spec("Manual"));
+        world.target(3, 3);
+        let meta = json!({ "name": "other", "namespace": "x", "uid": "o", "creationTimestamp": format!("{created}T00:00:00Z") });
+        let other = serde_json::from_value::<ConsumerGroup>(json!({ "metadata": meta, "spec": spec(mode) }));
+        crate::controllers::mock::known(&world.context, [other.expect("a ConsumerGroup")]);
+        let said = pass(&world, false, &mut 0).await.unwrap();
+        assert_eq!(world.asked(), Some(if stopped { 0 } else { 3 }), "{created} {mode}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_waited_for() {
+    for denied in [("GET", TARGET), ("PATCH", TARGET), ("GET", AUTOSCALERS)] {
+        let world = World::new(spec("Manual"));
+        world.target(3, 3);
+        world.state.lock().denied = Some(denied);
+        for _ in 0..3 {
+            let said = pass(&world, false, &mut 0).await.unwrap();
+            assert!(said.starts_with("Forbidden: the operator's role lacks a right"), "{denied:?}: {said}");
+        }
+        world.state.lock().denied = None;
+        pass(&world, false, &mut 0).await.unwrap();
+        assert_eq!(world.asked(), Some(0), "{denied:?}");
     }
 }
 

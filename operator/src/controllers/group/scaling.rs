@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::EventType;
 
 use super::look::Look;
-use super::target::{self, Scaled, Set};
+use super::target::{self, Scaled, Set, To};
 use crate::consumers::replicas::{self, Answer, Facts, Limit, Pending, Policy, Why};
 use crate::controllers::{Context, Error};
 use crate::crd::consumer_group::{Edge, PendingStatus, Scale, ScaleMode, ScalingStatus};
@@ -18,11 +18,31 @@ use crate::groups::facts::Facts as Group;
 use crate::groups::lag;
 use crate::topics::desired::{Invalid, span_ms};
 
-/// Goes one step; answers when to look again, if that has to be soon.
+/// Goes one step; answers when to look again, if that has to be soon. A right that the operator does not have is nothing to
+/// fail for: the group is watched all the same.
 ///
 /// # Errors
 /// The API server's.
 pub async fn step(
+    look: &mut Look<'_>,
+    context: &Context,
+    group: &Group,
+    seconds: Option<i64>,
+) -> Result<Option<Duration>, Error> {
+    if let Some(why) = look.forbidden.take() {
+        inactive(look, "Forbidden", &why);
+        return Ok(None);
+    }
+    match scale(look, context, group, seconds).await {
+        Err(error) if target::is_forbidden(&error) => {
+            inactive(look, "Forbidden", &target::forbidden(&error));
+            Ok(None)
+        }
+        done => done,
+    }
+}
+
+async fn scale(
     look: &mut Look<'_>,
     context: &Context,
     group: &Group,
@@ -67,7 +87,7 @@ pub async fn step(
             return Ok(Some(replicas::LOOK));
         }
     };
-    if let Some(other) = target::other(context, look.group, &target).await? {
+    if let Some(other) = target::other(context, look.group, &target, To::Scale).await? {
         let why =
             format!("{} scales {name}: only one may. It is left to that, until one of the two is gone", other.who);
         inactive(look, "ScaleConflict", &why);

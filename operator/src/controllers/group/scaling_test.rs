@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 
 use super::look::Look;
 use super::scaling;
-use crate::controllers::{Context, mock};
+use crate::controllers::{Context, Reconcile as _, mock};
 use crate::crd::{Cluster, ConsumerGroup};
 use crate::groups::facts::{Facts, PartitionFacts};
 use crate::metrics::Metrics;
 
 pub(super) const GROUP: &str = "/apis/klamm.dev/v1alpha1/namespaces/x/consumergroups/billing";
 pub(super) const TARGET: &str = "/apis/apps/v1/namespaces/x/deployments/billing/scale";
-const AUTOSCALERS: &str = "/apis/autoscaling/v2/namespaces/x/horizontalpodautoscalers";
+pub(super) const AUTOSCALERS: &str = "/apis/autoscaling/v2/namespaces/x/horizontalpodautoscalers";
 const KEDA: &str = "/apis/keda.sh/v1alpha1/namespaces/x/scaledobjects";
 
 #[derive(Default)]
@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) dies: Option<usize>,
     /// The next write to a target finds that somebody was there first.
     pub(super) meddle: bool,
+    /// What the operator has no right to: a method and a path.
+    pub(super) denied: Option<(&'static str, &'static str)>,
 }
 
 /// A ConsumerGroup, its target, and who has them.
@@ -46,10 +48,15 @@ fn failure(code: u16, reason: &str) -> (u16, Value) {
 
 impl State {
     fn answer(&mut self, method: &str, path: &str, sent: &Value) -> (u16, Value) {
+        if self.denied == Some((method, path)) {
+            return failure(403, "Forbidden");
+        }
         match method {
             "GET" => match self.objects.get(path) {
                 Some(object) => (200, object.clone()),
                 None if path == AUTOSCALERS => (200, json!({ "metadata": {}, "items": [] })),
+                // As the API server answers about types that there are not.
+                None if path == KEDA => (404, "404 page not found".into()),
                 None => failure(404, "NotFound"),
             },
             "POST" => (201, sent.clone()),
@@ -274,6 +281,52 @@ async fn the_older_of_two_groups_has_it() {
         world.pass(&facts(1, &[900, 900])).await;
         assert_eq!(world.asked(), Some(asked), "{created} {mode}");
     }
+}
+
+#[tokio::test]
+async fn who_keeps_consumers_stopped_has_them() {
+    let pause = |name: &str| json!({ "reset": "r", "kind": "Deployment", "name": name, "uid": "u", "replicas": 3 });
+    for (name, woken) in [("billing", false), ("another", true)] {
+        let world = World::new(spec(json!({})));
+        world.target(0, 0);
+        let meta =
+            json!({ "name": "other", "namespace": "x", "uid": "o", "creationTimestamp": "2026-01-03T00:00:00Z" });
+        let other = json!({ "metadata": meta, "spec": { "clusterRef": { "name": "prod" } }, "status": { "pause": pause(name) } });
+        let other: ConsumerGroup = serde_json::from_value(other).expect("a ConsumerGroup");
+        mock::known(&world.context, [other]);
+        world.pass(&facts(0, &[900, 900])).await;
+        assert_eq!(world.asked(), Some(if woken { 2 } else { 0 }), "{name}: {}", world.condition("ScalingActive"));
+    }
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_said_and_the_group_is_watched() {
+    for denied in [("GET", TARGET), ("PATCH", TARGET), ("GET", AUTOSCALERS), ("GET", KEDA)] {
+        let world = World::new(spec(json!({})));
+        world.target(1, 1);
+        world.state.lock().denied = Some(denied);
+        world.pass(&facts(1, &[900, 900])).await;
+        let said = ["ScalingActive", "Stalled", "Ready"].map(|kind| world.condition(kind));
+        assert_eq!(said, ["False/Forbidden", "True/Forbidden", "False/Forbidden"], "{denied:?}");
+        assert_eq!(world.asked(), Some(1), "{denied:?}");
+        world.state.lock().denied = None;
+        world.pass(&facts(1, &[900, 900])).await;
+        assert_eq!((world.asked(), world.condition("ScalingActive").as_str()), (Some(2), "True/Scaled"), "{denied:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_cannot_be_looked_at_keeps_its_consumers() {
+    let world = World::new(spec(json!({})));
+    world.target(3, 3);
+    world.pass(&facts(3, &[900, 900, 900])).await;
+    world.writes();
+    // There is no such Cluster.
+    for _ in 0..3 {
+        ConsumerGroup::reconcile(&world.group(), &world.context).await.unwrap();
+    }
+    assert_eq!(world.condition("ScalingActive"), "Unknown/ClusterNotFound");
+    assert_eq!((world.asked(), world.writes()), (Some(3), vec!["PATCH consumergroups/billing/status".to_owned()]));
 }
 
 #[tokio::test]

@@ -126,11 +126,21 @@ impl Scaled {
     }
 }
 
-/// Who else scales a target.
+/// What somebody is asked for who has a say about a target, too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum To {
+    /// To have as many consumers as the lag asks for. Of two resources that would, the older one does; one that keeps consumers
+    /// stopped goes before both.
+    Scale,
+    /// To have none for a while. Whoever scales by lag would start them again.
+    Stop,
+}
+
+/// Who else has a say about a target.
 ///
 /// # Errors
 /// The API server's.
-pub async fn other(context: &Context, group: &ConsumerGroup, target: &Target) -> Result<Option<Other>, Error> {
+pub async fn other(context: &Context, group: &ConsumerGroup, target: &Target, to: To) -> Result<Option<Other>, Error> {
     let namespace = group.namespace().unwrap_or_default();
     // Of KEDA's own autoscalers, too, it is KEDA that decides.
     if let Some(found) = keda(context, &namespace, target).await? {
@@ -142,16 +152,22 @@ pub async fn other(context: &Context, group: &ConsumerGroup, target: &Target) ->
     context.groups.ready().await;
     let all = context.groups.all();
     let age = |group: &ConsumerGroup| (group.metadata.creation_timestamp.clone(), group.metadata.uid.clone());
-    let scales = |other: &&ConsumerGroup| {
+    let scales = |other: &ConsumerGroup| {
         let scale = other.spec.scale.as_ref();
         let same = scale.is_some_and(|scale| scale.mode == ScaleMode::Auto && of(&scale.target_ref) == *target);
-        same && other.namespace().as_deref() == Some(&namespace)
-            && other.metadata.uid != group.metadata.uid
-            && other.metadata.deletion_timestamp.is_none()
-            && age(other) < age(group)
+        let goes_first = to == To::Stop || age(other) < age(group);
+        same && goes_first && other.metadata.deletion_timestamp.is_none()
     };
-    let older = all.iter().filter_map(|other| other.0.as_ref().ok()).find(scales);
-    Ok(older.map(|older| Other { who: format!("ConsumerGroup {}", full_name(older)), from_zero: true }))
+    let stops = |other: &ConsumerGroup| {
+        let pause = other.status.as_ref().and_then(|status| status.pause.as_ref());
+        to == To::Scale && pause.is_some_and(|pause| pause.kind == target.kind && pause.name == target.name)
+    };
+    let has_it = |other: &&ConsumerGroup| {
+        let another = other.metadata.uid != group.metadata.uid;
+        another && other.namespace().as_deref() == Some(&namespace) && (scales(other) || stops(other))
+    };
+    let found = all.iter().filter_map(|other| other.0.as_ref().ok()).find(has_it);
+    Ok(found.map(|other| Other { who: format!("ConsumerGroup {}", full_name(other)), from_zero: true }))
 }
 
 fn is_it(target: &Target, kind: Option<&str>, name: Option<&str>) -> bool {
@@ -178,7 +194,8 @@ async fn keda(context: &Context, namespace: &str, target: &Target) -> Result<Opt
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource);
     let all = match api.list(&ListParams::default()).await {
         Ok(all) => all,
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
+        // Of a type that it does not know the API server speaks in plain text, without a reason.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let mut of_it = all.iter().filter(|found| {
@@ -191,6 +208,11 @@ async fn keda(context: &Context, namespace: &str, target: &Target) -> Result<Opt
 /// Whether the API server does not let the operator do this.
 pub fn is_forbidden(error: &Error) -> bool {
     matches!(error, Error::Kube(kube::Error::Api(status)) if status.is_forbidden())
+}
+
+/// What is said then.
+pub fn forbidden(error: &Error) -> String {
+    format!("the operator's role lacks a right (chart: scaleTargets.allowed): {error}")
 }
 
 /// What names a target in messages.
