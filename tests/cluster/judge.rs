@@ -68,6 +68,13 @@ pub fn judge(name: &str, mut cluster: Cluster, view: &View, running: Running, no
     for error in errors.iter().take(12) {
         println!("  client: {}", error.chars().take(300).collect::<String>());
     }
+    if !report.is_clean() {
+        for node in cluster.ids() {
+            let told = cluster.log(node);
+            let told = told.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+            told.for_each(|line| println!("  node {node}: {line}"));
+        }
+    }
     assert!(report.is_clean(), "{name}, KLAMM_CLUSTER_SEED={seed}: {report}");
     if cluster.peer() == Peer::Klamm {
         assert!(codes.iter().all(|code| *code == 0), "{name}: exit codes {codes:?}");

@@ -267,7 +267,9 @@ pub fn replicas(partition: &str, high_watermark: i64, replicas: &[(usize, Vec<u8
         };
         if let Some((a, b)) = model.iter().zip(&own).find(|(a, b)| a.2 != b.2) {
             report.add(Anomaly::ReplicasDiffer, || {
-                format!("{partition}: nodes {other} and {node} at offsets {} and {}", a.0, b.0)
+                let place = a.2.iter().zip(b.2).position(|(a, b)| a != b);
+                let bytes = place.map_or_else(String::new, |at| format!(", byte {at} is {} and {}", a.2[at], b.2[at]));
+                format!("{partition}: nodes {other} and {node} at offsets {} and {}{bytes}", a.0, b.0)
             });
         }
     }

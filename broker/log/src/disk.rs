@@ -6,9 +6,11 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use klamm_protocol::arrivals::Arrivals;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +121,10 @@ pub trait DiskFile: Send + Sync + Debug {
     fn advise_sequential(&self) {}
     /// Keeps other processes from locking the file until this one lets go of it; `WouldBlock` when another has it.
     fn lock(&self) -> io::Result<()>;
+    /// What of it came from the disk into the page cache since it was opened. `None` where nothing ever does.
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        None
+    }
     /// The file itself, for sendfile. A disk that is only simulated has none and gives an empty one: what is read there
     /// is looked at with [`crate::ReadResult::bytes`].
     fn file(&self) -> Arc<File>;
@@ -210,7 +216,7 @@ impl RealDisk {
                 options.write(true).create(true).truncate(true);
             }
         }
-        Ok(RealFile { file: Arc::new(options.open(path)?) })
+        Ok(RealFile::of(Arc::new(options.open(path)?)))
     }
 }
 
@@ -274,12 +280,29 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 pub struct RealFile {
     file: Arc<File>,
+    /// Made when somebody asks for it, or something arrives.
+    arrivals: OnceLock<Arc<Arrivals>>,
 }
 
 impl RealFile {
     /// A file that is open already.
     pub fn of(file: Arc<File>) -> RealFile {
-        RealFile { file }
+        RealFile { file, arrivals: OnceLock::new() }
+    }
+
+    /// Reads what is in the page cache. How much, and whether there is more, on the disk.
+    fn read_cached(&self, buf: &mut [u8], position: u64) -> io::Result<(usize, bool)> {
+        let mut read = 0;
+        while read < buf.len() {
+            let (bufs, at) = (&mut [IoSliceMut::new(&mut buf[read..])], position + read as u64);
+            match rustix::io::preadv2(&*self.file, bufs, at, rustix::io::ReadWriteFlags::NOWAIT) {
+                Ok(0) => return Ok((read, false)),
+                Ok(n) => read += n,
+                Err(rustix::io::Errno::AGAIN) => return Ok((read, true)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((read, false))
     }
 }
 
@@ -293,7 +316,20 @@ impl DiskFile for RealFile {
     }
 
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        // A file system that doesn't know this way of reading says so: then nobody knows what is cached.
+        if let Ok((read, more)) = self.read_cached(buf, position) {
+            if !more {
+                return Ok(read);
+            }
+            let (start, end) = (position + read as u64, position + buf.len() as u64);
+            self.arrivals.get_or_init(Arc::default).note(start, end);
+            return Ok(read + rustix::io::pread(&*self.file, &mut buf[read..], start)?);
+        }
         Ok(rustix::io::pread(&*self.file, buf, position)?)
+    }
+
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        Some(self.arrivals.get_or_init(Arc::default).clone())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -326,6 +362,33 @@ impl DiskFile for RealFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_from_the_disk_is_noted_and_what_is_cached_is_not() {
+        let mut file = tempfile::tempfile().expect("a file");
+        io::Write::write_all(&mut file, &[7; 300_000]).expect("written");
+        let file = RealFile::of(Arc::new(file));
+        let read = |position| {
+            let mut buf = vec![0; 100_000];
+            let read = read_full(&file, &mut buf, position).expect("read");
+            assert!(buf[..read].iter().all(|byte| *byte == 7));
+            read
+        };
+        assert_eq!((read(0), read(250_000), read(300_000), read(400_000)), (100_000, 50_000, 0, 0));
+        assert_eq!(file.arrivals().map(|arrivals| arrivals.count()), Some(0), "all of it is cached");
+        file.sync_data().expect("synced");
+        rustix::fs::fadvise(&*file.file, 0, None, rustix::fs::Advice::DontNeed).expect("advised");
+        assert_eq!(read(4096), 100_000);
+        let came = file.arrivals().expect("a real file").drain();
+        if came.is_empty() {
+            println!("skipped: this file system keeps everything in memory");
+            return;
+        }
+        assert_eq!(came[0].0, 4096);
+        assert!(came[0].1 >= 104_096);
+        assert_eq!(read(4096), 100_000);
+        assert_eq!(file.arrivals().expect("a real file").drain(), []);
+    }
 
     #[test]
     fn write_all_splits_and_continues_after_short_writes() {

@@ -131,9 +131,82 @@ impl Epochs {
     }
 }
 
+/// Collects the epochs of batches, from the first to the last. Their epochs rise, and no CRC covers them: one that its
+/// neighbours contradict is left out, so that it differs from what is known of its offset.
+#[derive(Debug, Default)]
+pub(crate) struct Collector {
+    /// The last batch, of which its successor decides.
+    last: Option<EpochEntry>,
+}
+
+impl Collector {
+    /// The next batch. Returns whether it goes with the one before.
+    pub fn see(&mut self, epoch: i32, start_offset: i64, epochs: &mut Epochs) -> bool {
+        if epoch < 0 {
+            return true;
+        }
+        let next = EpochEntry { epoch, start_offset };
+        let Some(last) = self.last.replace(next) else { return true };
+        let rises = last.epoch <= epoch;
+        let before = epochs.latest();
+        if rises || before.is_some_and(|before| epoch < before) {
+            Self::assign(last, epochs);
+        } else if before.is_none() {
+            // Nothing before it says what its epoch is: that of its successor.
+            self.last = Some(EpochEntry { epoch, ..last });
+        }
+        rises
+    }
+
+    /// There are no more.
+    pub fn finish(self, epochs: &mut Epochs) {
+        if let Some(last) = self.last {
+            Self::assign(last, epochs);
+        }
+    }
+
+    fn assign(entry: EpochEntry, epochs: &mut Epochs) {
+        if epochs.latest().is_none_or(|latest| latest < entry.epoch) {
+            epochs.assign(entry.epoch, entry.start_offset);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn collected(seen: &[i32]) -> Epochs {
+        let (mut collector, mut epochs) = (Collector::default(), Epochs::default());
+        for (offset, &epoch) in seen.iter().enumerate() {
+            collector.see(epoch, offset as i64, &mut epochs);
+        }
+        collector.finish(&mut epochs);
+        epochs
+    }
+
+    #[test]
+    fn an_epoch_that_its_neighbours_contradict_is_not_believed() {
+        assert_eq!(collected(&[0, 0, 3, 4, 4]), epochs(&[(0, 0), (3, 2), (4, 3)]));
+        assert_eq!(collected(&[-1, -1, 0]), epochs(&[(0, 2)]));
+        let sound = [2, 2, 2, 5, 5, 5, 6, 6, 6];
+        // But the last, of which nobody knows better.
+        for at in 0..sound.len() - 1 {
+            for bit in 0..31 {
+                let mut seen = sound;
+                seen[at] ^= 1 << bit;
+                // As if its epoch had begun a batch earlier or later.
+                let plausible = (at == 0 || seen[at] >= seen[at - 1]) && seen[at] <= seen[at + 1];
+                let found = collected(&seen);
+                assert!(
+                    plausible || (0..9).any(|o| found.at_offset(o) != Some(seen[o as usize])),
+                    "{seen:?}: {found:?}"
+                );
+                let astray = (0..9).filter(|o| found.at_offset(*o as i64) != Some(sound[*o])).count();
+                assert!(astray <= 2, "{seen:?}: {found:?}");
+            }
+        }
+    }
 
     fn epochs(entries: &[(i32, i64)]) -> Epochs {
         let mut epochs = Epochs::default();

@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use klamm_protocol::arrivals::Arrivals;
 use parking_lot::Mutex;
 
 use crate::config::mix;
@@ -395,6 +396,10 @@ impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         self.disk.begin(Op::Read)?;
         self.real.read_at(buf, position)
+    }
+
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        self.real.arrivals()
     }
 
     fn sync_data(&self) -> io::Result<()> {

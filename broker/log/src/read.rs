@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use klamm_protocol::FileRange;
+use klamm_protocol::arrivals::Cached;
 
 use crate::disk::{DiskFile, read_full};
 use crate::error::LogError;
@@ -31,7 +32,7 @@ pub struct ReadResult {
     source: Option<Arc<dyn DiskFile>>,
     /// The range was found on disk and has to be checked before anybody sees it; then
     /// [`Log::checked`](crate::Log::checked) takes note.
-    pub unchecked: Option<Unchecked>,
+    pub unchecked: Option<Box<Unchecked>>,
 }
 
 impl ReadResult {
@@ -168,18 +169,15 @@ impl Log {
             }
             (end, next_offset) = (known.position, known.damage.offset);
         }
+        let file = self.with_segment(at, |s, place| s.log_file(place))?;
+        // What comes from the disk after this is the sender's to find out, what came before it ours.
+        let cached = file.arrivals().map(Cached::now);
         let unchecked = self.unchecked(at, (start, end), (first_offset, next_offset), offset)?;
         if end < self.segments[at].size || at == self.active() {
             self.cursors.put(offset, segment, next_offset, end);
         }
-        let file = self.with_segment(at, |s, place| s.log_file(place))?;
         Ok(ReadResult {
-            range: Some(FileRange {
-                file: file.file(),
-                position: u64::from(start),
-                len: end - start,
-                cold: Some(self.segments[at].trust.cold()),
-            }),
+            range: Some(FileRange { file: file.file(), position: u64::from(start), len: end - start, cached }),
             first_offset,
             next_offset,
             source: Some(file),

@@ -16,7 +16,7 @@ use crate::aborted::{self, AbortedTxn};
 use crate::aside;
 use crate::config::{LogConfig, mix};
 use crate::disk::{Disk, Open};
-use crate::epochs::{EPOCH_FILE, Epochs};
+use crate::epochs::{Collector, EPOCH_FILE, Epochs};
 use crate::error::{Damage, LogError};
 use crate::flush::Unsynced;
 use crate::listing::{Found, list};
@@ -183,15 +183,18 @@ impl Log {
             None if recovery.clean => last,
             None => self.segment_of(recovery.recovery_point),
         };
+        let mut collector = Collector::default();
         if !epochs_known && self.segments.iter().any(|s| s.size > 0) {
-            self.rebuild_epochs(scan_from)?;
+            self.rebuild_epochs(scan_from, &mut collector)?;
         }
         if scan_from < self.segments.len() {
-            self.scan(scan_from, recovery, now_ms)?;
+            self.scan(scan_from, recovery, now_ms, collector)?;
             if scan_from > 0 && self.log_end < recovery.recovery_point {
                 // A recovery point beyond the end says nothing about what is below it.
-                self.scan(0, recovery, now_ms)?;
+                self.scan(0, recovery, now_ms, Collector::default())?;
             }
+        } else {
+            collector.finish(&mut self.epochs);
         }
         if self.log_end < recovery.recovery_point {
             let end = self.log_end;
@@ -262,7 +265,7 @@ impl Log {
     }
 
     /// Collects the epochs of the segments before index `to` from their batch headers.
-    fn rebuild_epochs(&mut self, to: usize) -> Result<(), LogError> {
+    fn rebuild_epochs(&mut self, to: usize, collector: &mut Collector) -> Result<(), LogError> {
         self.reported().rebuilt.push(EPOCH_FILE);
         for at in 0..to {
             if self.segments[at].size == 0 {
@@ -271,14 +274,20 @@ impl Log {
             let file = self.with_segment(at, |s, place| s.log_file(place))?;
             let mut walk = Walk::new(&*file, self.segments[at].base, 0, self.segments[at].size);
             while let Some((_, header)) = walk.next().map_err(|e| self.segments[at].damage(self.place(), e))? {
-                self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+                collector.see(header.partition_leader_epoch, header.base_offset, &mut self.epochs);
             }
         }
         Ok(())
     }
 
     /// Checks all batches from segment `from` on, rebuilds its indexes and finds the log's end.
-    fn scan(&mut self, from: usize, recovery: &Recovery, now_ms: i64) -> Result<(), LogError> {
+    fn scan(
+        &mut self,
+        from: usize,
+        recovery: &Recovery,
+        now_ms: i64,
+        mut collector: Collector,
+    ) -> Result<(), LogError> {
         let base = self.segments[from].base;
         self.producers = self.producers_at(base)?;
         // What is filled again anyway has to agree with the epoch file as well: no CRC covers the epoch of a batch.
@@ -289,7 +298,7 @@ impl Log {
         let mut at = from;
         while at < self.segments.len() {
             self.log_end = self.segments[at].base;
-            let scanned = self.scan_segment(at, &known, &mut buf)?;
+            let scanned = self.scan_segment(at, &known, &mut collector, &mut buf)?;
             if let Some((position, what)) = scanned.bad {
                 self.mend(at, position, what, recovery, now_ms)?;
             } else if let Some(next) = self.segments.get(at + 1).map(|s| s.base)
@@ -300,6 +309,7 @@ impl Log {
             }
             at += 1;
         }
+        collector.finish(&mut self.epochs);
         Ok(())
     }
 
@@ -325,7 +335,13 @@ impl Log {
     }
 
     /// Scans one segment, whose batches must have the epochs that are `known`, as far as any are.
-    fn scan_segment(&mut self, at: usize, known: &Epochs, buf: &mut Vec<u8>) -> Result<ScannedSegment, LogError> {
+    fn scan_segment(
+        &mut self,
+        at: usize,
+        known: &Epochs,
+        collector: &mut Collector,
+        buf: &mut Vec<u8>,
+    ) -> Result<ScannedSegment, LogError> {
         if self.segments[at].size == 0 {
             return Ok(ScannedSegment { bad: None, dense: true });
         }
@@ -364,11 +380,10 @@ impl Log {
             {
                 break Some((position, format!("the batch has leader epoch {epoch}, not {known}")));
             }
-            rises &= self.epochs.latest().is_none_or(|latest| latest <= epoch);
+            rises &= collector.see(epoch, header.base_offset, &mut self.epochs);
             dense &= header.base_offset == self.log_end
                 && i64::from(header.records_count) == i64::from(header.last_offset_delta) + 1;
             self.with_segment(at, |s, place| s.note(place, &header, position))?;
-            self.epochs.assign(header.partition_leader_epoch, header.base_offset);
             if header.has_producer_id() {
                 note_producer(&mut self.producers, &header, marker, &mut aborts);
             }
@@ -377,6 +392,9 @@ impl Log {
         *buf = scan.into_buffer();
         if rises {
             self.segments[at].trust.add(0, bad.as_ref().map_or(size, |(p, _)| *p));
+        } else if let Some(before) = at.checked_sub(1).and_then(|before| self.segments.get_mut(before)) {
+            // It may be that one's last batch.
+            before.trust.forget(before.size);
         }
         let scanned = u64::from(bad.as_ref().map_or(size, |(p, _)| *p));
         if scanned > 0 {

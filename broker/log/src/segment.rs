@@ -123,6 +123,11 @@ impl Segment {
         Ok(file)
     }
 
+    /// Whether this is the `.log` file that is open.
+    pub fn is_open_as(&self, file: &Arc<dyn DiskFile>) -> bool {
+        self.log.as_ref().is_some_and(|log| Arc::ptr_eq(log, file))
+    }
+
     /// Whether the `.log` file is open.
     pub fn is_open(&self) -> bool {
         self.log.is_some() || self.index.is_open() || self.times.is_open()
@@ -531,7 +536,9 @@ impl Segment {
         if !self.is_open() {
             return Ok(());
         }
-        self.log = None;
+        if let Some(arrivals) = self.log.take().and_then(|log| log.arrivals()) {
+            self.trust.take_in(&arrivals, self.size);
+        }
         self.rebuilt = false;
         let (index_at, times_at) = (self.index_at(place), self.times_at(place));
         self.index

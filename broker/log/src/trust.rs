@@ -1,11 +1,12 @@
 //! Which bytes of a segment file this process knows to be sound, and damage that was found.
 //!
 //! What was written here was checked on its way in. What was found on disk is checked before it is first read to anyone,
-//! a range at a time, off the lock; and again when a reader found it gone from the page cache, since what comes back
-//! from the disk may be something else. Damage is remembered: reads end before it, and fail at it.
+//! a range at a time, off the lock; and again when it came from the disk into the page cache anew ([`Arrivals`]), since
+//! what comes back may be something else. Damage is remembered: reads end before it, and fail at it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use klamm_protocol::arrivals::Arrivals;
 
 use crate::disk::DiskFile;
 use crate::epochs::Epochs;
@@ -23,17 +24,13 @@ const DAMAGES_MAX: usize = 256;
 pub(crate) struct Trust {
     /// Everything from here on was written by this process, or checked.
     from: u32,
-    /// Of a file that has been read from.
-    seen: Option<Box<Seen>>,
+    /// Checked ranges below `from`.
+    checked: Option<Box<Ranges>>,
 }
 
+/// Sorted, apart from each other.
 #[derive(Debug, Default)]
-struct Seen {
-    /// Checked ranges below `from`: sorted, apart from each other.
-    checked: Vec<(u32, u32)>,
-    /// Set by whoever sends a range and finds it out of the page cache.
-    cold: Arc<AtomicBool>,
-}
+struct Ranges(Vec<(u32, u32)>);
 
 impl Trust {
     /// For a file of `size` bytes that this process has not looked at.
@@ -41,62 +38,80 @@ impl Trust {
         Trust { from: size, ..Trust::default() }
     }
 
-    /// The flag for ranges that are sent.
-    pub fn cold(&mut self) -> Arc<AtomicBool> {
-        self.seen.get_or_insert_default().cold.clone()
+    /// Whether all of `start..end` is known to be sound.
+    pub fn covers(&self, start: u32, end: u32) -> bool {
+        start >= self.from || self.checked().iter().any(|(from, to)| *from <= start && end <= *to)
     }
 
-    /// Whether all of `start..end` is known to be sound; `size` is the file's.
-    pub fn covers(&mut self, start: u32, end: u32, size: u32) -> bool {
-        let Some(seen) = &self.seen else { return start >= self.from };
-        if seen.cold.load(Ordering::Relaxed) && seen.cold.swap(false, Ordering::Relaxed) {
-            self.forget(size);
-            return start >= size;
-        }
-        start >= self.from || seen.checked.iter().any(|(from, to)| *from <= start && end <= *to)
+    fn checked(&self) -> &[(u32, u32)] {
+        self.checked.as_deref().map_or(&[], |ranges| ranges.0.as_slice())
     }
 
-    /// Nothing is known any more.
+    /// Nothing is known any more of a file of `size` bytes.
     pub fn forget(&mut self, size: u32) {
-        self.from = size;
-        if let Some(seen) = &mut self.seen {
-            seen.checked = Vec::new();
+        *self = Trust::found(size);
+    }
+
+    /// Nothing is known any more of what came from the disk since this was asked last.
+    pub fn take_in(&mut self, arrivals: &Arrivals, size: u32) {
+        for (start, end) in arrivals.drain() {
+            let least = |position: u64| u32::try_from(position).unwrap_or(u32::MAX).min(size);
+            self.doubt(least(start), least(end));
         }
+    }
+
+    /// Nothing is known any more of `start..end`.
+    fn doubt(&mut self, start: u32, end: u32) {
+        if end > self.from {
+            let from = std::mem::replace(&mut self.from, end);
+            if from < start {
+                self.checked.get_or_insert_default().0.push((from, start));
+            }
+        }
+        if let Some(Ranges(checked)) = self.checked.as_deref_mut() {
+            let pieces = |&(from, to): &(u32, u32)| [(from, to.min(start)), (from.max(end), to)];
+            let left = checked.iter().flat_map(pieces).filter(|(from, to)| from < to).collect();
+            *checked = left;
+        }
+        self.bound();
     }
 
     /// `start..end` was checked.
     pub fn add(&mut self, start: u32, end: u32) {
-        if self.seen.is_none() && end >= self.from {
-            self.from = self.from.min(start);
-            return;
-        }
         let (mut start, mut end) = (start, end);
-        let checked = &mut self.seen.get_or_insert_default().checked;
-        checked.retain(|(from, to)| {
-            let apart = *to < start || *from > end;
-            if !apart {
-                start = start.min(*from);
-                end = end.max(*to);
-            }
-            apart
-        });
+        if let Some(Ranges(checked)) = self.checked.as_deref_mut() {
+            checked.retain(|(from, to)| {
+                let apart = *to < start || *from > end;
+                if !apart {
+                    start = start.min(*from);
+                    end = end.max(*to);
+                }
+                apart
+            });
+        }
         if end >= self.from {
             self.from = self.from.min(start);
             return;
         }
-        if checked.len() >= RANGES_MAX {
-            checked.remove(0);
-        }
+        let Ranges(checked) = &mut **self.checked.get_or_insert_default();
         let at = checked.partition_point(|(from, _)| *from < start);
         checked.insert(at, (start, end));
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        if let Some(Ranges(checked)) = self.checked.as_deref_mut() {
+            let more = checked.len().saturating_sub(RANGES_MAX);
+            checked.drain(..more);
+        }
     }
 
     /// The file was cut.
     pub fn truncate(&mut self, size: u32) {
         self.from = self.from.min(size);
-        if let Some(seen) = &mut self.seen {
-            seen.checked.retain(|(from, _)| *from < size);
-            for range in &mut seen.checked {
+        if let Some(Ranges(checked)) = self.checked.as_deref_mut() {
+            checked.retain(|(from, _)| *from < size);
+            for range in checked.iter_mut() {
                 range.1 = range.1.min(size);
             }
         }
@@ -129,7 +144,8 @@ pub struct Unchecked {
     doubtful: bool,
     epochs: Epochs,
     generation: u32,
-    cold: Arc<AtomicBool>,
+    /// The segment's, whatever `file` is read through.
+    of: Arc<dyn DiskFile>,
 }
 
 /// What checking a range found.
@@ -254,12 +270,16 @@ impl Log {
         (start, end): (u32, u32),
         offsets: (i64, i64),
         wanted: i64,
-    ) -> Result<Option<Unchecked>, LogError> {
+    ) -> Result<Option<Box<Unchecked>>, LogError> {
+        let file = self.with_segment(at, |s, place| s.log_file(place))?;
         let segment = &mut self.segments[at];
-        if segment.trust.covers(start, end, segment.size) {
+        if let Some(arrivals) = file.arrivals() {
+            segment.trust.take_in(&arrivals, segment.size);
+        }
+        if segment.trust.covers(start, end) {
             return Ok(None);
         }
-        self.range_to_check(at, (start, end), offsets, wanted).map(Some)
+        self.range_to_check(at, (start, end), offsets, wanted).map(|unchecked| Some(Box::new(unchecked)))
     }
 
     fn range_to_check(
@@ -271,10 +291,10 @@ impl Log {
     ) -> Result<Unchecked, LogError> {
         let dense = !self.config.compact;
         let file = self.with_segment(at, |s, place| s.log_file(place))?;
-        let segment = &mut self.segments[at];
-        let (base, size, cold) = (segment.base, segment.size, segment.trust.cold());
+        let (base, size) = (self.segments[at].base, self.segments[at].size);
         Ok(Unchecked {
-            file,
+            file: file.clone(),
+            of: file,
             path: self.segments[at].log_path(self.place()),
             segment: base,
             start,
@@ -285,7 +305,6 @@ impl Log {
             doubtful: dense && offsets.0 > wanted && wanted >= base,
             epochs: self.epochs.clone(),
             generation: self.generation,
-            cold,
         })
     }
 
@@ -300,9 +319,13 @@ impl Log {
     pub fn checked(&mut self, checked: &Checked) -> Option<Damage> {
         let of = &checked.unchecked;
         let segment = self.segments.iter_mut().find(|s| s.base == of.segment)?;
-        if of.generation != self.generation || !Arc::ptr_eq(&segment.trust.cold(), &of.cold) {
-            // Truncated or compacted meanwhile: what is there now is another file.
+        if of.generation != self.generation || !segment.is_open_as(&of.of) {
+            // Truncated, compacted or closed meanwhile: what is there now may be another file.
             return None;
+        }
+        if let Some(arrivals) = of.of.arrivals() {
+            // What the check itself has read from the disk was checked.
+            segment.trust.take_in(&arrivals, segment.size);
         }
         let Some(damage) = &checked.damage else {
             segment.trust.add(of.start, of.end);
@@ -364,21 +387,36 @@ mod tests {
     #[test]
     fn ranges_grow_together_and_shrink_with_the_file() {
         let mut trust = Trust::found(1000);
-        let covers = |trust: &mut Trust, start, end| trust.covers(start, end, 1000);
-        assert!(!covers(&mut trust, 0, 10));
-        assert!(covers(&mut trust, 1000, 1500), "what this process appends");
+        assert!(!trust.covers(0, 10));
+        assert!(trust.covers(1000, 1500), "what this process appends");
         trust.add(0, 100);
         trust.add(300, 400);
-        assert!(covers(&mut trust, 20, 100) && !covers(&mut trust, 20, 101) && !covers(&mut trust, 100, 300));
+        assert!(trust.covers(20, 100) && !trust.covers(20, 101) && !trust.covers(100, 300));
         trust.add(100, 300);
-        assert!(covers(&mut trust, 0, 400));
+        assert!(trust.covers(0, 400));
         trust.add(380, 1000);
-        assert!(covers(&mut trust, 0, 2000), "it joins what was appended");
+        assert!(trust.covers(0, 2000), "it joins what was appended");
         trust.truncate(500);
-        assert!(covers(&mut trust, 0, 500));
-        trust.cold().store(true, Ordering::Relaxed);
-        assert!(!trust.covers(0, 10, 500), "what went cold has to be checked again");
-        assert!(trust.covers(500, 600, 500));
+        assert!(trust.covers(0, 500));
+        trust.forget(500);
+        assert!(!trust.covers(0, 10) && trust.covers(500, 600));
+    }
+
+    #[test]
+    fn what_comes_from_the_disk_is_doubted_and_nothing_else() {
+        let mut trust = Trust::default();
+        trust.doubt(100, 200);
+        assert!(trust.covers(0, 100) && trust.covers(200, 9000), "on either side");
+        assert!(!trust.covers(0, 101) && !trust.covers(150, 160) && !trust.covers(199, 300));
+        trust.add(90, 150);
+        assert!(trust.covers(0, 150) && !trust.covers(0, 151));
+        trust.add(150, 200);
+        assert!(trust.covers(0, 9000));
+        let arrivals = Arrivals::default();
+        arrivals.note(50, 60);
+        trust.take_in(&arrivals, 1000);
+        assert!(trust.covers(0, 50) && !trust.covers(50, 60) && !trust.covers(999, 1000), "the kernel reads ahead");
+        assert!(trust.covers(1000, 2000), "nothing was there yet");
     }
 
     #[test]
@@ -387,7 +425,7 @@ mod tests {
         for n in 0..1000 {
             trust.add(n * 100, n * 100 + 50);
         }
-        assert!(trust.seen.as_ref().is_some_and(|seen| seen.checked.len() <= RANGES_MAX));
-        assert!(trust.covers(99_900, 99_950, 1 << 20));
+        assert!(trust.checked().len() <= RANGES_MAX);
+        assert!(trust.covers(99_900, 99_950));
     }
 }

@@ -4,6 +4,7 @@
 //! within bounds, [`header`] and [`frame`] put them on a connection.
 
 pub mod api_key;
+pub mod arrivals;
 pub mod batch;
 pub mod compress;
 pub mod error;

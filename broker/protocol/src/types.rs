@@ -1,13 +1,10 @@
 //! The field types Kafka has and Rust has not: record batches in memory or in a file, and Kafka's UUIDs.
 
-use std::{
-    fmt,
-    fs::File,
-    str::FromStr,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{fmt, fs::File, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
+
+use crate::arrivals::Cached;
 
 /// A part of a file, ready for `sendfile`.
 #[derive(Debug, Clone)]
@@ -18,8 +15,15 @@ pub struct FileRange {
     pub position: u64,
     /// Number of bytes.
     pub len: u32,
-    /// To be set by a sender that does not find it in the page cache: what comes from the disk has to be checked anew.
-    pub cold: Option<Arc<AtomicBool>>,
+    /// Of what was checked when the range was made: what comes from the disk since has to be checked anew.
+    pub cached: Option<Cached>,
+}
+
+impl FileRange {
+    /// The position behind it.
+    pub fn end(&self) -> u64 {
+        self.position + u64::from(self.len)
+    }
 }
 
 impl PartialEq for FileRange {

@@ -389,7 +389,7 @@ fn read_for_follower(
     match partition.read_for_follower(&fetch, now_ms) {
         Ok((FollowerRead::Records(read), offsets)) => {
             let mut data = answer(wants.partition, offsets);
-            found.unchecked.extend(read.unchecked.map(|unchecked| (partition.clone(), unchecked)));
+            found.unchecked.extend(read.unchecked.map(|unchecked| (partition.clone(), *unchecked)));
             if let Some(range) = read.range {
                 data.records = Some(Records::File(range));
             }
@@ -456,7 +456,7 @@ fn read_one(
                     Err(e) => return PartitionData { error_code: error::of_log(&e).code(), records: Some(Records::default()), ..data },
                 });
             }
-            found.unchecked.extend(read.unchecked.map(|unchecked| (partition.clone(), unchecked)));
+            found.unchecked.extend(read.unchecked.map(|unchecked| (partition.clone(), *unchecked)));
             if let Some(range) = read.range {
                 data.records = Some(Records::File(range));
             }

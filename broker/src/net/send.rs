@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 
 use bytes::{BufMut, BytesMut};
 use klamm_protocol::FileRange;
+use klamm_protocol::arrivals::Cached;
 use klamm_protocol::wire::{Encoded, Piece};
 
 use super::stream::Stream;
@@ -66,13 +67,18 @@ impl SendQueue {
     fn copy_in(&mut self, range: &FileRange) -> io::Result<()> {
         let start = self.tail.len();
         self.tail.put_bytes(0, range.len as usize);
-        if let Some(cold) = &range.cold {
+        if let Some(cached) = &range.cached {
             let flags = rustix::io::ReadWriteFlags::NOWAIT;
             let bufs = &mut [io::IoSliceMut::new(&mut self.tail[start..])];
             match rustix::io::preadv2(range.file.as_fd(), bufs, range.position, flags) {
-                Ok(read) if read == range.len as usize => return Ok(()),
+                Ok(read) if read == range.len as usize => {
+                    if !cached.is_stale() {
+                        return Ok(());
+                    }
+                    klamm_log::verify_range(range)?;
+                }
                 Ok(_) | Err(rustix::io::Errno::AGAIN) => {
-                    cold.store(true, std::sync::atomic::Ordering::Relaxed);
+                    cached.note(range.position, range.end());
                     klamm_log::verify_range(range)?;
                 }
                 Err(_) => {}
@@ -110,7 +116,7 @@ const PROBE_BYTES: usize = 128 * 1024;
 
 /// Makes sure that the range is in the page cache, off the worker when it is not.
 pub(super) async fn warm(range: &FileRange) -> io::Result<()> {
-    let last = range.position + u64::from(range.len) - 1;
+    let last = range.end() - 1;
     // At its end alone nothing would be seen: whoever made the range has looked there for the last batch's header.
     let steps = (range.position..last).step_by(PROBE_BYTES).chain([last]);
     let mut probes = steps.map(|at| {
@@ -119,17 +125,19 @@ pub(super) async fn warm(range: &FileRange) -> io::Result<()> {
         rustix::io::preadv2(range.file.as_fd(), &mut [io::IoSliceMut::new(&mut byte)], at, flags)
     });
     match probes.try_for_each(|probed| probed.map(drop)) {
+        // Cached, but perhaps only since somebody else has read it from the disk.
+        Ok(()) if range.cached.as_ref().is_some_and(Cached::is_stale) => {}
         Ok(()) => return Ok(()),
         Err(rustix::io::Errno::AGAIN) => {
-            if let Some(cold) = &range.cold {
-                cold.store(true, std::sync::atomic::Ordering::Relaxed);
+            if let Some(cached) = &range.cached {
+                cached.note(range.position, range.end());
             }
         }
         // Filesystems without RWF_NOWAIT: sendfile works, it may just block.
         Err(_) => return Ok(()),
     }
     let range = range.clone();
-    let checked = range.cold.is_some();
+    let checked = range.cached.is_some();
     let read = tokio::task::spawn_blocking(move || -> io::Result<()> {
         if checked {
             // What comes from the disk may not be what went there. It is too late for an error code: the connection ends,
@@ -138,7 +146,7 @@ pub(super) async fn warm(range: &FileRange) -> io::Result<()> {
         }
         let mut page = vec![0u8; 128 * 1024];
         let mut position = range.position;
-        let end = range.position + u64::from(range.len);
+        let end = range.end();
         while position < end {
             let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(page.len());
             match std::os::unix::fs::FileExt::read_at(&*range.file, &mut page[..want], position)? {
@@ -155,6 +163,7 @@ pub(super) async fn warm(range: &FileRange) -> io::Result<()> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use klamm_protocol::arrivals::Arrivals;
     use std::io::Write;
     use std::sync::Arc;
     use tokio::io::AsyncReadExt;
@@ -176,7 +185,8 @@ mod tests {
     #[tokio::test]
     async fn bytes_and_ranges_leave_in_order_and_whole() {
         let (file, content) = file_of(3_000_000);
-        let range = |position: u64, len: u32| Piece::File(FileRange { file: file.clone(), position, len, cold: None });
+        let range =
+            |position: u64, len: u32| Piece::File(FileRange { file: file.clone(), position, len, cached: None });
         let mut queue = SendQueue::default();
         let big = Bytes::from(vec![7u8; 100_000]);
         let pieces = vec![
@@ -217,18 +227,34 @@ mod tests {
             return;
         }
         std::os::unix::fs::FileExt::read_at(&*file, &mut byte, 7_999_999).expect("the end is read");
-        let cold = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let range = FileRange { file, position: 0, len: 8_000_000, cold: Some(cold.clone()) };
+        let arrivals = Arc::new(Arrivals::default());
+        let range = FileRange { file, position: 0, len: 8_000_000, cached: Some(Cached::now(arrivals.clone())) };
         // What is in there are no batches.
         assert!(warm(&range).await.is_err());
-        assert!(cold.load(std::sync::atomic::Ordering::Relaxed));
+        assert_eq!(arrivals.count(), 1);
+    }
+
+    /// Somebody else's read brings it back into the cache between the making of the range and its sending.
+    #[tokio::test]
+    async fn a_range_that_came_from_the_disk_meanwhile_is_checked_though_it_is_cached() {
+        let (file, _) = file_of(100_000);
+        let arrivals = Arc::new(Arrivals::default());
+        let range =
+            |len| FileRange { file: file.clone(), position: 0, len, cached: Some(Cached::now(arrivals.clone())) };
+        let (large, small) = (range(100_000), range(5_000));
+        warm(&large).await.expect("nothing came");
+        arrivals.note(0, 1);
+        // What is in there are no batches.
+        assert!(warm(&large).await.is_err());
+        assert!(SendQueue::default().push(Encoded { pieces: vec![Piece::File(small)] }).is_err());
+        warm(&range(100_000)).await.expect("nothing came since it was made");
     }
 
     #[tokio::test]
     async fn a_file_that_shrank_ends_the_connection() {
         let (file, _) = file_of(20_000);
         let mut queue = SendQueue::default();
-        let pieces = vec![Piece::File(FileRange { file: file.clone(), position: 0, len: 20_000, cold: None })];
+        let pieces = vec![Piece::File(FileRange { file: file.clone(), position: 0, len: 20_000, cached: None })];
         queue.push(Encoded { pieces }).expect("pushed");
         file.set_len(10_000).expect("cut");
         let (mut server, _client) = pair().await;

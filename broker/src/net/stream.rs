@@ -108,7 +108,7 @@ impl Stream for TcpStream {
     async fn send_file(&mut self, range: FileRange, progress: &impl Fn()) -> io::Result<()> {
         warm(&range).await?;
         let mut position = range.position;
-        let end = range.position + u64::from(range.len);
+        let end = range.end();
         while position < end {
             let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(SENDFILE_BYTES_MAX);
             let sent = self.try_io(Interest::WRITABLE, || {
@@ -250,7 +250,7 @@ impl Stream for TlsStream {
     async fn send_file(&mut self, range: FileRange, progress: &impl Fn()) -> io::Result<()> {
         warm(&range).await?;
         let mut position = range.position;
-        let end = range.position + u64::from(range.len);
+        let end = range.end();
         while position < end {
             let want = usize::try_from(end - position).unwrap_or(usize::MAX).min(TLS_BYTES);
             SCRATCH.with_borrow_mut(|scratch| {

@@ -85,7 +85,7 @@ async fn answers_with_file_ranges_leave_encrypted_and_in_order() {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(&content).expect("written");
     let file = Arc::new(file);
-    let range = |position: u64, len: u32| Piece::File(FileRange { file: file.clone(), position, len, cold: None });
+    let range = |position: u64, len: u32| Piece::File(FileRange { file: file.clone(), position, len, cached: None });
     let big = Bytes::from(vec![7u8; 200_000]);
     let pieces = vec![
         Piece::Bytes(Bytes::from_static(b"head")),

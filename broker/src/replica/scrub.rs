@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use klamm_log::DiskFile;
+use klamm_protocol::arrivals::Arrivals;
 
 use super::partition::Partition;
 use super::repair;
@@ -133,6 +134,10 @@ impl DiskFile for Gentle {
         let due = Duration::from_micros((read as u64).saturating_mul(1_000_000) / rate);
         std::thread::sleep(due.saturating_sub(began.elapsed()));
         Ok(read)
+    }
+
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        self.file.arrivals()
     }
 
     fn sync_data(&self) -> io::Result<()> {

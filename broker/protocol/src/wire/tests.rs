@@ -109,7 +109,7 @@ fn bytes_share_the_frame() {
 }
 
 fn file(len: u32) -> FileRange {
-    FileRange { file: Arc::new(tempfile()), position: 3, len, cold: None }
+    FileRange { file: Arc::new(tempfile()), position: 3, len, cached: None }
 }
 
 fn tempfile() -> std::fs::File {
