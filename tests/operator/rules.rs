@@ -55,6 +55,7 @@ fn clusters() -> Vec<Case> {
         change("Cluster", json!({ "storage": before }), json!({ "storage": after }), refusal)
     };
     let from = |namespaces: Value, refusal| cluster(json!({ "allowedNamespaces": namespaces }), refusal);
+    let one_address = json!({ "name": "a", "port": 9092, "type": "nodeport", "advertisedHost": "b.example.com" });
     let fast = |size: &str| json!({ "size": size, "storageClassName": "fast" });
     vec![
         cluster(json!({}), ""),
@@ -81,6 +82,17 @@ fn clusters() -> Vec<Case> {
         listener(json!({ "type": "public" }), "supported values: \"internal\", \"nodeport\", \"loadbalancer\""),
         listener(json!({ "advertisedHost": "b-{id}.example.com" }), "advertisedHost belongs to"),
         listener(json!({ "advertisedHost": "b-{id}.example.com", "type": "nodeport" }), ""),
+        listener(json!({ "advertisedHost": "b.example.com", "type": "nodeport" }), "advertisedHost has {id}"),
+        change(
+            "Cluster",
+            json!({ "replicas": 1, "listeners": [one_address] }),
+            json!({ "listeners": [one_address] }),
+            "advertisedHost has {id}",
+        ),
+        listener(
+            json!({ "type": "loadbalancer", "service": { "loadBalancerSourceRanges": ["everybody"] } }),
+            "spec.listeners[0].service.loadBalancerSourceRanges",
+        ),
         listener(json!({ "service": { "labels": { "a": "b" } } }), "service belongs to"),
         listener(json!({ "service": { "labels": { "a": "b" } }, "type": "loadbalancer" }), ""),
         storage(fast("100Gi"), fast("0.2Ti"), ""),
@@ -93,7 +105,13 @@ fn clusters() -> Vec<Case> {
             "storageClassName cannot change",
         ),
         storage(fast("1Gi"), with(&fast("1Gi"), &json!({ "type": "Ephemeral" })), "storage.type cannot change"),
-        cluster(json!({ "storage": { "size": "0Gi" } }), "more than nothing"),
+        cluster(json!({ "storage": { "size": "0Gi" } }), "1Mi at least"),
+        cluster(json!({ "storage": { "size": "99999999Ei" } }), "less than 1Ei"),
+        cluster(
+            json!({ "storage": { "type": "Ephemeral", "storageClassName": "fast" } }),
+            "storageClassName belongs to",
+        ),
+        cluster(json!({ "image": "a b" }), "spec.image"),
         cluster(json!({ "storage": { "size": "much" } }), "spec.storage.size"),
         cluster(json!({ "replicas": 3, "minReplicas": 5, "rebalance": { "throttle": "1k" } }), ""),
         cluster(json!({ "minReplicas": 0 }), "spec.minReplicas"),

@@ -50,7 +50,9 @@ pub const ADMIN_PORT: i32 = 9644;
     ),
     validation = Rule::new("self.metadata.name.size() <= 40").message("a cluster's name has at most 40 characters"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("a cluster's name begins with a letter and has lower case letters, digits and hyphens only: Services are named after it")
+        .message("a cluster's name begins with a letter and has lower case letters, digits and hyphens only: Services are named after it"),
+    validation = Rule::new("self.spec.replicas == 1 || self.spec.listeners.all(l, !has(l.advertisedHost) || l.advertisedHost.contains('{id}'))")
+        .message("with several brokers advertisedHost has {id} in it: each is reached at an address of its own")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
@@ -60,7 +62,7 @@ pub struct ClusterSpec {
     pub version: Option<String>,
     /// The brokers' image, in place of the one that `version` chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$"))]
     pub image: Option<String>,
     /// How many brokers. It is a request, also of `kubectl scale` and of a HorizontalPodAutoscaler: brokers that go give
     /// everything away before, one after the other. See `status.replicas` for how many there are, and `status.operation`
@@ -163,7 +165,9 @@ pub enum OnScaleOut {
         && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
         .message("storageClassName cannot change: claims keep their class"),
     validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
-        .message("a volume can grow, it cannot become smaller")
+        .message("a volume can grow, it cannot become smaller"),
+    validation = Rule::new("self.type != 'Ephemeral' || !has(self.storageClassName)")
+        .message("storageClassName belongs to storage of type Persistent")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
@@ -173,7 +177,8 @@ pub struct Storage {
     /// The size of each broker's volume: `100Gi`. It can grow, where the storage class allows it.
     #[serde(default = "ten_gi")]
     #[schemars(schema_with = "quantity")]
-    #[x_kube(validation = Rule::new("quantity(self).isGreaterThan(quantity('0'))").message("a volume has more than nothing"))]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity('1Mi')) >= 0 && quantity(self).isLessThan(quantity('1Ei'))")
+        .message("a volume has 1Mi at least, and less than 1Ei"))]
     pub size: String,
     /// The claims' storage class; by default that of the Kubernetes cluster. It cannot change.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -310,7 +315,7 @@ pub struct ListenerService {
     pub load_balancer_class: Option<String>,
     /// `loadBalancerSourceRanges` of load balancers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 64), regex(pattern = "^[0-9a-fA-F.:]+/[0-9]{1,3}$")))]
     pub load_balancer_source_ranges: Vec<String>,
 }
 

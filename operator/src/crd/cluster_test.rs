@@ -53,6 +53,9 @@ fn listeners_do_not_clash() {
     refused(cluster(own).validate_cel(), "the operator's own");
     let inside = json!({ "listeners": [{ "name": "plain", "port": 9092, "advertisedHost": "b-{id}.example.com" }] });
     refused(cluster(inside).validate_cel(), "advertisedHost belongs to");
+    let shared = json!([{ "name": "plain", "port": 9092, "type": "nodeport", "advertisedHost": "b.example.com" }]);
+    assert!(cluster(json!({ "replicas": 1, "listeners": shared })).validate_cel().is_ok());
+    refused(cluster(json!({ "listeners": shared })).validate_cel(), "advertisedHost has {id}");
 }
 
 #[test]
@@ -67,7 +70,11 @@ fn volumes_grow_and_stay_what_they_are() {
     refused(other.validate_cel_update(&old), "storageClassName cannot change");
     let gone = storage(json!({ "type": "Ephemeral", "size": "100Gi", "storageClassName": "fast" }));
     refused(gone.validate_cel_update(&old), "storage.type cannot change");
-    refused(storage(json!({ "size": "0Gi" })).validate_cel(), "more than nothing");
+    refused(storage(json!({ "size": "0Gi" })).validate_cel(), "1Mi at least");
+    refused(storage(json!({ "size": "1" })).validate_cel(), "1Mi at least");
+    refused(storage(json!({ "size": "2Ei" })).validate_cel(), "less than 1Ei");
+    let nowhere = storage(json!({ "type": "Ephemeral", "storageClassName": "fast" }));
+    refused(nowhere.validate_cel(), "storageClassName belongs to");
 }
 
 #[test]

@@ -268,6 +268,7 @@ pub struct Reset {
     /// Which of the group's topics; by default all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 249)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub topics: Vec<String>,
     /// What to do while the group has members: offsets move only when it has none.
     #[serde(default)]

@@ -75,9 +75,12 @@ fn walk(path: &str, schema: &Value, text: &mut String, kept: &mut String) {
         if FOREIGN.contains(&name.as_str()) {
             continue;
         }
-        let (below, inner) =
-            if field["type"] == "array" { (format!("{own}[]"), &field["items"]) } else { (own, field) };
-        walk(&below, inner, text, kept);
+        if field["type"] == "array" {
+            rules(kept, &own, field);
+            walk(&format!("{own}[]"), &field["items"], text, kept);
+        } else {
+            walk(&own, field, text, kept);
+        }
     }
 }
 

@@ -118,7 +118,7 @@ pub struct TopicSpec {
 pub struct Retention {
     /// As a time (`retention.ms`): `12h`, `7d`, or `unlimited`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), regex(pattern = r"^(unlimited|([0-9]+(ms|s|m|h|d|w))+)$"))]
+    #[schemars(length(max = 32), regex(pattern = r"^(unlimited|([0-9]{1,18}ms|[0-9]{1,9}(s|m|h|d|w))+)$"))]
     pub time: Option<String>,
     /// As a size of each partition (`retention.bytes`): `50Gi`, or `unlimited`.
     #[serde(skip_serializing_if = "Option::is_none")]
