@@ -11,7 +11,7 @@ use std::time::Duration;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::FetchRequest;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use klamm_tests::{Cluster, Peer, Plan, Random, Tool, wait_for};
+use klamm_tests::{Cluster, Peer, Plan, Random, wait_for};
 
 use crate::judge::{figure, http_get, judge, seed};
 use crate::view::View;
@@ -160,8 +160,8 @@ fn files(data: &Path) -> Vec<PathBuf> {
 fn flip(random: &mut Random, data: &Path, bits: u64) -> u64 {
     let files = files(data);
     let logs: Vec<_> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).cloned().collect();
-    let mut flipped = 0;
-    while flipped < bits {
+    let mut flipped = Vec::new();
+    while (flipped.len() as u64) < bits {
         let among = if random.chance(900) { &logs } else { &files };
         let path = &among[random.below(among.len() as u64) as usize];
         let Ok(file) = std::fs::File::options().read(true).write(true).open(path) else { continue };
@@ -174,16 +174,20 @@ fn flip(random: &mut Random, data: &Path, bits: u64) -> u64 {
         if file.read_exact_at(&mut byte, at).is_ok() {
             byte[0] ^= 1 << bit;
             file.write_all_at(&byte, at).and_then(|()| file.sync_data()).expect("a bit flips");
-            flipped += 1;
+            flipped.push((file, at));
         }
     }
-    for path in &files {
-        let path = path.display();
-        Tool::new("dd")
-            .args([format!("if={path}"), "iflag=nocache".into(), "count=0".into(), "status=none".into()])
-            .run();
+    // As long as somebody reads a page, it stays.
+    for (file, at) in &flipped {
+        let gone = wait_for(Duration::from_secs(10), || {
+            rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).expect("advised");
+            let (flags, mut byte) = (rustix::io::ReadWriteFlags::NOWAIT, [0]);
+            let read = rustix::io::preadv2(file, &mut [std::io::IoSliceMut::new(&mut byte)], *at, flags);
+            (read == Err(rustix::io::Errno::AGAIN)).then_some(())
+        });
+        assert!(gone.is_some(), "byte {at} of {file:?} stays in the page cache");
     }
-    flipped
+    flipped.len() as u64
 }
 
 fn metric(cluster: &Cluster, node: usize, name: &str) -> u64 {

@@ -8,7 +8,7 @@ use klamm_tests::{Broker, Tool, assert_contains, paths};
 use serde_json::{Value, json};
 
 use crate::kubernetes::control::program;
-use crate::kubernetes::kubectl::{install_types, kubectl};
+use crate::kubernetes::kubectl::{self, install_types, kubectl};
 use crate::kubernetes::{Namespace, with_control_plane};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
@@ -186,6 +186,37 @@ fn an_operator_of_topics_alone_has_the_rights_for_topics_alone() {
             assert_eq!(out.code == 0, may, "{verb} {what}: {out}");
         }
         kubectl(["delete", "-f", "-"]).stdin(rights.out).ok();
+    });
+}
+
+#[test]
+fn two_releases_do_not_look_after_the_same() {
+    with_control_plane("charts::two_releases_do_not_look_after_the_same", || {
+        let (one, two) = (Namespace::new("one"), Namespace::new("two"));
+        let chart = chart("klamm-operator").display().to_string();
+        let release = |verb: &str, space: &Namespace, more: &[String]| {
+            let set = more.iter().flat_map(|value| ["--set", value]);
+            let fixed = [verb, "op", &chart, "--namespace", space.name(), "--set", "crds.create=false"];
+            kubectl::helm(fixed).args(set).run()
+        };
+        let own = [format!("watchNamespaces={{{},{}}}", one.name(), two.name())];
+        let first = release("install", &one, &own);
+        assert_eq!(first.code, 0, "{first}");
+        let name = format!("ClusterRole {}:op-klamm-operator looks after namespace {}", one.name(), two.name());
+        let shared = format!("watchNamespaces={{{}}}", two.name());
+        for set in [vec![shared.clone()], vec![], vec![shared.clone(), "controllers={topics}".into()]] {
+            let refused = release("install", &two, &set);
+            assert_ne!(refused.code, 0, "{set:?}");
+            assert_contains(&refused.err, if set.is_empty() { "looks after namespace" } else { &name });
+        }
+        // One that leaves off is no hindrance, and a release is none to itself.
+        let less = release("upgrade", &one, &[own[0].clone(), "controllers={clusters}".into()]);
+        assert_eq!(less.code, 0, "{less}");
+        let beside = release("install", &two, &[shared, "controllers={topics}".into()]);
+        assert_eq!(beside.code, 0, "{beside}");
+        for space in [&one, &two] {
+            kubectl::helm(["uninstall", "op", "--no-hooks", "--namespace", space.name()]).ok();
+        }
     });
 }
 

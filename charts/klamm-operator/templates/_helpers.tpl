@@ -98,3 +98,28 @@ helm.sh/hook: post-delete
 helm.sh/hook-weight: "-5"
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 {{- end }}
+
+{{/* The namespaces that are looked after, as the ClusterRole tells other releases. */}}
+{{- define "klamm-operator.watches" -}}
+{{- join "," .Values.watchNamespaces | default "*" -}}
+{{- end }}
+
+{{/* Fails where another release looks after the same resources. helm template, and who installs by it, cannot see that. */}}
+{{- define "klamm-operator.alone" -}}
+{{- $own := splitList "," (include "klamm-operator.watches" .) }}
+{{- range $role := (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "").items }}
+{{- $told := $role.metadata.annotations | default dict }}
+{{- $both := false }}
+{{- range splitList "," (get $told "klamm.dev/controllers") }}
+{{- if has . $.Values.controllers }}{{ $both = true }}{{ end }}
+{{- end }}
+{{- if and $both (ne $role.metadata.name (include "klamm-operator.global" $)) }}
+{{- range splitList "," (get $told "klamm.dev/watches") }}
+{{- if or (eq . "*") (has "*" $own) (has . $own) }}
+{{- $what := eq . "*" | ternary "all namespaces" (printf "namespace %s" .) }}
+{{- fail (printf "the operator of ClusterRole %s looks after %s already: two would undo each other's work. Give each release watchNamespaces of its own." $role.metadata.name $what) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
