@@ -6,6 +6,7 @@
 mod alerts;
 mod charts;
 mod clusters;
+mod consumer_pods;
 mod consumers;
 mod dockerfile;
 mod faulty;

@@ -472,6 +472,6 @@ fn the_examples_are_taken() {
             space.kubectl(line.split_whitespace()).ok();
         }
         // Nobody is there to look after them.
-        space.kubectl(["delete", "kmc,kmt,kmg", "--all", "--timeout=30s"]).limit(40).ok();
+        space.kubectl(["delete", "kmc,kmt,kmg,deployments", "--all", "--timeout=30s"]).limit(40).ok();
     });
 }
