@@ -11,7 +11,7 @@ use std::time::Duration;
 use klamm_protocol::ErrorCode;
 use klamm_protocol::messages::FetchRequest;
 use klamm_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use klamm_tests::{Cluster, Peer, Plan, Random, wait_for};
+use klamm_tests::{Cluster, Peer, Plan, Random, Tool, wait_for};
 
 use crate::judge::{figure, http_get, judge, seed};
 use crate::view::View;
@@ -156,12 +156,17 @@ fn files(data: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Flips bits, on the disk and not in the page cache. Returns how many.
+/// What a disk reads and writes at once.
+const BLOCK: u64 = 4096;
+
+/// Flips bits on the disk, past the page cache, and empties that of the files. Returns how many.
 fn flip(random: &mut Random, data: &Path, bits: u64) -> u64 {
     let files = files(data);
     let logs: Vec<_> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).cloned().collect();
-    let mut flipped = Vec::new();
-    while (flipped.len() as u64) < bits {
+    let block = tempfile::NamedTempFile::new().expect("a file for a block");
+    let dd = |args: [String; 5]| Tool::new("dd").args(args).args(["bs=4096", "status=none"]).ok();
+    let mut flipped = 0;
+    while flipped < bits {
         let among = if random.chance(900) { &logs } else { &files };
         let path = &among[random.below(among.len() as u64) as usize];
         let Ok(file) = std::fs::File::options().read(true).write(true).open(path) else { continue };
@@ -170,24 +175,25 @@ fn flip(random: &mut Random, data: &Path, bits: u64) -> u64 {
             continue;
         }
         let (at, bit) = (random.below(len), random.below(8));
-        let mut byte = [0];
-        if file.read_exact_at(&mut byte, at).is_ok() {
-            byte[0] ^= 1 << bit;
-            file.write_all_at(&byte, at).and_then(|()| file.sync_data()).expect("a bit flips");
-            flipped.push((file, at));
+        let mut bytes = [0; BLOCK as usize];
+        let from = at / BLOCK * BLOCK;
+        if file.read_exact_at(&mut bytes, from).is_ok() {
+            bytes[(at - from) as usize] ^= 1 << bit;
+            std::fs::write(block.path(), bytes).expect("written");
+            let (from, to) = (format!("if={}", block.path().display()), format!("of={}", path.display()));
+            dd([from, to, format!("seek={}", at / BLOCK), "oflag=direct".into(), "conv=notrunc,nocreat,fsync".into()]);
+            flipped += 1;
+        } else if len < BLOCK && file.read_exact_at(&mut bytes[..1], at).is_ok() {
+            // Not a block yet.
+            file.write_all_at(&[bytes[0] ^ 1 << bit], at).and_then(|()| file.sync_data()).expect("a bit flips");
+            flipped += 1;
         }
     }
-    // As long as somebody reads a page, it stays.
-    for (file, at) in &flipped {
-        let gone = wait_for(Duration::from_secs(10), || {
-            rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).expect("advised");
-            let (flags, mut byte) = (rustix::io::ReadWriteFlags::NOWAIT, [0]);
-            let read = rustix::io::preadv2(file, &mut [std::io::IoSliceMut::new(&mut byte)], *at, flags);
-            (read == Err(rustix::io::Errno::AGAIN)).then_some(())
-        });
-        assert!(gone.is_some(), "byte {at} of {file:?} stays in the page cache");
+    for path in &files {
+        let path = path.display();
+        dd([format!("if={path}"), "iflag=nocache".into(), "count=0".into(), "ibs=4096".into(), "obs=4096".into()]);
     }
-    flipped.len() as u64
+    flipped
 }
 
 fn metric(cluster: &Cluster, node: usize, name: &str) -> u64 {

@@ -118,7 +118,7 @@ impl World {
                 Ok(partition) => match loop {
                     match partition.read_for_follower(&fetch, now_ms) {
                         Ok((FollowerRead::Records(mut read), _)) if read.unchecked.is_some() => {
-                            read.unchecked.take().into_iter().for_each(|found| up.check_found(&partition, found));
+                            read.unchecked.take().into_iter().for_each(|found| up.check_found(&partition, *found));
                             fetch.fresh = false;
                         }
                         other => break other,

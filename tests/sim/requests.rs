@@ -69,7 +69,7 @@ impl World {
             let read = loop {
                 match partition.read(offset, 3_000, Isolation::ReadUncommitted, true) {
                     Ok(mut read) if read.unchecked.is_some() => {
-                        read.unchecked.take().into_iter().for_each(|found| up.check_found(&partition, found));
+                        read.unchecked.take().into_iter().for_each(|found| up.check_found(&partition, *found));
                     }
                     other => break other.map_err(|error| klamm::api::error::of_log(&error))?,
                 }

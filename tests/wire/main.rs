@@ -180,7 +180,7 @@ fn frames_count_everything_that_follows_their_size() {
 
     // A file range in the middle of a response is counted and keeps its place.
     let file = std::sync::Arc::new(tempfile::tempfile().unwrap());
-    let range = FileRange { file, position: 100, len: 70_000, cold: None };
+    let range = FileRange { file, position: 100, len: 70_000, cached: None };
     let partition =
         messages::fetch_response::PartitionData { records: Some(Records::File(range.clone())), ..Default::default() };
     let mut with_bytes = partition.clone();

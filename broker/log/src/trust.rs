@@ -54,26 +54,14 @@ impl Trust {
 
     /// Nothing is known any more of what came from the disk since this was asked last.
     pub fn take_in(&mut self, arrivals: &Arrivals, size: u32) {
-        for (start, end) in arrivals.drain() {
-            let least = |position: u64| u32::try_from(position).unwrap_or(u32::MAX).min(size);
-            self.doubt(least(start), least(end));
-        }
-    }
-
-    /// Nothing is known any more of `start..end`.
-    fn doubt(&mut self, start: u32, end: u32) {
-        if end > self.from {
-            let from = std::mem::replace(&mut self.from, end);
-            if from < start {
-                self.checked.get_or_insert_default().0.push((from, start));
+        if let Some(from) = arrivals.drain().and_then(|from| u32::try_from(from).ok()).filter(|from| *from < size) {
+            let sound = self.from;
+            self.truncate(from);
+            self.from = size;
+            if sound < from {
+                self.add(sound, from);
             }
         }
-        if let Some(Ranges(checked)) = self.checked.as_deref_mut() {
-            let pieces = |&(from, to): &(u32, u32)| [(from, to.min(start)), (from.max(end), to)];
-            let left = checked.iter().flat_map(pieces).filter(|(from, to)| from < to).collect();
-            *checked = left;
-        }
-        self.bound();
     }
 
     /// `start..end` was checked.
@@ -403,20 +391,24 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_the_disk_is_doubted_and_nothing_else() {
-        let mut trust = Trust::default();
-        trust.doubt(100, 200);
-        assert!(trust.covers(0, 100) && trust.covers(200, 9000), "on either side");
-        assert!(!trust.covers(0, 101) && !trust.covers(150, 160) && !trust.covers(199, 300));
-        trust.add(90, 150);
-        assert!(trust.covers(0, 150) && !trust.covers(0, 151));
-        trust.add(150, 200);
-        assert!(trust.covers(0, 9000));
-        let arrivals = Arrivals::default();
-        arrivals.note(50, 60);
-        trust.take_in(&arrivals, 1000);
-        assert!(trust.covers(0, 50) && !trust.covers(50, 60) && !trust.covers(999, 1000), "the kernel reads ahead");
+    fn what_comes_from_the_disk_and_is_behind_it_is_doubted() {
+        let (mut trust, arrivals) = (Trust::default(), Arrivals::default());
+        let came = |trust: &mut Trust, from| {
+            arrivals.note(from);
+            trust.take_in(&arrivals, 1000);
+        };
+        came(&mut trust, 200);
+        assert!(trust.covers(0, 200) && !trust.covers(0, 201) && !trust.covers(999, 1000));
         assert!(trust.covers(1000, 2000), "nothing was there yet");
+        trust.add(300, 1000);
+        trust.add(200, 250);
+        assert!(trust.covers(0, 250) && trust.covers(300, 2000) && !trust.covers(240, 310));
+        came(&mut trust, 500);
+        assert!(trust.covers(0, 250) && trust.covers(300, 500) && !trust.covers(300, 501));
+        came(&mut trust, 1000);
+        assert!(trust.covers(300, 500) && trust.covers(1000, 1001));
+        came(&mut trust, 0);
+        assert!(!trust.covers(0, 1) && !trust.covers(300, 310));
     }
 
     #[test]

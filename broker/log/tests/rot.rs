@@ -127,7 +127,7 @@ fn what_was_written_here_is_not_checked_until_it_was_out_of_the_cache() {
     assert!(again.unchecked.is_none(), "once is enough");
     let cached = again.range.unwrap().cached.unwrap();
     assert!(!cached.is_stale());
-    cached.note(0, 10);
+    cached.note(0);
     assert!(log.read(0, 1 << 20, end, true).unwrap().unchecked.is_some());
     assert!(cached.is_stale(), "nor is it sent by who had it before");
 }

@@ -3,37 +3,28 @@
 //! Written by whoever reads and finds a page missing, before the disk is read: so that nobody takes the new page for
 //! the old one. Shared by all readers of an open file.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-/// How far the kernel reads on behind what was asked for, at most. Usually it is 128 KiB.
-const READ_AHEAD: u64 = 4 * 1024 * 1024;
-/// Arrivals that are kept apart; more are taken for one.
-const APART_MAX: usize = 16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// What of one file came from the disk since it was opened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Arrivals {
     /// How many there were, wrapping.
     count: AtomicU32,
-    /// Those that nobody has drained yet: first byte, and the one behind the last.
-    ranges: Mutex<Vec<(u64, u64)>>,
+    /// The first byte of all that nobody has drained yet.
+    from: AtomicU64,
+}
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Arrivals { count: AtomicU32::new(0), from: AtomicU64::new(u64::MAX) }
+    }
 }
 
 impl Arrivals {
-    /// `start..end` is about to be read from the disk.
-    pub fn note(&self, start: u64, end: u64) {
-        let end = end.saturating_add(READ_AHEAD);
-        {
-            let mut ranges = self.lock();
-            if let Some(range) = ranges.iter_mut().find(|(from, to)| *from <= end && start <= *to) {
-                *range = (range.0.min(start), range.1.max(end));
-            } else if ranges.len() < APART_MAX {
-                ranges.push((start, end));
-            } else {
-                *ranges = vec![(0, u64::MAX)];
-            }
-        }
+    /// What begins at `start` is about to be read from the disk. How far the kernel reads on behind it, nobody knows.
+    pub fn note(&self, start: u64) {
+        self.from.fetch_min(start, Ordering::Release);
         self.count.fetch_add(1, Ordering::Release);
     }
 
@@ -43,26 +34,25 @@ impl Arrivals {
         self.count.load(Ordering::Acquire)
     }
 
-    /// What came since this was asked last.
-    pub fn drain(&self) -> Vec<(u64, u64)> {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, u64)>> {
-        self.ranges.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// From where on anything came since this was asked last.
+    pub fn drain(&self) -> Option<u64> {
+        if self.from.load(Ordering::Acquire) == u64::MAX {
+            return None;
+        }
+        Some(self.from.swap(u64::MAX, Ordering::AcqRel)).filter(|from| *from < u64::MAX)
     }
 }
 
 /// What a sender of a file range has to look at: whether it is still what it was when the range was made.
 #[derive(Debug, Clone)]
 pub struct Cached {
-    arrivals: std::sync::Arc<Arrivals>,
+    arrivals: Arc<Arrivals>,
     then: u32,
 }
 
 impl Cached {
     /// As of now.
-    pub fn now(arrivals: std::sync::Arc<Arrivals>) -> Cached {
+    pub fn now(arrivals: Arc<Arrivals>) -> Cached {
         let then = arrivals.count();
         Cached { arrivals, then }
     }
@@ -72,9 +62,9 @@ impl Cached {
         self.arrivals.count() != self.then
     }
 
-    /// `start..end` is about to be read from the disk.
-    pub fn note(&self, start: u64, end: u64) {
-        self.arrivals.note(start, end);
+    /// What begins at `start` is about to be read from the disk.
+    pub fn note(&self, start: u64) {
+        self.arrivals.note(start);
     }
 }
 
@@ -83,27 +73,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrivals_that_touch_are_one_and_many_are_everything() {
+    fn the_first_of_all_arrivals_counts() {
         let arrivals = Arrivals::default();
-        arrivals.note(10, 20);
-        arrivals.note(15, 30);
-        arrivals.note(1 << 30, (1 << 30) + 1);
-        let far = (1 << 30) + 1 + READ_AHEAD;
-        assert_eq!(arrivals.drain(), [(10, 30 + READ_AHEAD), (1 << 30, far)]);
-        assert_eq!((arrivals.drain(), arrivals.count()), (vec![], 3));
-        for n in 0..APART_MAX as u64 + 1 {
-            arrivals.note(n << 32, n << 32);
-        }
-        assert_eq!(arrivals.drain(), [(0, u64::MAX)]);
+        assert_eq!(arrivals.drain(), None);
+        arrivals.note(20);
+        arrivals.note(10);
+        arrivals.note(30);
+        assert_eq!((arrivals.drain(), arrivals.drain(), arrivals.count()), (Some(10), None, 3));
     }
 
     #[test]
     fn a_range_is_stale_after_any_arrival() {
-        let arrivals = std::sync::Arc::new(Arrivals::default());
+        let arrivals = Arc::new(Arrivals::default());
         let cached = Cached::now(arrivals.clone());
         arrivals.drain();
         assert!(!cached.is_stale());
-        arrivals.note(0, 1);
+        arrivals.note(0);
         arrivals.drain();
         assert!(cached.is_stale() && !Cached::now(arrivals).is_stale());
     }

@@ -78,7 +78,7 @@ impl SendQueue {
                     klamm_log::verify_range(range)?;
                 }
                 Ok(_) | Err(rustix::io::Errno::AGAIN) => {
-                    cached.note(range.position, range.end());
+                    cached.note(range.position);
                     klamm_log::verify_range(range)?;
                 }
                 Err(_) => {}
@@ -130,7 +130,7 @@ pub(super) async fn warm(range: &FileRange) -> io::Result<()> {
         Ok(()) => return Ok(()),
         Err(rustix::io::Errno::AGAIN) => {
             if let Some(cached) = &range.cached {
-                cached.note(range.position, range.end());
+                cached.note(range.position);
             }
         }
         // Filesystems without RWF_NOWAIT: sendfile works, it may just block.
@@ -243,7 +243,7 @@ mod tests {
             |len| FileRange { file: file.clone(), position: 0, len, cached: Some(Cached::now(arrivals.clone())) };
         let (large, small) = (range(100_000), range(5_000));
         warm(&large).await.expect("nothing came");
-        arrivals.note(0, 1);
+        arrivals.note(0);
         // What is in there are no batches.
         assert!(warm(&large).await.is_err());
         assert!(SendQueue::default().push(Encoded { pieces: vec![Piece::File(small)] }).is_err());

@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,14 +101,6 @@ impl std::fmt::Debug for Gentle {
     }
 }
 
-impl Gentle {
-    fn is_cached(&self, position: u64) -> bool {
-        let mut byte = [0];
-        let flags = rustix::io::ReadWriteFlags::NOWAIT;
-        rustix::io::preadv2(self.file.file().as_fd(), &mut [io::IoSliceMut::new(&mut byte)], position, flags).is_ok()
-    }
-}
-
 fn refuse<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
@@ -124,9 +115,10 @@ impl DiskFile for Gentle {
             return Err(io::Error::other("the broker stops"));
         }
         let began = Instant::now();
-        let cached = self.is_cached(position);
+        let arrivals = || self.file.arrivals().map(|arrivals| arrivals.count());
+        let before = arrivals();
         let read = self.file.read_at(buf, position)?;
-        if let Some(len) = std::num::NonZeroU64::new(read as u64).filter(|_| !cached) {
+        if let Some(len) = std::num::NonZeroU64::new(read as u64).filter(|_| before != arrivals()) {
             // Advice only.
             let _ = rustix::fs::fadvise(&*self.file.file(), position, Some(len), rustix::fs::Advice::DontNeed);
         }
