@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::cluster::forward::Forwarder;
+use crate::cluster::health;
 use crate::cluster::lifecycle::Lifecycle;
 use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::suspects::Suspects;
@@ -232,6 +233,17 @@ impl Broker {
         if matches!(error, LogError::DiskFull { .. }) && partition.is_better_led_elsewhere() {
             let partition = partition.dir_name();
             tracing::error!(partition, %error, "the disk is full; stopping, so that other replicas lead");
+            self.stop(Stop::Storage(error.to_string()));
+        }
+    }
+
+    /// There is no room for what a leader sends and, as this replica is in sync, waits for: so does everybody who writes with
+    /// acks=all, until `replica.lag.time.max.ms` is over. The broker makes way where the others carry on without it. When
+    /// it is started again it is out of sync, and nobody waits for it.
+    pub fn replication_is_full(&self, partition: &Partition, error: &LogError) {
+        if health::is_spared(self) {
+            let partition = partition.dir_name();
+            tracing::error!(partition, %error, "the disk is full; stopping, so that nobody waits for this replica");
             self.stop(Stop::Storage(error.to_string()));
         }
     }

@@ -35,6 +35,18 @@ pub fn why_not_in_sync(broker: &Broker) -> Option<String> {
     })
 }
 
+/// Whether the others carry on when this broker stops: no partition suffers that could be spared it.
+pub fn is_spared(broker: &Broker) -> bool {
+    let id = broker.config.node_id;
+    let image = broker.controller.image();
+    if *broker.lifecycle.standing().borrow() != Standing::Active || broker.controller.leader_id().is_none() {
+        return false;
+    }
+    let voters: Vec<i32> = broker.controller.quorum().metrics().voters.into_iter().map(|(id, _)| id).collect();
+    at_risk(&image, id, &active::policy(broker)).iter().all(|risk| risk.always)
+        && !ends_quorum(&voters, id, |voter| image.is_active(voter))
+}
+
 /// What stopping broker `id` would do to partitions, as this broker knows them.
 ///
 /// # Errors

@@ -50,6 +50,9 @@ impl Link for Connection {
     }
 }
 
+/// Hears of a replica without room.
+pub type Full = dyn Fn(&Partition, &LogError) + Send + Sync;
+
 /// What the tasks need of the broker.
 pub struct Surroundings {
     /// The way to leaders.
@@ -60,6 +63,8 @@ pub struct Surroundings {
     pub flusher: Arc<Flusher>,
     /// Told when a log fails.
     pub offline: Box<dyn Fn(&LogError) + Send + Sync>,
+    /// Told when there is no room for records that the leader waits for.
+    pub full: Box<Full>,
     /// Told when logs were cut: the recovery points that stand on disk may be beyond the cut.
     pub truncated: Box<dyn Fn() + Send + Sync>,
     /// Where the tasks run.
@@ -599,6 +604,9 @@ impl<'f> Task<'f> {
         tracing::error!(partition = %partition.dir_name(), %error, "replication failed");
         if error.is_disk_failure() {
             (self.around.offline)(error);
+        }
+        if matches!(error, LogError::DiskFull { .. }) && partition.is_waited_for() {
+            (self.around.full)(partition, error);
         }
         false
     }

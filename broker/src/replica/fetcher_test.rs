@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
-use klamm_log::{Log, RealDisk, Recovery};
+use klamm_log::faulty::{Fault, FaultyDisk, Op};
+use klamm_log::{Log, Recovery};
 use klamm_metadata::Partition as Registered;
 use klamm_protocol::Records;
 use klamm_protocol::batch::BatchBuilder;
@@ -20,11 +21,11 @@ use crate::replica::waiting::FetchWaiter;
 const PATIENCE_HERE: Duration = Duration::from_millis(50);
 const TOPIC: Uuid = Uuid([9; 16]);
 
-fn open(dir: &std::path::Path, node: i32, index: i32) -> Arc<Partition> {
+fn open(disk: &FaultyDisk, dir: &std::path::Path, node: i32, index: i32) -> Arc<Partition> {
     let config = Arc::new(TopicConfig::resolve(&Layers::default(), &Entries::new()));
     let path = dir.join(format!("{node}/t-{index}"));
     std::fs::create_dir_all(&path).unwrap();
-    let log = Log::open(RealDisk::shared(), &path, TOPIC, config.log.clone(), Recovery::default(), 0).unwrap();
+    let log = Log::open(Arc::new(disk.clone()), &path, TOPIC, config.log.clone(), Recovery::default(), 0).unwrap();
     let topic = Topic::new("t".into(), TOPIC, Metrics::new().topic("t"), config);
     let around = Around::new(node, 30_000);
     *around.live.write() = Arc::new([(0, 1), (1, 1)].into());
@@ -168,6 +169,10 @@ struct Pair {
     leader: Arc<Leader>,
     followers: Vec<Arc<Partition>>,
     fetchers: Arc<Fetchers>,
+    /// The followers'.
+    disk: FaultyDisk,
+    /// How often a follower told that there is no room for what its leader waits for.
+    full: Arc<AtomicUsize>,
 }
 
 fn pair(partitions: i32) -> Pair {
@@ -178,11 +183,13 @@ fn pair(partitions: i32) -> Pair {
     let config = BrokerConfig::from_settings(&settings).unwrap().config;
     let mut leader = Leader::default();
     let mut followers = Vec::new();
+    let (disk, full) = (FaultyDisk::new(), Arc::new(AtomicUsize::new(0)));
+    let told = full.clone();
     for index in 0..partitions {
-        let led = open(dir.path(), 0, index);
+        let led = open(&FaultyDisk::new(), dir.path(), 0, index);
         led.follow(&registered(), 0);
         leader.partitions.insert(index, led);
-        let follower = open(dir.path(), 1, index);
+        let follower = open(&disk, dir.path(), 1, index);
         follower.follow(&registered(), 0);
         followers.push(follower);
     }
@@ -194,11 +201,14 @@ fn pair(partitions: i32) -> Pair {
         clock: Clock::default(),
         flusher: Arc::default(),
         offline: Box::new(|error| panic!("{error}")),
+        full: Box::new(move |_, _| {
+            told.fetch_add(1, Ordering::SeqCst);
+        }),
         truncated: Box::new(|| {}),
         runtime: tokio::runtime::Handle::current(),
         patience: PATIENCE_HERE,
     });
-    Pair { _dir: dir, leader, followers, fetchers }
+    Pair { _dir: dir, leader, followers, fetchers, disk, full }
 }
 
 impl Pair {
@@ -309,4 +319,34 @@ async fn a_leader_that_has_not_heard_of_its_election_is_asked_again_soon() {
     }
     pair.leader.partitions[&0].follow(&elected, 0);
     pair.write(0).await;
+}
+
+#[tokio::test]
+async fn a_follower_without_room_tells_while_it_is_waited_for() {
+    let pair = pair(1);
+    pair.fetchers.assign(&pair.followers[0], Some(0));
+    pair.write(0).await;
+    assert_eq!(pair.full.load(Ordering::SeqCst), 0);
+    let write = || {
+        let mut builder = BatchBuilder::new(0);
+        builder.push(0, None, Some(b"value"), &[]).unwrap();
+        pair.leader.partitions[&0].append(&builder.build().unwrap(), Origin::Client, Acks::Leader, 0).unwrap();
+    };
+    pair.disk.fail(Op::Write, 0, Fault::FullAfter(0));
+    write();
+    while pair.full.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Out of sync it costs nobody anything.
+    pair.followers[0].follow(&Registered { isr: vec![0], partition_epoch: 1, ..registered() }, 0);
+    let (before, tried) = (pair.full.load(Ordering::SeqCst), pair.disk.count(Op::Write));
+    while pair.disk.count(Op::Write) < tried + 4 {
+        tokio::task::yield_now().await;
+    }
+    pair.disk.heal();
+    let led = pair.leader.partitions[&0].offsets().log_end;
+    while pair.followers[0].offsets().log_end < led {
+        tokio::task::yield_now().await;
+    }
+    assert!(pair.full.load(Ordering::SeqCst) <= before + 1, "one may have been under way");
 }

@@ -35,7 +35,7 @@ use isr::ControllerChannel;
 /// partitions' roles themselves follow the metadata; see [`replicas::Replicas::follow`].
 pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, controller: Arc<dyn ControllerChannel>) {
     broker.replicas.around.broker_epoch.store(broker_epoch, Ordering::Release);
-    let (failed, cut) = (Arc::downgrade(broker), Arc::downgrade(broker));
+    let [failed, full, cut] = [(); 3].map(|()| Arc::downgrade(broker));
     broker.replicas.fetchers.start(Surroundings {
         peers,
         clock: broker.clock.clone(),
@@ -43,6 +43,11 @@ pub fn start(broker: &Arc<Broker>, broker_epoch: i64, peers: Arc<dyn Peers>, con
         offline: Box::new(move |error| {
             if let Some(broker) = failed.upgrade() {
                 broker.log_dir_failed(error);
+            }
+        }),
+        full: Box::new(move |partition, error| {
+            if let Some(broker) = full.upgrade() {
+                broker.replication_is_full(partition, error);
             }
         }),
         truncated: Box::new(move || {

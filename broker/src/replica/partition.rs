@@ -355,6 +355,11 @@ impl Partition {
         self.leader() >= 0 && !self.is_led_here()
     }
 
+    /// Whether this replica follows and counts as in sync: nothing is committed without it.
+    pub fn is_waited_for(&self) -> bool {
+        self.follows() && self.in_sync.load(Ordering::Relaxed)
+    }
+
     /// Whether this broker leads it and could leave that to others without a loss: enough of them are in sync.
     pub fn is_better_led_elsewhere(&self) -> bool {
         matches!(&self.state.lock().role, Role::Leader(leader) if leader.is_dispensable())
