@@ -25,7 +25,7 @@ use crate::types::object;
 pub const STOPPED: u32 = 2000;
 /// The same while a node is cut off, and nobody says good-bye: the controller has to find out that nothing of the broker's
 /// host answers. Found: 2.3 s; its session would be 9 s.
-const CUT_OFF: u32 = 6000;
+pub const CUT_OFF: u32 = 6000;
 /// The same brokers by another name: pods of it are other pods.
 const NEXT: &str = "klamm.test/broker:2";
 /// The topic's partitions.
@@ -91,7 +91,7 @@ pub struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn pod(&self, broker: usize) -> Option<Value> {
+    pub fn pod(&self, broker: usize) -> Option<Value> {
         self.space.get("pod", &format!("load-{broker}"))
     }
 
@@ -104,7 +104,7 @@ impl Stage<'_> {
     }
 
     /// Waits until a broker's pod is ready, another one than that before.
-    fn replaced(&self, broker: usize, before: &str) {
+    pub fn replaced(&self, broker: usize, before: &str) {
         self.space.until("pod", &format!("load-{broker}"), 120, |pod| {
             let conditions = pod["status"]["conditions"].as_array()?;
             let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
@@ -130,9 +130,21 @@ impl Stage<'_> {
         self.running.writable_since(self.running.now_ms(), Duration::from_secs(60));
     }
 
+    /// What has to stay as it is until all run by the newer image and somebody says so: the way back is open as long.
+    fn levels(&self) -> Vec<i16> {
+        let known = ["metadata.version", "kraft.version", "transaction.version", "group.version"];
+        klamm_tests::eventually("a broker tells its features", 60, || {
+            let asked = self.runtime.block_on(async {
+                let any = Client::connect(&self.bootstrap, options()).await?.any().await?;
+                Ok::<_, klamm_client::ClientError>(known.map(|name| any.versions().feature(name)).to_vec())
+            });
+            asked.ok()
+        })
+    }
+
     /// Another image is described, and the operator does the rest.
     fn run_by(&self, image: &str) {
-        let before = self.uids();
+        let (before, levels) = (self.uids(), self.levels());
         let own = format!("load --namespace {}", self.space.name());
         for line in commands("docs/kubernetes.md", "Upgrade brokers") {
             shell(&line.replace("registry.example/klamm/broker:0.2.0", image).replace("prod", &own)).ok();
@@ -141,6 +153,7 @@ impl Stage<'_> {
         for broker in 0..3 {
             assert_eq!(self.pod(broker).expect("a pod")["spec"]["containers"][0]["image"], image);
         }
+        assert_eq!(self.levels(), levels, "nothing is finalized by an upgrade");
     }
 
     /// What no broker can run by costs one of them, and only until it is taken back.

@@ -4,16 +4,19 @@
 //! cluster, the other modules are the tests.
 
 mod alerts;
+mod autoscale;
 mod charts;
 mod clusters;
 mod consumer_pods;
 mod consumers;
+mod disks;
 mod dockerfile;
 mod faulty;
 mod gitops;
 mod groups;
 mod kubernetes;
 mod load;
+mod mishaps;
 mod outages;
 mod pages;
 mod pods;

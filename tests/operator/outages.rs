@@ -253,14 +253,14 @@ fn what_the_api_server_does_not_take_is_said() {
 }
 
 /// An operator that elects itself, with its own way to the API server.
-fn elect(space: &Namespace, proxy: &Proxy, who: &str) -> Operator {
+pub fn elect(space: &Namespace, proxy: &Proxy, who: &str) -> Operator {
     let flags = [format!("--namespace={}", space.name()), format!("--identity={who}")];
     let mut operator = Operator::launch(Some(&proxy.kubeconfig()), &[space], &flags.each_ref().map(String::as_str));
     operator.until_ready();
     operator
 }
 
-fn leads(operator: &Operator) -> bool {
+pub fn leads(operator: &Operator) -> bool {
     operator.metric("klamm_operator_leader") == 1.0
 }
 

@@ -36,7 +36,7 @@ fn scale(stage: &Stage<'_>, count: i32) {
 }
 
 /// Waits until there are so many brokers, and the operator has nothing left to do about it.
-fn settled(space: &Namespace, name: &str, count: i64) {
+pub fn settled(space: &Namespace, name: &str, count: i64) {
     let mut last = Value::Null;
     let found = wait_for(Duration::from_secs(CHANGED), || {
         let cluster = space.get("cluster", name)?;

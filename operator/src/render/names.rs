@@ -24,6 +24,8 @@ pub const FOUNDERS: &str = "klamm.dev/founders";
 pub const LEAVING: &str = "klamm.dev/leaving";
 /// The annotation of the StatefulSet with the brokers that were added and have not got their share yet.
 pub const JOINING: &str = "klamm.dev/joining";
+/// The label of the pod of a broker that is about to go, which is not to be counted among those that serve.
+pub const DRAINING: &str = "klamm.dev/draining";
 /// The container of the broker.
 pub const CONTAINER: &str = "broker";
 /// The volume of the data.
@@ -116,6 +118,12 @@ impl Names {
     pub fn selector_text(&self) -> String {
         let one = |(key, value): (String, Value)| format!("{key}={}", value.as_str().unwrap_or_default());
         self.selector().into_iter().map(one).collect::<Vec<_>>().join(",")
+    }
+
+    /// What selects the pods of brokers that serve, for autoscalers: one that gives everything away is busy with that, or
+    /// idle, and says nothing about how many it takes.
+    pub fn serving_text(&self) -> String {
+        format!("{},!{DRAINING}", self.selector_text())
     }
 
     /// The labels of everything that belongs to the cluster.

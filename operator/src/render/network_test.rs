@@ -129,7 +129,8 @@ fn what_a_clusters_status_selects_are_its_brokers() {
     // For a HorizontalPodAutoscaler, which looks at the pods of the scale's selector.
     let cluster = checked("prod", json!({ "podTemplate": { "labels": { "team": "streams" } } }));
     let own = pod::template(&cluster)["metadata"]["labels"].clone();
-    let text = cluster.names.selector_text();
+    let text = cluster.names.serving_text();
+    assert!(text.ends_with(",!klamm.dev/draining") && own.get("klamm.dev/draining").is_none(), "{text}");
     let pairs: Vec<_> = text.split(',').filter_map(|pair| pair.split_once('=')).collect();
     assert!(pairs.len() >= 2, "{text}");
     for (key, value) in pairs {

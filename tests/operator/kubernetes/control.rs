@@ -181,6 +181,8 @@ impl Kubernetes {
             ("service-cluster-ip-range", SERVICES),
             // A node that is cut off is noticed after half of the usual time.
             ("node-monitor-grace-period", "20s"),
+            // An autoscaler looks more often than four times a minute.
+            ("horizontal-pod-autoscaler-sync-period", "2s"),
         ]));
         self.daemon("controller-manager", &[], &program("kube-controller-manager"), &args);
         self.daemon("scheduler", &[], &program("kube-scheduler"), &own("scheduler"));

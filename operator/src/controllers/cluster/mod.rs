@@ -290,6 +290,9 @@ impl<'a> Pass<'a> {
         if let Some(rack) = self.checked.spec.rack.clone().filter(|_| !paused) {
             self.checked.warnings.extend(rack::tell(client, observed, &rack.topology_key).await?);
         }
+        if !paused {
+            scaling::mark(client, observed).await?;
+        }
         let before = observed.dynamic_keys();
         if let Some(certificates) = certificates {
             self.talk(observed, &certificates, &before, paused).await;
@@ -455,7 +458,7 @@ impl<'a> Pass<'a> {
             replicas,
             brokers: seen,
             template: Some(self.checked.template_hash()),
-            selector: names.selector_text(),
+            selector: names.serving_text(),
             paused: self.checked.spec.paused,
             problem,
             waiting: self.waiting,
@@ -494,7 +497,7 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         replicas,
         brokers: (0..replicas.unwrap_or(0)).map(|id| (id, observed.seen(&names, id))).collect(),
         template: None,
-        selector: names.selector_text(),
+        selector: names.serving_text(),
         paused: cluster.spec.paused,
         problem: Some(problem),
         waiting: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod, PodStatus, Service};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
@@ -143,6 +143,20 @@ impl Observed {
         text.into_iter().flat_map(|text| text.split(',')).filter(|key| !key.is_empty()).map(String::from).collect()
     }
 
+    /// What helps a pod that no node takes, when it is for its volume.
+    fn stranded(&self, id: i32, status: &PodStatus) -> String {
+        let Some(claim) = self.claims.get(&id) else { return String::new() };
+        let lost = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost");
+        if !lost && !unschedulable(status).is_some_and(|refusal| is_elsewhere(&refusal)) {
+            return String::new();
+        }
+        let name = claim.name_any();
+        format!(
+            " Its volume is on a node that does not take it, or gone: if that is so for good, delete the claim {name}, and the \
+             broker gets what it had from the other replicas"
+        )
+    }
+
     /// How a broker stands.
     pub fn seen(&self, names: &Names, id: i32) -> Seen {
         let name = names.pod(id);
@@ -174,13 +188,22 @@ impl Observed {
             pod: name,
             exists: true,
             state,
-            why: why.or_else(|| unschedulable(&status)),
+            why: why
+                .or_else(|| container.filter(|_| state == BrokerState::Starting).and_then(ended))
+                .or_else(|| Some(format!("{}{}", unschedulable(&status)?, self.stranded(id, &status)))),
             template: pod.annotations().get(TEMPLATE_HASH).cloned(),
             description: pod.annotations().get(DESCRIPTION_HASH).cloned(),
             version: pod.labels().get("app.kubernetes.io/version").cloned(),
             node: status.host_ip,
         }
     }
+}
+
+/// Whether the scheduler says that no node is where the volume is.
+fn is_elsewhere(refusal: &str) -> bool {
+    let refusal = refusal.to_lowercase();
+    // As older schedulers say it, and newer ones.
+    ["volume node affinity conflict", "persistentvolume's node affinity"].iter().any(|said| refusal.contains(said))
 }
 
 fn outside(service: &Service, listener: &Listener) -> Option<Outside> {
@@ -212,13 +235,84 @@ fn failing(container: &ContainerStatus) -> Option<String> {
     let reason = waiting.reason.as_deref().filter(|reason| HOPELESS.contains(reason))?;
     let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
     let said = last.and_then(|last| last.message.as_deref()).or(waiting.message.as_deref()).unwrap_or_default();
-    // The last line of a log says most.
-    let said = said.trim_end().lines().last().unwrap_or_default();
-    let short: String = said.chars().take(300).collect();
+    let short = end_of(said);
     Some(if short.is_empty() { reason.to_owned() } else { format!("{reason}: {short}") })
 }
 
-fn unschedulable(status: &k8s_openapi::api::core::v1::PodStatus) -> Option<String> {
+/// How a container that runs again has ended before, when that was no good end.
+fn ended(container: &ContainerStatus) -> Option<String> {
+    let last = container.last_state.as_ref()?.terminated.as_ref().filter(|last| last.exit_code != 0)?;
+    let said = end_of(last.message.as_deref().unwrap_or_default());
+    Some(format!("its container has ended with code {} before: {said}", last.exit_code))
+}
+
+/// The last line of a log says most.
+fn end_of(log: &str) -> String {
+    log.trim_end().lines().last().unwrap_or_default().chars().take(300).collect()
+}
+
+fn unschedulable(status: &PodStatus) -> Option<String> {
     let refused = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
     Some(format!("{}: {}", refused.reason.as_deref()?, refused.message.as_deref().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn seen(status: serde_json::Value, claim: serde_json::Value) -> Seen {
+        let names = Names { cluster: "prod".into(), namespace: "x".into(), domain: "cluster.local".into() };
+        let pod = serde_json::from_value(json!({ "metadata": { "name": "prod-1" }, "status": status })).unwrap();
+        let claim = json!({ "metadata": { "name": "data-prod-1" }, "status": claim });
+        let claim = serde_json::from_value(claim).unwrap();
+        Observed { pods: [(1, pod)].into(), claims: [(1, claim)].into(), ..Observed::default() }.seen(&names, 1)
+    }
+
+    fn unschedulable(message: &str, claim: serde_json::Value) -> String {
+        let scheduled =
+            json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message });
+        let seen = seen(json!({ "phase": "Pending", "conditions": [scheduled] }), claim);
+        assert_eq!(seen.state, BrokerState::Pending);
+        seen.why.unwrap()
+    }
+
+    #[test]
+    fn what_helps_a_pod_without_a_place_for_its_volume_is_said() {
+        let bound = json!({ "phase": "Bound" });
+        for message in [
+            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
+            "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",
+        ] {
+            assert!(
+                unschedulable(message, bound.clone())
+                    .ends_with("delete the claim data-prod-1, and the broker gets what it had from the other replicas")
+            );
+        }
+        for message in [
+            "0/3 nodes are available: 3 Insufficient cpu.",
+            "0/3 nodes are available: 3 node(s) didn't find available persistent volumes to bind.",
+            "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+        ] {
+            assert_eq!(unschedulable(message, bound.clone()), format!("Unschedulable: {message}"));
+        }
+        assert!(unschedulable("0/3", json!({ "phase": "Lost" })).contains("delete the claim"));
+    }
+
+    #[test]
+    fn how_a_container_ended_is_said_until_it_is_ready() {
+        let container = |code: i32| {
+            json!({
+                "name": "broker", "image": "i", "imageID": "", "ready": false, "restartCount": 1, "state": { "running": {} },
+                "lastState": { "terminated": { "exitCode": code, "message": "first\nthe disk is full\n" } },
+            })
+        };
+        let status = |code: i32, ready: &str| {
+            let ready = json!({ "type": "Ready", "status": ready });
+            json!({ "phase": "Running", "containerStatuses": [container(code)], "conditions": [ready] })
+        };
+        let why = |code: i32, ready: &str| seen(status(code, ready), json!({})).why;
+        assert_eq!(why(3, "False").as_deref(), Some("its container has ended with code 3 before: the disk is full"));
+        assert_eq!((why(0, "False"), why(3, "True")), (None, None));
+    }
 }

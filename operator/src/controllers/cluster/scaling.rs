@@ -7,20 +7,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use klamm_client::admin::configs::{ConfigChange, Resource};
 use klamm_client::admin::reassignments::Reassignment;
 use klamm_client::{Client, ClientError, TopicPartition};
 use klamm_planner::{Broker as Place, Facts as Placement, Wish};
 use klamm_protocol::Uuid;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt};
+use serde_json::json;
 
 use super::moves::{self, Moved};
 use super::observed::Observed;
 use super::{Halt, Pass, rolling};
+use crate::FIELD_MANAGER;
 use crate::brokers::Brokers;
 use crate::crd::cluster::{BrokerState, OnScaleOut, OperationStep, OperationType, Progress};
 use crate::events::publish;
 use crate::quantity::milli;
+use crate::render::names::DRAINING;
 use crate::scale::{Broker, Facts, Limit, Next, Wait};
 
 /// What Events say that the operator did.
@@ -128,6 +134,32 @@ pub(super) fn is_settled(pass: &Pass<'_>, observed: &Observed, there: i32) -> bo
     let told = pass.told.iter().flat_map(|told| told.registered.iter());
     let beyond = observed.pods.keys().chain(told).any(|id| *id >= there);
     pass.checked.spec.replicas == there && observed.begun() == Default::default() && !beyond
+}
+
+/// Labels the pod of the broker that goes, and no other one, so that autoscalers do not count it.
+///
+/// # Errors
+/// The API server's.
+pub(super) async fn mark(client: &kube::Client, observed: &Observed) -> Result<(), kube::Error> {
+    let there = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(i32::MAX);
+    let leaving = observed.begun().leaving;
+    for (id, pod) in observed.pods.iter().filter(|(_, pod)| pod.metadata.deletion_timestamp.is_none()) {
+        let goes = leaving == Some(*id) || *id >= there;
+        if pod.labels().contains_key(DRAINING) == goes {
+            continue;
+        }
+        let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+        let patch = json!({ "metadata": { "uid": pod.uid(), "labels": { DRAINING: goes.then_some("true") } } });
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        match api.patch(&pod.name_any(), &params, &Patch::Merge(&patch)).await {
+            Ok(_) => {}
+            // It is another pod by now; or the role is somebody's own, and autoscalers count one too many.
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() || status.is_forbidden() => {
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn facts(pass: &Pass<'_>, observed: &Observed, there: i32, known: Option<&Known>) -> Facts {

@@ -106,3 +106,41 @@ async fn what_was_decided_by_an_older_look_is_not_written() {
         assert_eq!(replicas(&world), if meddled { 9 } else { 3 }, "request {number}");
     }
 }
+
+#[tokio::test]
+async fn autoscalers_count_who_stays() {
+    let world = running().await;
+    assert!(world.cluster().status.unwrap().selector.unwrap().ends_with(",!klamm.dev/draining"));
+    let leaving = |id: &str| {
+        let mut set = world.server.get(SET).unwrap();
+        set["metadata"]["annotations"][names::LEAVING] = id.into();
+        world.server.put(SET, set);
+    };
+    let pods = world.server.get("/api/v1/namespaces/x/pods/prod-1").unwrap();
+    let labelled = |label: Option<&str>| {
+        let mut pod = pods.clone();
+        pod["metadata"]["namespace"] = "x".into();
+        pod["metadata"]["labels"] = label.map_or(json!({}), |label| json!({ names::DRAINING: label }));
+        world.server.put("/api/v1/namespaces/x/pods/prod-1", pod);
+    };
+    let patched = async || {
+        world.server.writes();
+        // A label that is taken away comes back as null from a server that is made up, which is nothing that a pod can have.
+        let _ = world.pass().await;
+        world.server.writes().into_iter().filter(|write| write.contains("pods/")).collect::<Vec<_>>()
+    };
+    labelled(None);
+    assert!(patched().await.is_empty());
+    leaving("1");
+    world.edit(|cluster| cluster["spec"]["paused"] = true.into());
+    assert!(patched().await.is_empty(), "paused");
+    world.edit(|cluster| cluster["spec"]["paused"] = false.into());
+    assert_eq!(patched().await, ["PATCH pods/prod-1"]);
+    labelled(Some("true"));
+    assert!(patched().await.is_empty(), "once");
+    // It stays after all.
+    leaving("");
+    assert_eq!(patched().await, ["PATCH pods/prod-1"]);
+    labelled(None);
+    assert!(patched().await.is_empty());
+}
