@@ -330,7 +330,7 @@ async fn a_group_that_cannot_be_looked_at_keeps_its_consumers() {
 }
 
 #[tokio::test]
-async fn brokers_are_no_consumers() {
+async fn brokers_and_operators_are_no_consumers() {
     let path = TARGET.replace("deployments", "statefulsets");
     let set = |selector: &str| {
         json!({ "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": { "name": "billing", "uid": "u" },
@@ -339,7 +339,9 @@ async fn brokers_are_no_consumers() {
     let of_brokers = "app.kubernetes.io/component=broker,app.kubernetes.io/instance=prod,app.kubernetes.io/name=klamm";
     let cluster = json!({ "metadata": { "name": "billing", "namespace": "x", "uid": "c" }, "spec": {} });
     let cluster: Cluster = serde_json::from_value(cluster).expect("a Cluster");
-    for (selector, known, refused) in [(of_brokers, false, true), ("app=a", true, true), ("app=a", false, false)] {
+    let operator = "app.kubernetes.io/instance=a,app.kubernetes.io/name=klamm-operator";
+    let cases = [(of_brokers, false, true), (operator, false, true), ("app=a", true, true), ("app=a", false, false)];
+    for (selector, known, refused) in cases {
         let world = World::new(spec(json!({ "targetRef": { "name": "billing", "kind": "StatefulSet" } })));
         world.put(&path, set(selector));
         if known {

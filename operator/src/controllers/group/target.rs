@@ -1,7 +1,8 @@
 //! What runs a group's consumers, by its `scale` subresource: how many there are, who else scales it, and the one place that
 //! sets the number.
 //!
-//! More than that is neither read nor written. What belongs to a Cluster is never touched: brokers are not consumers.
+//! More than that is neither read nor written. What belongs to a Cluster is never touched: brokers are not consumers, nor is
+//! the operator, which could not start itself again.
 
 use k8s_openapi::api::autoscaling::v1::Scale as Found;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -21,6 +22,8 @@ use crate::crd::consumer_group::{ScaleMode, TargetKind, TargetRef};
 /// The label that pods of brokers have, as a part of what chooses them.
 const BROKERS: &str = "app.kubernetes.io/component=broker";
 const KLAMM: &str = "app.kubernetes.io/name=klamm";
+/// That of the operator's own pods.
+const OPERATOR: &str = "app.kubernetes.io/name=klamm-operator";
 
 /// A target as it was found.
 #[derive(Clone, Debug)]
@@ -83,10 +86,14 @@ pub async fn look(
 fn read(context: &Context, namespace: &str, target: &Target, found: &Found) -> Result<Scaled, String> {
     let status = found.status.as_ref();
     let selector = status.and_then(|status| status.selector.as_deref()).unwrap_or_default();
-    let of_brokers = [BROKERS, KLAMM].iter().all(|label| selector.split(',').any(|part| part == *label));
+    let chooses = |label: &str| selector.split(',').any(|part| part == label);
+    let of_brokers = chooses(BROKERS) && chooses(KLAMM);
     let named = target.kind == "StatefulSet" && context.clusters.get(namespace, &target.name).is_some();
     if of_brokers || named {
         return Err(format!("{} {} belongs to a Cluster: its brokers are no consumers", target.kind, target.name));
+    }
+    if chooses(OPERATOR) {
+        return Err(format!("{} {} is an operator of Klamm, and no consumer", target.kind, target.name));
     }
     Ok(Scaled {
         uid: found.metadata.uid.clone().unwrap_or_default(),
