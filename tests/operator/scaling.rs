@@ -1,5 +1,5 @@
 //! Brokers come and go while clients write and read: 3, 5, a wish that is taken back half way, and 3 again, with an operator
-//! that is killed again and again. What clients notice is judged as in `load`.
+//! that is killed again and again. What clients notice is judged as in `load`. `KLAMM_LONG=1` kills brokers, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -147,7 +147,23 @@ fn changes(stage: &Stage<'_>) -> Vec<Phase> {
         scale(stage, 5);
     });
     phase("5 to 3", 3, &mut || scale(stage, 3));
+    if std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1") {
+        phase("3 to 4, a broker killed meanwhile", 4, &mut || killed(stage, 4, "Spreading"));
+        phase("4 to 3, a broker killed meanwhile", 3, &mut || killed(stage, 3, "Draining"));
+    }
     phases
+}
+
+/// A broker that stays dies while partitions move.
+fn killed(stage: &Stage<'_>, count: i32, step: &str) {
+    scale(stage, count);
+    stage
+        .space
+        .until("cluster", "load", CHANGED, |cluster| (cluster["status"]["operation"]["step"] == step).then_some(()));
+    stage.running.more(500, Duration::from_secs(60));
+    let before = stage.uid(1);
+    stage.space.kubectl(["delete", "pod", "load-1", "--force", "--grace-period=0", "--wait=false"]).ok();
+    stage.replaced(1, &before);
 }
 
 /// What is not to be is refused, or limited and said so.
