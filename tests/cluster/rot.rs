@@ -164,7 +164,7 @@ fn flip(random: &mut Random, data: &Path, bits: u64) -> u64 {
     let files = files(data);
     let logs: Vec<_> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "log")).cloned().collect();
     let block = tempfile::NamedTempFile::new().expect("a file for a block");
-    let dd = |args: [String; 5]| Tool::new("dd").args(args).args(["bs=4096", "status=none"]).ok();
+    let dd = |args: [String; 5]| Tool::new("dd").args(args).args(["bs=4096", "status=none"]).run().code == 0;
     let mut flipped = 0;
     while flipped < bits {
         let among = if random.chance(900) { &logs } else { &files };
@@ -181,8 +181,9 @@ fn flip(random: &mut Random, data: &Path, bits: u64) -> u64 {
             bytes[(at - from) as usize] ^= 1 << bit;
             std::fs::write(block.path(), bytes).expect("written");
             let (from, to) = (format!("if={}", block.path().display()), format!("of={}", path.display()));
-            dd([from, to, format!("seek={}", at / BLOCK), "oflag=direct".into(), "conv=notrunc,nocreat,fsync".into()]);
-            flipped += 1;
+            // The segment may just have been deleted.
+            let (direct, careful) = ("oflag=direct".into(), "conv=notrunc,nocreat,fsync".into());
+            flipped += u64::from(dd([from, to, format!("seek={}", at / BLOCK), direct, careful]));
         } else if len < BLOCK && file.read_exact_at(&mut bytes[..1], at).is_ok() {
             // Not a block yet.
             file.write_all_at(&[bytes[0] ^ 1 << bit], at).and_then(|()| file.sync_data()).expect("a bit flips");

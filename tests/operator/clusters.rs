@@ -1,7 +1,7 @@
 //! Clusters on real nodes: from a description to records, and to nothing again.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use klamm_tests::{Tool, assert_contains};
 use serde_json::{Value, json};
@@ -387,8 +387,25 @@ fn an_image_that_is_not_there_stalls() {
     });
 }
 
+#[test]
+fn why_pods_cannot_be_created_is_told() {
+    with_control_plane("clusters::why_pods_cannot_be_created_is_told", || {
+        install_types();
+        let space = Namespace::new("quota");
+        space.kubectl(["create", "quota", "none", "--hard=pods=0"]).ok();
+        let operator = Operator::start(&[&space]);
+        space.apply(&cluster("prod", json!({ "replicas": 1 })));
+        let told = klamm_tests::wait_for(Duration::from_secs(90), || {
+            let shown = space.get("cluster", "prod")?["status"]["conditions"].to_string();
+            shown.contains("prod-0 (FailedCreate: pods \\\"prod-0\\\" is forbidden: exceeded quota").then_some(())
+        });
+        let shown = || space.kubectl(["get", "cluster,events", "--output=yaml"]).run();
+        assert!(told.is_some(), "{}\noperator: {}", shown(), operator.log());
+    });
+}
+
 fn pause<T>() -> Option<T> {
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     None
 }
 

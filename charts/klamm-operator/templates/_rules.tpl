@@ -68,6 +68,10 @@ asks of the API server.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, patch, delete]
+# Why pods cannot be created.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 # Volumes that grow.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

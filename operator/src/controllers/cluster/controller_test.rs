@@ -140,7 +140,7 @@ impl Server {
     }
 }
 
-const KINDS: [&str; 4] = ["pods", "services", "persistentvolumeclaims", "secrets"];
+const KINDS: [&str; 5] = ["pods", "services", "persistentvolumeclaims", "secrets", "events"];
 
 impl State {
     fn store(&mut self, path: String, mut object: Value, uid: &str) -> Value {
@@ -234,6 +234,30 @@ pub(super) fn outside() -> Value {
 }
 
 #[tokio::test]
+async fn why_pods_cannot_be_created_is_told() {
+    let world = World::new(json!({ "replicas": 2 }));
+    let said = |name: &str, at: jiff::Timestamp, why: &str| {
+        let event = json!({ "kind": "Event", "apiVersion": "v1", "metadata": { "name": name, "namespace": "x" },
+            "involvedObject": {}, "lastTimestamp": at.to_string(), "reason": "FailedCreate",
+            "message": format!("create Pod prod-1 in StatefulSet prod failed error: {why}") });
+        world.server.put(&format!("/api/v1/namespaces/x/events/{name}"), event);
+    };
+    let now = jiff::Timestamp::now();
+    said("old", now - jiff::SignedDuration::from_hours(1), "long ago");
+    said("last", now, "exceeded quota: few");
+    said("earlier", now - jiff::SignedDuration::from_mins(1), "no policy admits it");
+    // The StatefulSet is made, and looked at afterwards.
+    for _ in 0..2 {
+        world.pass().await.unwrap();
+    }
+    let status = world.cluster().status.expect("a status");
+    for kind in ["BrokersReady", "Ready"] {
+        let told = status.conditions.iter().find(|condition| condition.type_ == kind).expect("the condition");
+        assert!(told.message.contains("prod-1 (FailedCreate: exceeded quota: few)"), "{kind}: {}", told.message);
+    }
+}
+
+#[tokio::test]
 async fn a_cluster_is_applied_once() {
     let world = World::new(outside());
     world.pass().await.unwrap();
@@ -255,8 +279,8 @@ async fn a_cluster_is_applied_once() {
     assert_eq!(world.server.writes(), expected);
     for pass in 0..3 {
         world.pass().await.unwrap();
-        // Five to see what there is, two for certificates, one for each object.
-        assert_eq!(world.server.0.lock().requests, 17, "pass {pass}");
+        // Five to see what there is, one for why pods are missing, two for certificates, one for each object.
+        assert_eq!(world.server.0.lock().requests, 18, "pass {pass}");
         assert!(world.server.writes().is_empty(), "pass {pass}");
     }
     assert_eq!(world.condition("Ready"), "False/Creating");
@@ -361,9 +385,12 @@ async fn what_the_api_server_refuses_stalls() {
     world.pass().await.unwrap();
     let requests = world.server.0.lock().requests;
     world.server.writes();
-    world.edit(|cluster| cluster["spec"]["podTemplate"] = json!({ "spec": { "hostNetwork": "nonsense" } }));
     let mut stalled = 0;
-    for number in 0..requests {
+    // A few more than at first: pods are missing now, and that is asked about.
+    for number in 0..requests + 4 {
+        // Another one each time: not every request that fails keeps it from being applied.
+        let other = json!({ "spec": { "priorityClassName": format!("class-{number}") } });
+        world.edit(|cluster| cluster["spec"]["podTemplate"] = other);
         world.server.0.lock().requests = 0;
         world.server.0.lock().fail = Some((number, 422));
         if world.pass().await.is_ok() && world.condition("Stalled") == "True/Refused" {

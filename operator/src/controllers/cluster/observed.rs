@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolumeClaim, Pod, PodStatus, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, PersistentVolumeClaim, Pod, PodStatus, Service};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
@@ -28,6 +29,8 @@ pub struct Observed {
     pub claims: BTreeMap<i32, PersistentVolumeClaim>,
     /// All Services that carry the cluster's labels.
     pub services: Vec<Service>,
+    /// Why pods could not be created, as the StatefulSet's controller said last.
+    pub refusals: Vec<String>,
 }
 
 /// Reads it.
@@ -52,13 +55,40 @@ pub async fn observe(client: &Client, names: &Names) -> Result<Observed, kube::E
     )?;
     let id = |name: String, prefix: &str| name.strip_prefix(prefix)?.parse::<i32>().ok();
     let (of_pod, of_claim) = (format!("{}-", names.cluster), format!("data-{}-", names.cluster));
+    let pods: BTreeMap<i32, Pod> =
+        pods.into_iter().filter_map(|pod| Some((id(pod.name_any(), &of_pod)?, pod))).collect();
+    let wanted = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or_default();
+    let missing = (0..wanted).any(|id| !pods.contains_key(&id));
     Ok(Observed {
         set,
         config,
-        pods: pods.into_iter().filter_map(|pod| Some((id(pod.name_any(), &of_pod)?, pod))).collect(),
+        refusals: if missing { refusals(client, names).await } else { Vec::new() },
+        pods,
         claims: claims.into_iter().filter_map(|claim| Some((id(claim.name_any(), &of_claim)?, claim))).collect(),
         services: services.items,
     })
+}
+
+/// How long the word of the StatefulSet's controller counts, which tries again within 17 minutes at most.
+const LATELY: SignedDuration = SignedDuration::from_mins(20);
+
+/// What the StatefulSet's controller said of pods that it could not create: a quota, a policy, a webhook. Nothing else
+/// tells it. The newest comes first; without the right to read Events there is none.
+async fn refusals(client: &Client, names: &Names) -> Vec<String> {
+    let events: Api<Event> = Api::namespaced(client.clone(), &names.namespace);
+    let which = format!("involvedObject.kind=StatefulSet,involvedObject.name={},reason=FailedCreate", names.cluster);
+    let mut found = match events.list(&ListParams::default().fields(&which)).await {
+        Ok(found) => found.items,
+        Err(error) => {
+            tracing::debug!(cluster = %names.cluster, %error, "why pods are missing could not be read");
+            return Vec::new();
+        }
+    };
+    let at = |event: &Event| event.last_timestamp.as_ref().map(|at| at.0);
+    let since = Timestamp::now() - LATELY;
+    found.retain(|event| at(event).is_some_and(|at| at > since));
+    found.sort_by_key(|event| std::cmp::Reverse(at(event)));
+    found.into_iter().filter_map(|event| event.message).collect()
 }
 
 /// A broker by its pod.
@@ -162,11 +192,14 @@ impl Observed {
         let name = names.pod(id);
         let Some(pod) = self.pods.get(&id) else {
             let (state, exists) = (BrokerState::Pending, false);
+            let of = format!("Pod {name} in StatefulSet {} failed error: ", names.cluster);
+            let told = self.refusals.iter().find_map(|told| told.split_once(&of));
+            let why = told.map(|(_, error)| format!("FailedCreate: {}", error.chars().take(300).collect::<String>()));
             return Seen {
                 pod: name,
                 exists,
                 state,
-                why: None,
+                why,
                 template: None,
                 description: None,
                 version: None,

@@ -227,7 +227,9 @@ fn readiness(conditions: &mut Conditions, view: &View, ready: i32, wanted: i32, 
         conditions.set("Ready", false, &problem.reason, problem.message.as_str());
         return;
     }
-    let told = format!("{ready} of {wanted} brokers are ready");
+    let hindered = in_words(view, &|seen| seen.state != BrokerState::Running && seen.why.is_some());
+    let hindered = hindered.map(|which| format!("; not ready: {which}")).unwrap_or_default();
+    let told = format!("{ready} of {wanted} brokers are ready{hindered}");
     if creating {
         let message = view.waiting.clone().unwrap_or(told);
         conditions.set("Ready", false, "Creating", message);
