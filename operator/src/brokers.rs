@@ -78,6 +78,11 @@ impl Ways {
     }
 }
 
+/// Largest answer that is taken from brokers which anybody may have named: the operator's memory is small.
+const ANSWER_MAX: usize = 8 << 20;
+/// The same of a Cluster's own brokers, who tell of all their partitions.
+const OWN_ANSWER_MAX: usize = 24 << 20;
+
 /// Certificates, and the file contents that they are from.
 struct Certified {
     tls: Tls,
@@ -176,6 +181,7 @@ impl Brokers {
             client_id: crate::FIELD_MANAGER.into(),
             connect_timeout: API_TIMEOUT / 2,
             request_timeout: API_TIMEOUT / 2,
+            frame_bytes_max: if self.certified.is_some() { OWN_ANSWER_MAX } else { ANSWER_MAX },
             tls: self.certified.as_ref().map(|certified| certified.tls.clone()),
             ..ConnectionOptions::default()
         };

@@ -235,6 +235,34 @@ fn the_number_of_brokers_is_left_to_who_scales_them() {
     assert_contains(&scaled, "kind: HorizontalPodAutoscaler");
 }
 
+/// Left out, `spec.replicas` would be the resource type's default, and brokers would be drained.
+#[test]
+fn a_release_that_is_handed_to_an_autoscaler_keeps_its_brokers() {
+    with_control_plane("charts::a_release_that_is_handed_to_an_autoscaler_keeps_its_brokers", || {
+        install_types();
+        let space = Namespace::new("handed");
+        let chart = chart("klamm").display().to_string();
+        let release = |verb: &str, set: &[&str]| {
+            let set = set.iter().flat_map(|value| ["--set", value]);
+            kubectl::helm([verb, "prod", &chart, "--namespace", space.name()]).args(set).ok();
+        };
+        release("install", &["replicas=6"]);
+        let asked = || space.get("kmc", "prod").expect("a Cluster")["spec"]["replicas"].clone();
+        let scaled = [
+            "autoscaling.enabled=true",
+            "autoscaling.metrics[0].type=Resource",
+            "autoscaling.metrics[0].resource.name=cpu",
+            "autoscaling.metrics[0].resource.target.type=Utilization",
+            "autoscaling.metrics[0].resource.target.averageUtilization=60",
+        ];
+        release("upgrade", &scaled);
+        assert_eq!(asked(), 6);
+        space.kubectl(["scale", "kmc/prod", "--replicas=7"]).ok();
+        release("upgrade", &scaled);
+        assert_eq!(asked(), 7);
+    });
+}
+
 #[test]
 fn the_operators_chart_brings_the_resource_types_as_they_are() {
     let (own, copies) = (paths::tests_dir().join("../crds"), chart("klamm-operator").join("files/crds"));

@@ -92,7 +92,7 @@ impl Consumers {
     fn page(&self, heading: &str) -> Vec<String> {
         let example = "examples/kubernetes/consumer-group-scaled.yaml";
         let text = std::fs::read_to_string(paths::tests_dir().join("..").join(example)).expect("the example");
-        let text = text.replace("image: klamm/broker", &format!("image: {BROKER}"));
+        let text = text.replace("image: klamm/broker:0.1.0", &format!("image: {BROKER}"));
         let text =
             text.replace("lagPerReplica: 1000", "lagPerReplica: 100").replace("downWindow: 5m", "downWindow: 1s");
         let file = paths::scratch_dir("example").join("consumers.yaml");

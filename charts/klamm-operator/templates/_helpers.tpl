@@ -113,7 +113,11 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 {{- range splitList "," (get $told "klamm.dev/controllers") }}
 {{- if has . $.Values.controllers }}{{ $both = true }}{{ end }}
 {{- end }}
-{{- if and $both (ne $role.metadata.name (include "klamm-operator.global" $)) }}
+{{- $other := ne $role.metadata.name (include "klamm-operator.global" $) }}
+{{- if and $other (hasKey $told "klamm.dev/watches") (hasPrefix (printf "%s:" $.Release.Namespace) $role.metadata.name) }}
+{{- fail (printf "the operator of ClusterRole %s is in namespace %s already, and its Lease lets one act at a time there. Give each release a namespace of its own." $role.metadata.name $.Release.Namespace) }}
+{{- end }}
+{{- if and $both $other }}
 {{- range splitList "," (get $told "klamm.dev/watches") }}
 {{- if or (eq . "*") (has "*" $own) (has . $own) }}
 {{- $what := eq . "*" | ternary "all namespaces" (printf "namespace %s" .) }}

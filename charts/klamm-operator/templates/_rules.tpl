@@ -27,7 +27,7 @@ asks of the API server.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
-{{- if and .Values.scaleTargets.allowed (has "consumer-groups" .Values.controllers) }}
+{{- if and (.Values.scaleTargets | default dict).allowed (has "consumer-groups" .Values.controllers) }}
 # How many consumers a group has, and who else decides that. Nothing else of what runs them.
 - apiGroups: [apps]
   resources: [deployments/scale, statefulsets/scale]

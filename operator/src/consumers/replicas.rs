@@ -172,16 +172,15 @@ impl Facts {
     /// See the module's head.
     pub fn next(&self, policy: &Policy, now: Timestamp) -> Answer {
         let (wanted, limit) = self.wanted(policy);
-        let most = self.most(policy);
         let asked = self.asked;
         let at_once = |replicas, why| Answer { replicas, why, limit, pending: None, again: LOOK };
         if asked == 0 && wanted > 0 {
             return at_once(wanted, if policy.least > 0 { Why::Bounds } else { Why::Woken });
         }
-        // How many can read is not known of a group without partitions: that takes nobody away.
-        let most = if self.lags.is_empty() { most.max(policy.most) } else { most };
-        if asked < policy.least || asked > most {
-            return at_once(asked.clamp(policy.least.max(0), most), Why::Bounds);
+        // That fewer can read than there are takes nobody away at once: the group may be about to read another topic.
+        let (least, most) = (policy.least.max(0), policy.most.max(policy.least).max(0));
+        if asked < least || asked > most {
+            return at_once(asked.clamp(least, most), Why::Bounds);
         }
         if wanted == asked {
             return at_once(asked, Why::Enough);

@@ -95,7 +95,7 @@ proptest! {
         prop_assert!(answer.replicas >= policy.least && answer.replicas <= policy.most, "{:?}", answer);
         let partitions = i32::try_from(read.len()).unwrap().max(1);
         if !policy.idle && !unseen && !read.is_empty() {
-            prop_assert!(answer.replicas <= partitions.max(policy.least), "{:?}", answer);
+            prop_assert!(answer.replicas <= partitions.max(policy.least).max(asked.min(policy.most)), "{:?}", answer);
         }
         if answer.replicas > asked && !policy.idle {
             prop_assert!(answer.replicas <= partitions.max(policy.least), "{:?}", answer);
@@ -206,9 +206,18 @@ fn what_a_person_wrote_as_the_least_counts_most() {
     let answer = facts(&[0], 0).next(&least, at(0));
     assert_eq!((answer.replicas, answer.limit, answer.why), (3, Some(Limit::Least), Why::Bounds));
     assert_eq!(facts(&[0], 3).next(&least, at(0)).why, Why::Enough);
-    // A person's slip, or a topic that is smaller than thought.
+    // A person's slip.
     let answer = facts(&[500, 500], 50).next(&policy(), at(0));
-    assert_eq!((answer.replicas, answer.why), (2, Why::Bounds));
+    assert_eq!((answer.replicas, answer.why), (10, Why::Bounds));
+}
+
+#[test]
+fn more_than_partitions_with_commits_stay_for_a_while() {
+    // Without `topics` the partitions are those with commits: another topic may just have been begun.
+    let mut world = facts(&[500], 10);
+    assert!(matches!(world.next(&policy(), at(0)).why, Why::Held(1, _)));
+    let down = i64::try_from(policy().down.as_secs()).unwrap();
+    assert_eq!(changes(&mut world, &policy(), 0, 2 * down), Some((down, 1, Why::Fewer)));
 }
 
 #[test]

@@ -172,11 +172,15 @@ impl Facts {
             return Next::Uncordon(stays);
         }
         if let Some((id, broker)) = self.gone() {
-            // What is still there may be writing; what holds something is not to be forgotten.
-            return match (broker.pod || broker.alive, broker.holds) {
-                (true, _) => Next::Wait(Wait::Gone(id)),
-                (false, 0) => Next::Unregister(id),
-                (false, _) => Next::Drain(id),
+            if broker.holds > 0 {
+                // Nobody goes by this function who holds something: somebody else has made the StatefulSet smaller, or it
+                // was made anew for brokers that are known. What they hold may be nowhere else, so they come back.
+                return Next::Add(target.max(id + 1));
+            }
+            // What is still there may be writing.
+            return match broker.pod || broker.alive {
+                true => Next::Wait(Wait::Gone(id)),
+                false => Next::Unregister(id),
             };
         }
         // It moves nothing, and whoever restarts brokers waits for those that are new.
@@ -224,15 +228,16 @@ impl Facts {
     }
 
     fn join(&self) -> Next {
+        let joining: BTreeSet<i32> = self.begun.joining.range(..self.there).copied().collect();
         // What an earlier broker of that id was told, this one is told as well.
         let cordoned = |id: &&i32| self.brokers.get(id).is_some_and(|broker| broker.cordoned);
-        if let Some(stays) = self.begun.joining.iter().find(cordoned) {
+        if let Some(stays) = joining.iter().find(cordoned) {
             return Next::Uncordon(*stays);
         }
         if let Some(away) = (0..self.there).find(|id| !self.well(*id)) {
             return Next::Wait(Wait::Ready(away));
         }
-        if self.spreads { Next::Spread(self.begun.joining.clone()) } else { Next::Joined }
+        if self.spreads { Next::Spread(joining) } else { Next::Joined }
     }
 }
 
@@ -242,7 +247,11 @@ impl Begun {
         let mut after = self.clone();
         match next {
             Next::Add(count) => after.joining.extend(there..*count),
-            Next::Joined => after.joining.clear(),
+            Next::Joined => {
+                after.joining.clear();
+                // It went otherwise: somebody else has made the StatefulSet smaller.
+                after.leaving = after.leaving.filter(|id| *id < there);
+            }
             Next::Uncordon(id) => {
                 after.joining.insert(*id);
                 after.leaving = None;

@@ -45,7 +45,8 @@ impl World {
                     (broker.registered, broker.alive, broker.ready) = (true, true, true);
                     broker.voter |= seats < 3;
                 }
-                (true, true) => {}
+                // It was back before its session ended.
+                (true, true) => broker.ready = true,
             }
         }
         let (brokers, there) = (&mut self.facts.brokers, self.facts.there);
@@ -70,7 +71,7 @@ impl World {
                     brokers.get_mut(id).expect("it is there").holds += 1;
                 }
                 if !dies {
-                    self.facts.begun.joining.clear();
+                    self.facts.begun = self.facts.begun.after(&Next::Joined, there);
                 }
             }
             Next::Uncordon(id) => {
@@ -153,7 +154,8 @@ fn check(before: &Facts, next: &Next) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn in_the_end_there_are_as_many_as_there_should_be(mut world in world(), wishes in proptest::collection::vec(1..9_i32, 0..6)) {
+    fn in_the_end_there_are_as_many_as_there_should_be(mut world in world(), wishes in proptest::collection::vec(1..9_i32, 0..6),
+        by_hand in proptest::collection::vec(0..40_i32, 0..3)) {
         let held: usize = world.facts.brokers.values().map(|broker| broker.holds).sum();
         let mut wishes = wishes.into_iter();
         for step in 0..600 {
@@ -161,9 +163,13 @@ proptest! {
             if step % 7 == 6 && let Some(wish) = wishes.next() {
                 world.facts.asked = wish;
             }
+            // Somebody else makes the StatefulSet smaller.
+            if by_hand.contains(&step) {
+                world.facts.there = (world.facts.there - 1 - step % 2).max(1);
+            }
             let next = world.facts.next();
             check(&world.facts, &next)?;
-            if next == Next::Nothing && wishes.len() == 0 {
+            if next == Next::Nothing && wishes.len() == 0 && step > 40 {
                 let facts = &world.facts;
                 prop_assert_eq!(facts.there, facts.target().0);
                 prop_assert!(facts.brokers.values().all(|broker| !broker.cordoned), "nobody is left out: {:?}", facts);
@@ -275,13 +281,35 @@ fn while_nobody_can_be_asked_brokers_come_and_none_goes() {
 #[test]
 fn what_a_broker_that_is_gone_holds_is_moved_before_it_is_forgotten() {
     let mut facts = Facts { there: 4, asked: 4, ..five() };
-    assert_eq!(facts.next(), Next::Wait(Wait::Gone(4)));
+    assert_eq!(facts.next(), Next::Add(5), "a topic was made in the last moment: it comes back, and goes in order");
     let gone = facts.brokers.get_mut(&4).unwrap();
     (gone.pod, gone.alive) = (false, false);
-    assert_eq!(facts.next(), Next::Drain(4), "a topic was made in the last moment");
+    assert_eq!(facts.next(), Next::Add(5));
     facts.brokers.get_mut(&4).unwrap().holds = 0;
     facts.asked = 5;
     assert_eq!(facts.next(), Next::Unregister(4), "before another one of that id comes");
+}
+
+#[test]
+fn a_set_that_somebody_else_made_smaller_is_as_large_as_asked_for_again() {
+    let mut facts = Facts { there: 2, asked: 3, ..five() };
+    facts.brokers.retain(|id, _| *id < 3);
+    let gone = facts.brokers.get_mut(&2).unwrap();
+    (gone.pod, gone.ready, gone.alive) = (false, false, false);
+    assert_eq!(facts.next(), Next::Add(3), "nobody else could take what it holds");
+    // Made anew with fewer than before: they come to give away what they hold.
+    let mut facts = Facts { there: 3, asked: 3, ..five() };
+    for id in 3..5 {
+        facts.brokers.insert(id, Broker { registered: true, holds: 3, ..Broker::default() });
+    }
+    assert_eq!(facts.next(), Next::Add(4));
+    facts.there = 4;
+    assert_eq!(facts.next(), Next::Add(5));
+    facts.there = 5;
+    for id in 3..5 {
+        facts.brokers.insert(id, Broker { holds: 3, ..well() });
+    }
+    assert_eq!(facts.next(), Next::Cordon(4));
 }
 
 #[test]
