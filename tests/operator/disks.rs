@@ -198,6 +198,10 @@ fn lost_and_full_disks_harm_nobody() {
         until_condition(&world.space, "topic", "orders", "Ready", "True/AsDescribed");
         let bootstrap = world.bootstrap("load", "outside");
         let World { space, mut operator } = world;
+        // Brokers of this size would be in the way of tests that come later.
+        let _gone = OnDrop(|| {
+            space.kubectl(["delete", "cluster,statefulset", "load", "--wait=false"]).run();
+        });
         operator.kill();
 
         let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);

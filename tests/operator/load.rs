@@ -16,6 +16,7 @@ use klamm_tests::{Random, wait_for};
 use serde_json::{Value, json};
 
 use crate::clusters::{BROKER, World, broker};
+use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{NODES, Namespace, image, nodes, with_nodes_alone};
 use crate::pages::{commands, shell};
 use crate::process::{Operator, until_condition};
@@ -192,7 +193,12 @@ impl Stage<'_> {
     fn drain(&self) {
         let before = self.uids();
         // What other tests have left on the nodes is nobody's who would make it anew.
-        let ours = "--pod-selector=app.kubernetes.io/instance=load --ignore-daemonsets";
+        let ours = "--pod-selector=klamm.test/drained=yes --ignore-daemonsets";
+        // Also when something fails: tests that come later need all nodes.
+        let _open = OnDrop(|| {
+            let all: Vec<String> = (1..=NODES).map(|node| format!("node{node}")).collect();
+            kubectl(["uncordon"]).args(&all).run();
+        });
         for node in 1..=NODES {
             for line in commands("docs/kubernetes.md", "Drain nodes") {
                 shell(&line.replace("NODE", &format!("node{node}")).replace("--ignore-daemonsets", ours)).ok();
@@ -223,6 +229,7 @@ pub fn orders(round: i64) -> Value {
 fn description() -> Value {
     json!({
         "replicas": 3, "storage": { "size": "1Gi" }, "rack": {},
+        "podTemplate": { "labels": { "klamm.test/drained": "yes" } },
         "config": { "default.replication.factor": 3, "min.insync.replicas": 2, "offsets.topic.num.partitions": 5 },
         "listeners": [{ "name": "plain", "port": 9092 }, { "name": "outside", "port": 9094, "type": "nodeport" }],
     })
