@@ -82,9 +82,42 @@ pub fn broker(name: &str) -> Image {
 }
 
 fn cluster(name: &str, mut spec: Value) -> Value {
-    spec["image"] = BROKER.into();
+    // Of a version the operator knows the image.
+    if spec["version"].is_null() {
+        spec["image"] = BROKER.into();
+    }
     spec["podTemplate"]["spec"]["containers"] = json!([{ "name": "broker", "imagePullPolicy": "Never" }]);
     json!({ "apiVersion": "klamm.dev/v1alpha1", "kind": "Cluster", "metadata": { "name": name }, "spec": spec })
+}
+
+impl World {
+    /// As a version of the operator that knows this image for brokers.
+    fn restart_operator(&mut self, image: &str) {
+        let (image, _) = image.rsplit_once(':').expect("a tag");
+        self.operator.kill();
+        let flags = ["--leader-election=false", &format!("--broker-image={image}")];
+        self.operator = Operator::start_with(&[&self.space], &flags);
+    }
+
+    /// A version of the operator that makes other pods of the same description restarts nobody until it is told to.
+    fn upgrade_operator(&mut self) {
+        image::load(&broker("klamm.test/next:1"));
+        let pods = self.uids("one");
+        self.restart_operator("klamm.test/next:1");
+        let shown = self.until("one", "UpToDate", "False/RestartRequired");
+        let operation = &shown["status"]["operation"];
+        assert_eq!((&operation["reason"], &operation["step"]), (&json!("OperatorUpgraded"), &json!("Pending")));
+        let set = self.space.get("statefulset", "one").expect("brokers");
+        assert_eq!(set["spec"]["template"]["spec"]["containers"][0]["image"], "klamm.test/next:1", "{set:#}");
+        self.until("one", "Ready", "True/Serving");
+        assert_eq!(self.uids("one"), pods, "nobody is restarted for it");
+        self.edit("one", &json!({ "rolling": { "onOperatorUpgrade": "Roll" } }));
+        self.until("one", "UpToDate", "True/AsDescribed");
+        self.until("one", "Ready", "True/Serving");
+        let image = "jsonpath={.items[*].spec.containers[0].image}";
+        let running = self.space.kubectl(["get", "pods", "--output", image]).ok().out;
+        assert_eq!(running, "klamm.test/next:1");
+    }
 }
 
 /// What everything of a Cluster is called.
@@ -127,9 +160,10 @@ impl World {
 #[test]
 fn a_single_broker_serves_and_leaves_nothing() {
     with_nodes("clusters::a_single_broker_serves_and_leaves_nothing", || {
-        let world = World::new("one");
+        let mut world = World::new("one");
+        world.restart_operator(BROKER);
         let spec = json!({
-            "replicas": 1, "storage": { "size": "1Gi", "whenDeleted": "Delete" },
+            "replicas": 1, "version": "1", "storage": { "size": "1Gi", "whenDeleted": "Delete" },
             "resources": { "requests": { "cpu": "0.05", "memory": "64Mi" }, "limits": { "memory": "128Mi" } },
             // No listener that the operator could use but the brokers' own.
             "listeners": [{ "name": "plain", "port": 9092, "type": "nodeport" }],
@@ -147,6 +181,7 @@ fn a_single_broker_serves_and_leaves_nothing() {
         world.use_it(&world.bootstrap("one", "plain"), "orders");
         let columns = world.space.kubectl(["get", "cluster", "one"]).ok();
         columns.expect("READY").expect("True");
+        world.upgrade_operator();
 
         world.space.kubectl(["delete", "cluster", "one", "--wait", "--timeout=60s"]).limit(70).ok();
         klamm_tests::eventually("nothing is left", 90, || {
@@ -266,14 +301,22 @@ fn three_brokers_follow_their_description() {
         let events = world.space.kubectl(["get", "events", "--output", "jsonpath={.items[*].reason}"]).ok();
         assert_contains(&events.out, "RestartAsked");
 
-        // Volumes grow.
+        // Volumes grow, those of brokers that are to come as well, and no pod is replaced.
+        let pods = world.uids("three");
         world.edit("three", &json!({ "storage": { "size": "2Gi" } }));
         klamm_tests::eventually("the claims are larger", 30, || {
             let path = "jsonpath={.items[*].spec.resources.requests.storage}";
             let sizes = world.space.kubectl(["get", "pvc", "--output", path]).ok().out;
             if sizes == "2Gi 2Gi 2Gi" { Some(()) } else { pause() }
         });
+        klamm_tests::eventually("the next claims are as large", 60, || {
+            let path = "jsonpath={.spec.volumeClaimTemplates[0].spec.resources.requests.storage}";
+            let size = world.space.kubectl(["get", "statefulset", "three", "--output", path]).run().out;
+            if size == "2Gi" { Some(()) } else { pause() }
+        });
         world.until("three", "StorageReady", "True/AsDescribed");
+        world.until("three", "Ready", "True/Serving");
+        assert_eq!(world.uids("three"), pods, "the StatefulSet was made anew around them");
 
         // A pod that is lost is missed, and comes back with what it had.
         world.space.kubectl(["delete", "pod", "three-1", "--wait=false"]).ok();

@@ -156,6 +156,11 @@ fn full_disk(stage: &Stage<'_>, disks: &Disks, broker: usize) {
     rest.iter().for_each(|line| drop(shell(line).ok()));
     // What the test has put there stays: it has room beside it.
     assert!(path.join("ballast").is_file());
+    // Brokers that come later get as much.
+    stage.space.until("statefulset", "load", 120, |set| {
+        let template = &set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
+        (template == "2Gi" && set["status"]["readyReplicas"] == 3).then_some(())
+    });
 }
 
 /// A node is gone, and with it the volume that only it has. It is back, with the broker that it ran, when what is returned

@@ -200,9 +200,11 @@ fn a_single_broker_becomes_three_and_one_again() {
         world.klamm(&bootstrap, &["topics", "create", "t", "--partitions", "6"]).ok();
         world.klamm(&bootstrap, &["produce", "t"]).stdin(&*lines).ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        for count in [3, 1] {
+        // Volumes grow meanwhile, also those of brokers that come.
+        for (count, size) in [(3, "2Gi"), (1, "3Gi")] {
             let since = Instant::now();
-            world.space.kubectl(["scale", "cluster", "grown", &format!("--replicas={count}")]).ok();
+            let patch = json!({ "spec": { "replicas": count, "storage": { "size": size } } }).to_string();
+            world.space.kubectl(["patch", "cluster", "grown", "--type=merge", "--patch", &patch]).ok();
             settled(&world.space, "grown", count.into());
             let mut last = String::new();
             let found = wait_for(Duration::from_secs(60), || {
@@ -217,6 +219,14 @@ fn a_single_broker_becomes_three_and_one_again() {
             println!("figures scaling, single copies on {count}: {:.1} s", since.elapsed().as_secs_f64());
             let read = world.klamm(&bootstrap, &["consume", "t", "--from-beginning", "--exit-at-end"]).ok();
             assert_eq!(read.out.lines().collect::<BTreeSet<_>>().len(), 1000, "with {count} brokers");
+            let asked = |object: &Value| object["spec"]["resources"]["requests"]["storage"].clone();
+            world.space.until("statefulset", "grown", 60, |set| {
+                (asked(&set["spec"]["volumeClaimTemplates"][0]) == size).then_some(())
+            });
+            for broker in 0..count {
+                let claim = world.space.get("pvc", &format!("data-grown-{broker}")).expect("a claim");
+                assert_eq!(asked(&claim), size, "{claim:#}");
+            }
         }
         // Those of brokers that went were to go.
         let path = "jsonpath={.items[*].metadata.name}";

@@ -37,7 +37,7 @@ use crate::scale;
 /// What builders have to know of the world.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// How many brokers the StatefulSet has; `None` before there is one.
+    /// How many brokers the StatefulSet has, or had before it was lost; `None` before there was one.
     pub replicas: Option<i32>,
     /// What was decided about their number.
     pub next: scale::Next,
@@ -47,6 +47,8 @@ pub struct Facts {
     pub founders: Option<i32>,
     /// The StatefulSet's claim templates as they are, since they cannot change; `None` before there is one.
     pub claims: Option<Value>,
+    /// Whether the claims are larger than these templates, so that the StatefulSet is to be made anew: no claim goes with it.
+    pub outgrown: bool,
     /// The id of the Kafka cluster, once it was told.
     pub cluster_id: Option<String>,
     /// What the Services of brokers got, by listener and broker.

@@ -18,6 +18,9 @@ pub const RESTART: &str = "klamm.dev/restart";
 pub const RESTARTED_FOR: &str = "klamm.dev/restarted-for";
 /// The annotation of volume claims with the id of the Kafka cluster whose data they hold.
 pub const CLUSTER_ID: &str = "klamm.dev/cluster-id";
+/// The annotation of the ConfigMap with how many brokers the StatefulSet has. With it go all of the StatefulSet's own: one that
+/// is lost is made again as it was.
+pub const BROKERS: &str = "klamm.dev/brokers";
 /// The annotation of the StatefulSet with how many brokers the metadata quorum began with.
 pub const FOUNDERS: &str = "klamm.dev/founders";
 /// The annotation of the StatefulSet with the broker that was cordoned to be taken away.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::checked::Checked;
-use super::names::Names;
-use super::{CONFIG_BYTES, Facts, NotYet, Outside, advertised_host, bracketed, pod};
+use super::names::{BROKERS, Names};
+use super::{CONFIG_BYTES, Facts, NotYet, Outside, advertised_host, bracketed, pod, statefulset};
 use crate::ca;
 use crate::crd::cluster::{ADMIN_PORT, ClientAuth, INTERNAL_PORT, Listener, ListenerType};
 
@@ -145,7 +145,10 @@ pub fn config_map(checked: &Checked, facts: &Facts, replicas: i32) -> Result<Val
     if bytes > CONFIG_BYTES {
         return Err(NotYet::TooLarge { brokers: replicas, bytes });
     }
-    let metadata = checked.names.meta(&checked.names.config());
+    let mut metadata = checked.names.meta(&checked.names.config());
+    let mut notes = statefulset::notes(checked, facts);
+    notes.insert(BROKERS.into(), replicas.to_string().into());
+    metadata["annotations"] = notes.into();
     Ok(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data }))
 }
 

@@ -1,6 +1,6 @@
 //! The brokers.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::checked::Checked;
 use super::names::{
@@ -24,6 +24,7 @@ pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
         annotations[RESTARTED_FOR] = wish.as_str().into();
     }
     let storage = &checked.spec.storage;
+    let when_deleted = if facts.outgrown { ClaimRetention::Retain } else { storage.when_deleted };
     let retention = |retention: ClaimRetention| match retention {
         ClaimRetention::Retain => "Retain",
         ClaimRetention::Delete => "Delete",
@@ -38,26 +39,32 @@ pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
             "updateStrategy": { "type": "OnDelete" },
             "revisionHistoryLimit": 2,
             "persistentVolumeClaimRetentionPolicy": {
-                "whenScaled": retention(storage.when_scaled), "whenDeleted": retention(storage.when_deleted),
+                "whenScaled": retention(storage.when_scaled), "whenDeleted": retention(when_deleted),
             },
             "template": template,
         },
     });
-    let notes = &mut set["metadata"]["annotations"];
-    notes[FOUNDERS] = checked.founders(facts).to_string().into();
-    if let Some(id) = facts.begun.leaving {
-        notes[LEAVING] = id.to_string().into();
-    }
-    if !facts.begun.joining.is_empty() {
-        let ids: Vec<_> = facts.begun.joining.iter().map(i32::to_string).collect();
-        notes[JOINING] = ids.join(",").into();
-    }
+    set["metadata"]["annotations"] = notes(checked, facts).into();
     if storage.kind == StorageType::Persistent {
-        // Templates of claims never change, whatever is described now or rendered by another version: claims grow by
-        // themselves.
+        // Templates of claims never change, whatever is described now or rendered by another version. When claims have
+        // grown, the StatefulSet is made anew.
         set["spec"]["volumeClaimTemplates"] = facts.claims.clone().unwrap_or_else(|| json!([claim(checked, facts)]));
     }
     set
+}
+
+/// What is noted about the number of brokers.
+pub fn notes(checked: &Checked, facts: &Facts) -> Map<String, Value> {
+    let mut notes = Map::new();
+    notes.insert(FOUNDERS.into(), checked.founders(facts).to_string().into());
+    if let Some(id) = facts.begun.leaving {
+        notes.insert(LEAVING.into(), id.to_string().into());
+    }
+    if !facts.begun.joining.is_empty() {
+        let ids: Vec<_> = facts.begun.joining.iter().map(i32::to_string).collect();
+        notes.insert(JOINING.into(), ids.join(",").into());
+    }
+    notes
 }
 
 /// The template of the brokers' volume claims.

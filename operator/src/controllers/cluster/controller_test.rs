@@ -143,6 +143,14 @@ impl Server {
 const KINDS: [&str; 5] = ["pods", "services", "persistentvolumeclaims", "secrets", "events"];
 
 impl State {
+    pub(super) fn remove(&mut self, at: &str) {
+        self.objects.remove(at);
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.requests
+    }
+
     fn store(&mut self, path: String, mut object: Value, uid: &str) -> Value {
         object["metadata"]["uid"] = uid.into();
         object["metadata"]["resourceVersion"] = self.writes.len().to_string().into();

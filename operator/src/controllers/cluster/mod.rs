@@ -2,7 +2,8 @@
 //! status how it stands.
 //!
 //! What is there is found by `observed`, certificates are kept by `secrets`, what brokers are told while they run is in
-//! `live`, how their volumes grow in `storage`, which rack they are in in `rack`, which of them is restarted in `rolling`,
+//! `live`, how their volumes grow in `storage`, and the
+//! StatefulSet with them in `recreate`, which rack they are in in `rack`, which of them is restarted in `rolling`,
 //! how many there are in `scaling`, what is moved for that in `moves`, and what all of that comes to in `status`.
 //!
 //! It does not delete a Cluster's parts: all of them have the Cluster as their owner.
@@ -12,6 +13,7 @@ pub mod metrics;
 mod moves;
 pub(crate) mod observed;
 mod rack;
+mod recreate;
 pub(crate) mod rolling;
 mod scaling;
 mod secrets;
@@ -20,6 +22,8 @@ mod storage;
 
 #[cfg(test)]
 mod controller_test;
+#[cfg(test)]
+mod recreate_test;
 #[cfg(test)]
 mod rolling_test;
 #[cfg(test)]
@@ -107,7 +111,9 @@ impl Reconcile for Cluster {
         if write(&context.client, object, before, &status).await? {
             tell(object, context, before, &status).await;
         }
-        let awaited = matches!(view.configured, Configured::Unreachable(_)) || status.ready_replicas < status.replicas;
+        let awaited = matches!(view.configured, Configured::Unreachable(_))
+            || status.ready_replicas < status.replicas
+            || view.renewing;
         let scaling = view.scaling.as_ref().is_some_and(|scaling| scaling.step != OperationStep::Pending);
         Ok(Action::requeue(match (view.problem, view.rolling.map(|rolling| rolling.step)) {
             (Some(_), _) => AGAIN,
@@ -226,6 +232,8 @@ struct Pass<'a> {
     moved: BTreeSet<i32>,
     configured: Configured,
     volumes: Volumes,
+    /// Whether the StatefulSet is about to be made anew.
+    renewing: bool,
     rolling: Option<Rolling>,
     scaling: Option<Scaling>,
     limited: Option<Limited>,
@@ -250,6 +258,7 @@ impl<'a> Pass<'a> {
             moved: BTreeSet::new(),
             configured: Configured::NotAsked,
             volumes: Volumes::Fit,
+            renewing: false,
             rolling: None,
             scaling: None,
             limited: None,
@@ -287,6 +296,10 @@ impl<'a> Pass<'a> {
         }
         self.missing_secrets().await?;
         self.volumes = storage::grow(client, observed, &self.checked.spec.storage, paused).await?;
+        self.renewing = !paused && recreate::step(self, observed).await?;
+        if self.renewing && self.volumes == Volumes::Fit {
+            self.volumes = Volumes::Growing(format!("the template of claims of StatefulSet {}", names.cluster));
+        }
         if let Some(rack) = self.checked.spec.rack.clone().filter(|_| !paused) {
             self.checked.warnings.extend(rack::tell(client, observed, &rack.topology_key).await?);
         }
@@ -303,7 +316,7 @@ impl<'a> Pass<'a> {
             self.apply(observed, kept).await?;
         }
         // What was changed just now has to be seen by others first.
-        if !self.applied {
+        if !self.applied && !observed.set.as_ref().is_some_and(recreate::is_going) {
             scaling::step(self, observed).await?;
         }
         Ok(())
@@ -339,6 +352,7 @@ impl<'a> Pass<'a> {
         let client = &self.context.client;
         let listeners = self.checked.spec.listeners.clone();
         let mut facts = observed.facts(&self.checked.names, &listeners, self.cluster_id());
+        facts.outgrown = storage::outgrown(observed, &self.checked.spec.storage);
         if let Some((next, begun)) = &self.scaled {
             (facts.next, facts.begun) = (next.clone(), begun.clone());
         }
@@ -373,6 +387,9 @@ impl<'a> Pass<'a> {
                         self.applied |= apply::apply(client, &self.owner, object).await?.1;
                         continue;
                     }
+                    if observed.set.as_ref().is_some_and(recreate::is_going) {
+                        continue;
+                    }
                     let (set, changed) = apply::apply_over(client, &self.owner, object, self.set.as_ref()).await?;
                     let set: StatefulSet =
                         serde_json::from_value(set).map_err(|e| ApplyError::Malformed(e.to_string()))?;
@@ -399,7 +416,7 @@ impl<'a> Pass<'a> {
         if ready == 0 {
             return;
         }
-        let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
+        let replicas = observed.replicas().unwrap_or(0);
         let all = ready == pods && i32::try_from(pods).is_ok_and(|pods| pods >= replicas);
         let least = self.checked.dynamic.get("min.insync.replicas").and_then(|text| text.trim().parse().ok());
         let address = self.address();
@@ -445,7 +462,7 @@ impl<'a> Pass<'a> {
 
     fn view(self, observed: &Observed, problem: Option<Problem>) -> View {
         let names = &self.checked.names;
-        let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+        let replicas = observed.brokers();
         let seen: BTreeMap<_, _> = (0..replicas.unwrap_or(0)).map(|id| (id, observed.seen(names, id))).collect();
         let mut nodes: Vec<String> = seen.values().filter_map(|seen| seen.node.clone()).collect();
         nodes.sort();
@@ -467,6 +484,7 @@ impl<'a> Pass<'a> {
             moved: self.moved,
             configured: self.configured,
             volumes: self.volumes,
+            renewing: self.renewing,
             rolling: self.rolling,
             unsettled,
             scaling: self.scaling,
@@ -489,7 +507,7 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         domain: context.settings.cluster_domain.clone(),
     };
     let observed = observe(&context.client, &names).await?;
-    let replicas = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+    let replicas = observed.brokers();
     let status = cluster.status.clone().unwrap_or_default();
     Ok(View {
         generation: cluster.metadata.generation,
@@ -506,6 +524,7 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         moved: BTreeSet::new(),
         configured: Configured::NotAsked,
         volumes: Volumes::Fit,
+        renewing: false,
         rolling: None,
         unsettled: replicas.is_some_and(|there| there != cluster.spec.replicas),
         scaling: None,

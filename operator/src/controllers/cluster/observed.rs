@@ -9,7 +9,9 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::crd::cluster::{BrokerState, Listener, ListenerType};
-use crate::render::names::{CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, Names, TEMPLATE_HASH};
+use crate::render::names::{
+    BROKERS, CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, Names, TEMPLATE_HASH,
+};
 use crate::render::{Facts, Outside};
 use crate::scale::Begun;
 
@@ -57,16 +59,19 @@ pub async fn observe(client: &Client, names: &Names) -> Result<Observed, kube::E
     let (of_pod, of_claim) = (format!("{}-", names.cluster), format!("data-{}-", names.cluster));
     let pods: BTreeMap<i32, Pod> =
         pods.into_iter().filter_map(|pod| Some((id(pod.name_any(), &of_pod)?, pod))).collect();
-    let wanted = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or_default();
-    let missing = (0..wanted).any(|id| !pods.contains_key(&id));
-    Ok(Observed {
+    let mut observed = Observed {
         set,
         config,
-        refusals: if missing { refusals(client, names).await } else { Vec::new() },
+        refusals: Vec::new(),
         pods,
         claims: claims.into_iter().filter_map(|claim| Some((id(claim.name_any(), &of_claim)?, claim))).collect(),
         services: services.items,
-    })
+    };
+    let wanted = observed.replicas().unwrap_or_default();
+    if (0..wanted).any(|id| !observed.pods.contains_key(&id)) {
+        observed.refusals = refusals(client, names).await;
+    }
+    Ok(observed)
 }
 
 /// How long the word of the StatefulSet's controller counts, which tries again within 17 minutes at most.
@@ -128,7 +133,7 @@ impl Observed {
             }
             Some(templates)
         });
-        let replicas = spec.and_then(|spec| spec.replicas);
+        let replicas = if self.set.is_some() { self.replicas() } else { self.lost() };
         let founders = self.note(FOUNDERS).and_then(|text| text.parse().ok());
         let mut facts = Facts { replicas, claims, cluster_id, founders, begun: self.begun(), ..Facts::default() };
         for service in &self.services {
@@ -144,8 +149,29 @@ impl Observed {
         facts
     }
 
+    /// How many brokers the StatefulSet has.
+    pub fn replicas(&self) -> Option<i32> {
+        self.set.as_ref()?.spec.as_ref()?.replicas
+    }
+
+    /// How many brokers there are, be it that nothing keeps them just now.
+    pub fn brokers(&self) -> Option<i32> {
+        self.replicas().or_else(|| self.lost().filter(|_| !self.pods.is_empty()))
+    }
+
+    /// How many brokers a StatefulSet had that is not there: as is noted, and no fewer than have a pod that belongs to nobody.
+    fn lost(&self) -> Option<i32> {
+        let noted = self.note(BROKERS).and_then(|text| text.parse().ok());
+        let orphan = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && pod.owner_references().is_empty();
+        let highest = self.pods.iter().filter(|(_, pod)| orphan(pod)).map(|(id, _)| id.saturating_add(1)).max();
+        noted.max(highest)
+    }
+
+    /// What is noted on the StatefulSet, or was before it was lost.
     fn note(&self, key: &str) -> Option<&str> {
-        self.set.as_ref()?.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+        let of_set = self.set.as_ref().map(|set| &set.metadata);
+        let metadata = of_set.or_else(|| self.config.as_ref().map(|config| &config.metadata))?;
+        metadata.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
     /// What was begun about the number of brokers.

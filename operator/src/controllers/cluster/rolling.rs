@@ -58,7 +58,7 @@ impl Rolling {
 /// What is seen of the cluster, but for who leads what.
 pub fn facts(checked: &Checked, observed: &Observed, now: Timestamp) -> Facts {
     let set = observed.set.as_ref();
-    let replicas = set.and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
+    let replicas = observed.replicas().unwrap_or(0);
     let brokers = (0..replicas).map(|id| {
         let pod = stands(checked, observed, id, now);
         let due = due(checked, observed, id, now).filter(|_| pod != roll::Pod::Missing);

@@ -8,13 +8,20 @@ use super::*;
 
 /// Two brokers that run as described, and the StatefulSet's controller knows.
 pub(super) async fn running() -> World {
-    let world = World::new(outside());
+    running_by(outside()).await
+}
+
+/// As many as are described.
+pub(super) async fn running_by(spec: Value) -> World {
+    let replicas = i32::try_from(spec["replicas"].as_i64().expect("a number")).expect("a small number");
+    let world = World::new(spec);
     world.pass().await.unwrap();
     let mut set = world.server.get(SET).unwrap();
     let annotations = set["spec"]["template"]["metadata"]["annotations"].clone();
-    (set["metadata"]["generation"], set["status"]) = (1.into(), json!({ "replicas": 2, "observedGeneration": 1 }));
+    (set["metadata"]["generation"], set["status"]) =
+        (1.into(), json!({ "replicas": replicas, "observedGeneration": 1 }));
     world.server.put(SET, set);
-    for id in 0..2 {
+    for id in 0..replicas {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {

@@ -84,7 +84,7 @@ async fn ask(client: &Client) -> Result<Known, ClientError> {
 
 /// Goes one step, be it of a restart or of this.
 pub(super) async fn step(pass: &mut Pass<'_>, observed: &Observed) -> Result<(), Halt> {
-    let there = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+    let there = observed.replicas();
     let Some(there) = there.filter(|there| !is_settled(pass, observed, *there)) else {
         pass.rolling = rolling::step(pass, observed).await?;
         return Ok(());
@@ -141,7 +141,7 @@ pub(super) fn is_settled(pass: &Pass<'_>, observed: &Observed, there: i32) -> bo
 /// # Errors
 /// The API server's.
 pub(super) async fn mark(client: &kube::Client, observed: &Observed) -> Result<(), kube::Error> {
-    let there = observed.set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(i32::MAX);
+    let there = observed.replicas().unwrap_or(i32::MAX);
     let leaving = observed.begun().leaving;
     for (id, pod) in observed.pods.iter().filter(|(_, pod)| pod.metadata.deletion_timestamp.is_none()) {
         let goes = leaving == Some(*id) || *id >= there;

@@ -59,6 +59,8 @@ pub struct View {
     pub configured: Configured,
     /// How the volumes stand.
     pub volumes: Volumes,
+    /// Whether the StatefulSet is about to be made anew.
+    pub renewing: bool,
     /// How far restarting is; `None` when nobody has to be, or nobody has looked.
     pub rolling: Option<Rolling>,
     /// Whether it takes another look to know that there are as many brokers as there are to be.

@@ -48,6 +48,7 @@ fn view(states: &[BrokerState]) -> View {
         moved: BTreeSet::new(),
         configured: Configured::Applied,
         volumes: Volumes::Fit,
+        renewing: false,
         rolling: None,
         unsettled: false,
         scaling: None,

@@ -11,6 +11,7 @@ use super::observed::Observed;
 use crate::FIELD_MANAGER;
 use crate::crd::cluster::{Storage, StorageType};
 use crate::quantity::milli;
+use crate::render::names::DATA;
 
 /// How the volumes stand.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,6 +45,16 @@ fn need(claim: &PersistentVolumeClaim, size: &str) -> Need {
         (_, Some(has)) if Some(has) < wanted => Need::Wait,
         _ => Need::Nothing,
     }
+}
+
+/// Whether all claims are, or are about to be, as large as described, and the StatefulSet's template of claims is not: who comes
+/// later would get too little.
+pub fn outgrown(observed: &Observed, storage: &Storage) -> bool {
+    let templates = observed.set.iter().filter_map(|set| set.spec.as_ref()?.volume_claim_templates.as_ref()).flatten();
+    let small = |claim: &PersistentVolumeClaim| need(claim, &storage.size) == Need::Ask;
+    storage.kind == StorageType::Persistent
+        && templates.filter(|template| template.metadata.name.as_deref() == Some(DATA)).any(small)
+        && !observed.claims.values().filter(|claim| claim.metadata.deletion_timestamp.is_none()).any(small)
 }
 
 /// Asks for larger volumes where they are too small. With `look_only` it only tells.
