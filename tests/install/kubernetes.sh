@@ -10,9 +10,6 @@ need nft nftables
 need iptables iptables
 need conntrack conntrack
 need ip iproute2
-need musl-gcc musl-tools
-# Where rustup does not fetch by itself what rust-toolchain.toml names.
-if command -v rustup >/dev/null; then rustup target add "$(uname -m)-unknown-linux-musl" || exit 1; fi
 need busybox busybox-static
 # Builds the Dockerfile's last stages.
 need buildah buildah

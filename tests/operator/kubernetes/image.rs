@@ -153,6 +153,6 @@ pub fn static_binary(name: &str) -> PathBuf {
     let triple = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let default = || super::target().join(triple).join("release");
     let file = std::env::var_os("KLAMM_STATIC").map_or_else(default, PathBuf::from).join(name);
-    assert!(file.is_file(), "{} is missing: run `tests/run static`", file.display());
+    assert!(file.is_file(), "{} is missing: run `tests/run build`", file.display());
     file
 }
