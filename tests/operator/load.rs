@@ -25,8 +25,8 @@ use crate::types::object;
 /// The longest time that a partition may go without an acknowledged write while brokers stop in order.
 pub const STOPPED: u32 = 2000;
 /// The same while a node is cut off, and nobody says good-bye: the controller has to find out that nothing of the broker's
-/// host answers. Found: 2.3 s; its session would be 9 s.
-pub const CUT_OFF: u32 = 6000;
+/// host answers. Found: 1.3 to 2 s; its session would be 9 s.
+pub const CUT_OFF: u32 = 3000;
 /// The same brokers by another name: pods of it are other pods.
 const NEXT: &str = "klamm.test/broker:2";
 /// The topic's partitions.

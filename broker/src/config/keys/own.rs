@@ -8,7 +8,7 @@ use super::super::key::{Key, boolean, int, long, string};
 pub(super) const OWN: &[Key] = &[
     string("cluster.id").acts("Identity of a new cluster; read only while the data directory is empty, made up when unset."),
     string("klamm.admin.listener").or("127.0.0.1:9644").acts("Address of the admin HTTP server, as HOST:PORT; off for none."),
-    long("klamm.broker.unreachable.ms").or("1000").at_least("0").acts("How long the host of a broker of which nothing is heard must leave all knocks unanswered, not even refused, to count as cut off: the controller then fences the broker before broker.session.timeout.ms is over. Heartbeats are sent at least twice in that time. 0: the session alone decides."),
+    long("klamm.broker.unreachable.ms").or("600").at_least("0").acts("How long the host of a broker of which nothing is heard must leave all knocks unanswered, not even refused, to count as cut off: the controller then fences the broker before broker.session.timeout.ms is over. Heartbeats are sent at least twice in that time. 0: the session alone decides."),
     string("klamm.log.format").or("text").one_of(&["text", "json"]).acts("Form of log lines."),
     string("klamm.log.level").or("info").acts("Log level, or a filter such as info,klamm::net=debug."),
     long("klamm.log.scrub.bytes.per.second").or("10485760").at_least("1").cluster_wide().acts("How fast segments are read to be checked; see klamm.log.scrub.interval.ms."),
