@@ -30,19 +30,20 @@ const LARGE: u32 = 400;
 /// A storage class of small file systems, which goes with its volumes.
 pub struct Disks {
     pub class: String,
+    /// How many each node has.
+    each: usize,
 }
 
 impl Disks {
     /// So many for each node.
     pub fn make(space: &Namespace, each: usize) -> Disks {
-        let disks = Disks { class: space.name().to_owned() };
+        let disks = Disks { class: space.name().to_owned(), each };
         let mut items = vec![json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": disks.class },
             "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
             "allowVolumeExpansion": true,
         })];
-        for (node, volume) in (1..=NODES).flat_map(|node| (0..each).map(move |volume| (node, volume))) {
-            let name = format!("{}-{node}-{volume}", disks.class);
+        for (node, name) in disks.volumes() {
             let path = paths::scratch_dir("disk");
             small_disk(&path, SMALL);
             let place = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": [format!("node{node}")] });
@@ -61,6 +62,12 @@ impl Disks {
         disks
     }
 
+    /// All volumes by their names, and the node of each.
+    fn volumes(&self) -> Vec<(usize, String)> {
+        let of = |node: usize| (0..self.each).map(move |volume| (node, format!("{}-{node}-{volume}", self.class)));
+        (1..=NODES).flat_map(of).collect()
+    }
+
     /// The volume that a broker has, and where.
     fn of(&self, space: &Namespace, broker: usize) -> (String, PathBuf) {
         let claim = space.get("pvc", &format!("data-load-{broker}")).expect("a claim");
@@ -69,8 +76,10 @@ impl Disks {
         (volume, path.into())
     }
 
-    /// Does what a driver does for claims that ask for more.
+    /// Does what a driver does for claims that ask for more. Volumes that nobody has yet are as large.
     fn grow(&self, space: &Namespace, size: &str) {
+        let capacity = json!({ "capacity": { "storage": size } });
+        let patch = json!({ "spec": capacity }).to_string();
         for broker in 0..3 {
             let claim = format!("data-load-{broker}");
             space.until("pvc", &claim, 60, |claim| {
@@ -79,10 +88,11 @@ impl Disks {
             let (volume, path) = self.of(space, broker);
             let size_of = format!("remount,size={LARGE}m");
             Tool::new("mount").args(["-o", &size_of]).arg(&path).ok();
-            let capacity = json!({ "capacity": { "storage": size } });
-            let patch = json!({ "spec": capacity }).to_string();
             kubectl(["patch", "pv", &volume, "--type=merge", "--patch", &patch]).ok();
             space.set_status("pvc", &claim, &capacity).expect_ok();
+        }
+        for (_, volume) in self.volumes() {
+            kubectl(["patch", "pv", &volume, "--type=merge", "--patch", &patch]).ok();
         }
     }
 }
