@@ -111,7 +111,7 @@ where
 }
 
 /// Whether the operator has set a finalizer.
-fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/'))
 }
 

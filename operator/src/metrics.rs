@@ -58,7 +58,7 @@ impl Metrics {
                 &["controller"],
             )?,
             malformed: IntCounterVec::new(
-                named("malformed_objects_total", "Events of objects that could not be read"),
+                named("malformed_objects_total", "Looks at objects that could not be read"),
                 &["controller"],
             )?,
             leader: IntGauge::with_opts(named("leader", "1 while this process holds the lease"))?,

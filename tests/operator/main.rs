@@ -16,6 +16,7 @@ mod gitops;
 mod groups;
 mod kubernetes;
 mod load;
+mod malformed;
 mod mishaps;
 mod outages;
 mod pages;

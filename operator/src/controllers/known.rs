@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::malformed::Remains;
 use super::owner::OfCluster;
 use super::{Context, Watched, group};
 use crate::brokers::Address;
@@ -26,11 +27,13 @@ const BEHIND: usize = 1024;
 pub struct Known<K: Watched> {
     stores: Arc<RwLock<Vec<Store<DeserializeGuard<K>>>>>,
     changes: broadcast::Sender<ObjectRef<DeserializeGuard<K>>>,
+    /// What could be told of those that cannot be read.
+    pub remains: Remains<K>,
 }
 
 impl<K: Watched> Default for Known<K> {
     fn default() -> Self {
-        Self { stores: Arc::default(), changes: broadcast::channel(BEHIND).0 }
+        Self { stores: Arc::default(), changes: broadcast::channel(BEHIND).0, remains: Arc::default() }
     }
 }
 
@@ -75,6 +78,11 @@ impl<K: Watched> Known<K> {
     /// All that can be read.
     pub fn all(&self) -> Vec<Arc<DeserializeGuard<K>>> {
         self.stores.read().iter().flat_map(Store::state).filter(|object| object.0.is_ok()).collect()
+    }
+
+    /// All that cannot.
+    pub fn unread(&self) -> Vec<Arc<DeserializeGuard<K>>> {
+        self.stores.read().iter().flat_map(Store::state).filter(|object| object.0.is_err()).collect()
     }
 
     /// One object, if it is there; an error if it cannot be read.

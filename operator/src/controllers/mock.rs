@@ -74,10 +74,15 @@ impl Server {
 
 /// Makes objects known, as if a watch had brought them.
 pub fn known<K: Watched>(context: &Context, objects: impl IntoIterator<Item = K>) {
+    brought(context, objects.into_iter().map(|object| DeserializeGuard(Ok(object))));
+}
+
+/// The same for objects of which some may not be readable.
+pub fn brought<K: Watched>(context: &Context, objects: impl IntoIterator<Item = DeserializeGuard<K>>) {
     let (store, mut writer) = reflector::store::<DeserializeGuard<K>>();
     writer.apply_watcher_event(&watcher::Event::Init);
     for object in objects {
-        writer.apply_watcher_event(&watcher::Event::InitApply(DeserializeGuard(Ok(object))));
+        writer.apply_watcher_event(&watcher::Event::InitApply(object));
     }
     writer.apply_watcher_event(&watcher::Event::InitDone);
     K::known(context).add(store);

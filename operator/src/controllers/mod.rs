@@ -7,6 +7,7 @@ pub mod farewell;
 pub mod finalizer;
 pub mod group;
 pub mod known;
+pub mod malformed;
 #[cfg(test)]
 pub mod mock;
 pub mod owner;
@@ -258,17 +259,7 @@ async fn one<K: Reconcile>(object: Arc<DeserializeGuard<K>>, context: Arc<Contex
     let name = named(&*object);
     let object = match &object.0 {
         Ok(object) => object,
-        Err(malformed) => {
-            // The next change of it comes by itself.
-            context.metrics.malformed(K::CONTROLLER);
-            tracing::warn!(
-                controller = K::CONTROLLER,
-                object = name,
-                error = malformed.error,
-                "an object cannot be read"
-            );
-            return Ok(Action::await_change());
-        }
+        Err(unread) => return malformed::look(&object, unread, &context).await,
     };
     let meta = object.meta();
     let place = [meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()];

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
+use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 
 use super::known::full_name;
-use super::{Context, Error, Watched};
+use super::{Context, Error, Watched, malformed};
 use crate::clusters::{self, Resolved};
 use crate::crd::{ClusterRef, ConsumerGroup, Topic};
 use crate::rounds::Rounds;
@@ -97,18 +98,19 @@ pub fn all<K: OfCluster>(client: Client, namespaces: Vec<Option<String>>) -> All
     }))
 }
 
+/// One that cannot be read does not keep the others from being listed, nor is it left out.
 async fn list<K: OfCluster>(client: &Client, namespaces: &[Option<String>]) -> Result<Arc<Vec<K>>, Error> {
-    let mut all = Vec::new();
+    let (mut all, kind) = (Vec::new(), ApiResource::erase::<K>(&()));
     for namespace in namespaces {
-        let api: Api<K> = match namespace {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
+            None => Api::all_with(client.clone(), &kind),
         };
         let mut page = ListParams::default().limit(500);
         loop {
             let found = api.list(&page).await?;
             let next = found.metadata.continue_.clone().filter(|next| !next.is_empty());
-            all.extend(found);
+            all.extend(found.items.into_iter().filter_map(malformed::read::<K>));
             match next {
                 Some(next) => page = page.continue_token(&next),
                 None => break,
@@ -167,8 +169,8 @@ async fn has_a_say<K: OfCluster>(object: &K, context: &Context) -> Result<bool, 
 pub async fn owner<K: OfCluster>(object: &K, seen: &Seen<'_>, context: &Context) -> Result<Option<String>, Error> {
     let known = K::known(context);
     known.ready().await;
-    let all = known.all();
-    let others = all.iter().filter_map(|other| other.0.as_ref().ok());
+    let (all, unread) = (known.all(), malformed::unread(known, &context.client).await?);
+    let others = all.iter().filter_map(|other| other.0.as_ref().ok()).chain(unread.iter().map(Arc::as_ref));
     let mut older: Vec<&K> = others.filter(|other| same(object, *other, seen) && age(*other) < age(object)).collect();
     older.sort_by(|a, b| age(*a).cmp(&age(*b)));
     for other in older {

@@ -64,7 +64,14 @@ pub fn with_control_plane(test: &str, body: impl FnOnce()) {
     within(test, |_| (), body);
 }
 
-/// Held for writing by a test that disturbs nodes.
+/// The same for a test that changes what all share.
+#[track_caller]
+pub fn with_control_plane_alone(test: &str, body: impl FnOnce()) {
+    let _alone = DISTURBED.write();
+    within(test, |_| (), body);
+}
+
+/// Held for writing by a test that disturbs nodes, or others.
 static DISTURBED: RwLock<()> = RwLock::new(());
 
 /// Runs a test where three nodes are besides.
