@@ -24,16 +24,15 @@ use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-use crate::FIELD_MANAGER;
 use crate::api;
 use crate::brokers::Ways;
 use crate::crd::{Cluster, ConsumerGroup, Topic};
+use crate::events::Recorder;
 use crate::groups;
 use crate::metrics::{Metrics, Outcome};
 use crate::settings::Settings;
@@ -91,11 +90,10 @@ impl Context {
     /// # Errors
     /// Metrics that are registered already.
     pub fn new(client: Client, settings: Arc<Settings>, metrics: Metrics) -> Result<Self, prometheus::Error> {
-        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(settings.identity.clone()) };
         Ok(Self {
             all_topics: owner::all(client.clone(), settings.namespaces()),
             all_groups: owner::all(client.clone(), settings.namespaces()),
-            recorder: Recorder::new(client.clone(), reporter),
+            recorder: Recorder::new(client.clone(), settings.identity.clone()),
             group_metrics: groups::metrics::Metrics::new(metrics.registry())?,
             cluster_metrics: cluster::metrics::Metrics::new(metrics.registry())?,
             client,
