@@ -28,3 +28,4 @@ mod scaling;
 mod teardown;
 mod topics;
 mod types;
+mod unnoted;

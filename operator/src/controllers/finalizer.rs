@@ -42,6 +42,23 @@ pub async fn keep<K>(client: &Client, object: &K, finalizer: &str, wanted: bool)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    keep_and_note(client, object, finalizer, wanted, None).await
+}
+
+/// The same, with an annotation by the same write.
+///
+/// # Errors
+/// As [`keep`].
+pub async fn keep_and_note<K>(
+    client: &Client,
+    object: &K,
+    finalizer: &str,
+    wanted: bool,
+    note: Option<(&str, &str)>,
+) -> Result<bool, Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
     if has(object, finalizer) == wanted {
         return Ok(true);
     }
@@ -51,7 +68,10 @@ where
         all.push(finalizer);
     }
     // Of this very version: a finalizer that somebody else has added meanwhile must not be lost.
-    let patch = json!({ "metadata": { "finalizers": all, "resourceVersion": object.resource_version() } });
+    let mut patch = json!({ "metadata": { "finalizers": all, "resourceVersion": object.resource_version() } });
+    if let Some((key, value)) = note {
+        patch["metadata"]["annotations"][key] = value.into();
+    }
     match api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),

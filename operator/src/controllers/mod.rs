@@ -192,7 +192,7 @@ pub fn watch<K: Watched>(
     let (store, writer) = reflector::store();
     K::known(context).add(store.clone());
     let context = context.clone();
-    let described = predicates::generation.combine(predicates::annotations);
+    let described = predicates::generation.combine(annotations);
     let changes = api::patiently(watcher(all, api::watch(None)))
         // Who wrote what is a large part of an object, and of no interest here.
         .modify(|object: &mut DeserializeGuard<K>| object.meta_mut().managed_fields = None)
@@ -212,6 +212,14 @@ pub fn watch<K: Watched>(
         })
         .predicate_filter(described, kube::runtime::PredicateConfig::default());
     (store, changes)
+}
+
+/// Annotations that others set. What the operator notes itself is no change.
+fn annotations<K: Resource>(object: &K) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    let all = object.meta().annotations.iter().flatten();
+    all.filter(|(key, _)| key.as_str() != topic::MAKES).for_each(|pair| pair.hash(&mut hasher));
+    Some(hasher.finish())
 }
 
 /// Makes a kind known that nothing is done for here, until `stop` resolves.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use klamm_client::admin::configs::{ConfigChange, ConfigEntry, ConfigSource, Resource};
+use klamm_client::admin::offsets::OffsetSpec;
 use klamm_client::admin::reassignments::Reassignment;
 use klamm_client::admin::topics::NewTopic;
-use klamm_client::{Client, ClientError, Result, Topic, TopicPartition};
+use klamm_client::{Client, ClientError, Isolation, Result, Topic, TopicPartition};
 use klamm_planner::Wish;
 use klamm_protocol::error::ErrorCode;
 
@@ -105,6 +106,17 @@ pub async fn carry_out(brokers: &Brokers, desired: &Desired, step: &Step) -> Res
         }
     };
     done.map(|()| None)
+}
+
+/// Whether nobody has ever written to a topic.
+///
+/// # Errors
+/// A partition has no leader, or the brokers cannot be reached.
+pub async fn is_new(client: &Client, name: &str, partitions: usize) -> Result<bool> {
+    let all = (0..).take(partitions).map(|index| TopicPartition::new(name, index)).collect();
+    let ends = client.list_offsets(&all, OffsetSpec::Latest, Isolation::ReadUncommitted).await?;
+    let ends = ends.into_values().collect::<Result<Vec<_>>>()?;
+    Ok(ends.len() == partitions && ends.iter().all(|end| end.offset == 0))
 }
 
 async fn replicate(client: &Client, name: &str, target: i32, partitions: &[i32]) -> Result<()> {

@@ -8,7 +8,7 @@ use klamm_protocol::error::ErrorCode;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 
-use super::leave::FINALIZER;
+use super::leave::{FINALIZER, MAKES};
 use crate::clusters::{self, Resolved};
 use crate::controllers::finalizer;
 use crate::controllers::known::full_name;
@@ -108,8 +108,12 @@ impl<'a> Look<'a> {
             }
         }
         // Not before there is something that has to be undone: a resource that nothing was done for may go at once.
-        if deletes && !finalizer::keep(&context.client, self.topic, FINALIZER, true).await? {
-            return Ok(Action::await_change());
+        if deletes {
+            // An operator that is killed before it has noted the id of what it makes leaves this.
+            let note = facts.is_none().then_some((MAKES, desired.name.as_str()));
+            if !finalizer::keep_and_note(&context.client, self.topic, FINALIZER, true, note).await? {
+                return Ok(Action::await_change());
+            }
         }
         for (number, step) in plan.steps.iter().enumerate() {
             tracing::info!(topic = full_name(self.topic), ?step, "changing a topic");

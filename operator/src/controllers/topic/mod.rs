@@ -12,6 +12,7 @@ use kube::runtime::controller::Action;
 use super::known::of_changed_clusters;
 use super::{Context, Error, Reconcile};
 use crate::crd::Topic;
+pub use leave::MAKES;
 use look::Look;
 
 impl Reconcile for Topic {

@@ -49,6 +49,22 @@ async fn one_that_is_held_says_how_to_let_it_go() {
     assert_eq!(body["status"]["topicId"], "x");
 }
 
+/// Killed after it had made the topic, and before it had noted its id.
+#[tokio::test]
+async fn one_whose_topic_may_have_been_made_is_held_until_its_brokers_say_so() {
+    let server = Server::default();
+    let context = server.context();
+    let mut making = leaving(json!({}));
+    making.metadata.annotations = Some([("klamm.dev/makes-topic".to_owned(), "t".to_owned())].into());
+    let held = leave::leave(&making, &context).await;
+    assert_eq!(held.unwrap_err().reason(), "ClusterUnreachable");
+    let paths: Vec<String> = server.writes.lock().drain(..).map(|(path, _)| path).collect();
+    assert_eq!(paths, [format!("{PATH}/status")], "the finalizer stays");
+    // A note of another topic says nothing of this one.
+    making.metadata.annotations = Some([("klamm.dev/makes-topic".to_owned(), "u".to_owned())].into());
+    leave::leave(&making, &context).await.expect("it goes");
+}
+
 #[tokio::test]
 async fn the_brokers_own_topics_are_left_alone() {
     let server = Server::default();
