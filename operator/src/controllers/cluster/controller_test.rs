@@ -439,6 +439,71 @@ async fn services_of_a_listener_go_with_it() {
     assert_eq!(deleted, expected);
 }
 
+impl World {
+    /// Pods by what the StatefulSet says now, in place of those that there are.
+    fn run_pods(&self) {
+        let template = self.server.get(SET).expect("brokers")["spec"]["template"].clone();
+        for id in 0..2 {
+            let mut pod = template.clone();
+            pod["metadata"]["name"] = format!("prod-{id}").into();
+            pod["metadata"]["namespace"] = "x".into();
+            self.server.put(&format!("/api/v1/namespaces/x/pods/prod-{id}"), pod);
+        }
+    }
+
+    /// Whom the NetworkPolicy lets in at a port, if anybody.
+    fn admitted(&self, port: i32) -> Option<Value> {
+        let policy = self.server.get("/apis/networking.k8s.io/v1/namespaces/x/networkpolicies/prod").expect("a policy");
+        let rules = policy["spec"]["ingress"].as_array().expect("rules").clone();
+        rules.into_iter().find(|rule| rule["ports"][0]["port"] == port).map(|rule| rule["from"].clone())
+    }
+
+    fn listen(&self, listeners: Value) {
+        self.edit(|cluster| cluster["spec"]["listeners"] = listeners);
+    }
+}
+
+#[tokio::test]
+async fn a_listener_stays_open_until_no_broker_has_it() {
+    let friends = json!([{ "podSelector": { "matchLabels": { "team": "billing" } } }]);
+    let mut before = outside();
+    before["listeners"][1]["allowedPeers"] = friends.clone();
+    let of_listener = ["prod-bootstrap-out", "prod-out-0", "prod-out-1"].map(|name| format!("DELETE services/{name}"));
+    // Taken away; only for inside from now on; at another port.
+    for (after, port) in [
+        (json!([{ "name": "plain", "port": 9092 }]), None),
+        (json!([{ "name": "plain", "port": 9092 }, { "name": "out", "port": 9094 }]), Some(Value::Null)),
+        (json!([{ "name": "plain", "port": 9092 }, { "name": "near", "port": 9095 }]), None),
+    ] {
+        let world = World::new(before.clone());
+        world.pass().await.unwrap();
+        world.run_pods();
+        world.pass().await.unwrap();
+        world.server.writes();
+        world.listen(after.clone());
+        for pass in 0..2 {
+            world.pass().await.unwrap();
+            let writes = world.server.writes();
+            assert!(writes.iter().all(|write| !write.starts_with("DELETE")), "{after}: {writes:?}");
+            assert!(pass == 0 || writes.is_empty(), "{after}: {writes:?}");
+        }
+        let kept = if port.is_some() { port.clone() } else { Some(friends.clone()) };
+        assert_eq!(world.admitted(9094), kept, "{after}");
+        // One has been restarted, and so has the other.
+        let old = world.server.get("/api/v1/namespaces/x/pods/prod-1").expect("a pod");
+        world.run_pods();
+        let new = world.server.get("/api/v1/namespaces/x/pods/prod-1").expect("a pod");
+        world.server.put("/api/v1/namespaces/x/pods/prod-1", old);
+        world.pass().await.unwrap();
+        assert!(world.server.writes().iter().all(|write| !write.starts_with("DELETE")), "{after}");
+        world.server.put("/api/v1/namespaces/x/pods/prod-1", new);
+        world.pass().await.unwrap();
+        let deleted: Vec<_> = world.server.writes().into_iter().filter(|write| write.starts_with("DELETE")).collect();
+        assert_eq!(deleted, of_listener, "{after}");
+        assert_eq!(world.admitted(9094), port, "{after}");
+    }
+}
+
 #[tokio::test]
 async fn a_cluster_that_goes_is_left_alone() {
     let world = World::new(outside());

@@ -2,12 +2,13 @@
 //! status how it stands.
 //!
 //! What is there is found by `observed`, certificates are kept by `secrets`, what brokers are told while they run is in
-//! `live`, how their volumes grow in `storage`, and the
-//! StatefulSet with them in `recreate`, which rack they are in in `rack`, which of them is restarted in `rolling`,
-//! how many there are in `scaling`, what is moved for that in `moves`, and what all of that comes to in `status`.
+//! `live`, how their volumes grow in `storage`, and the StatefulSet with them in `recreate`, which rack they are in in
+//! `rack`, which of them is restarted in `rolling`, how many there are in `scaling`, what is moved for that in `moves`,
+//! which listeners stay for a while in `lingering`, and what all of that comes to in `status`.
 //!
 //! It does not delete a Cluster's parts: all of them have the Cluster as their owner.
 
+mod lingering;
 mod live;
 pub mod metrics;
 mod moves;
@@ -366,7 +367,8 @@ impl<'a> Pass<'a> {
         let name = |object: &Value| object["metadata"]["name"].as_str().map(String::from);
         let kept: Vec<_> = wanted.iter().filter_map(name).collect();
         for old in observed.services.iter().filter(|service| !kept.contains(&service.name_any())) {
-            if old.owner_references().iter().any(|reference| reference.uid == self.owner.reference.uid) {
+            let lingers = lingering::needs(&self.checked, observed, old);
+            if !lingers && old.owner_references().iter().any(|reference| reference.uid == self.owner.reference.uid) {
                 let mut object = serde_json::to_value(old).map_err(|e| ApplyError::Malformed(e.to_string()))?;
                 object["apiVersion"] = "v1".into();
                 object["kind"] = "Service".into();
@@ -382,6 +384,9 @@ impl<'a> Pass<'a> {
                 for mut object in objects {
                     if object["kind"] == "ConfigMap" && !dynamic.is_empty() {
                         object["metadata"]["annotations"][DYNAMIC] = dynamic.join(",").into();
+                    }
+                    if object["kind"] == "NetworkPolicy" {
+                        lingering::keep_rules(client, &self.checked, observed, &mut object).await?;
                     }
                     if object["kind"] != "StatefulSet" {
                         self.applied |= apply::apply(client, &self.owner, object).await?.1;
