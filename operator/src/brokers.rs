@@ -11,6 +11,7 @@ use klamm_client::admin::topics::{CreatedTopic, NewTopic};
 use klamm_client::{Client, ClientError, ClientOptions, ConnectionOptions, Result, Tls};
 use klamm_protocol::error::ErrorCode;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::ca::{self, CaError, Data};
 use crate::rounds::Rounds;
@@ -21,6 +22,9 @@ use crate::topics::plan::Facts;
 const API_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many topics one request speaks of.
 const TOGETHER: usize = 100;
+/// For how long nobody has asked for a way that is forgotten. Every resource asks for its own once a minute, and one that
+/// fails within five.
+const UNUSED: Duration = Duration::from_secs(600);
 
 /// Where a cluster is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -33,17 +37,31 @@ pub enum Address {
 
 /// The clusters that are talked to.
 #[derive(Clone, Default)]
-pub struct Ways(Arc<Mutex<HashMap<Address, Arc<Brokers>>>>);
+pub struct Ways(Arc<Mutex<HashMap<Address, Way>>>);
+
+/// One of them, and when it was last asked for.
+struct Way {
+    brokers: Arc<Brokers>,
+    asked: Instant,
+}
+
+impl Way {
+    fn new(brokers: Brokers) -> Self {
+        Self { brokers: Arc::new(brokers), asked: Instant::now() }
+    }
+}
 
 impl Ways {
     /// A cluster. One of a Cluster is known only once its certificates are.
     pub fn to(&self, address: &Address) -> Option<Arc<Brokers>> {
         let mut ways = self.0.lock();
         if let Address::Plain(bootstrap) = address {
-            let open = || Arc::new(Brokers::at(bootstrap, None));
-            return Some(Arc::clone(ways.entry(address.clone()).or_insert_with(open)));
+            let open = || Way::new(Brokers::at(bootstrap, None));
+            let way = ways.entry(address.clone()).or_insert_with(open);
+            way.asked = Instant::now();
+            return Some(Arc::clone(&way.brokers));
         }
-        ways.get(address).cloned()
+        ways.get(address).map(|way| Arc::clone(&way.brokers))
     }
 
     /// The brokers of a Cluster are at `bootstrap`, and these are the certificates to show and to trust.
@@ -57,7 +75,7 @@ impl Ways {
         certificates: &Data,
     ) -> std::result::Result<(), CaError> {
         let mut ways = self.0.lock();
-        match ways.get(&address).and_then(|brokers| brokers.certified.as_ref()) {
+        match ways.get(&address).and_then(|way| way.brokers.certified.as_ref()) {
             Some(own) if *own.data.lock() == *certificates => {}
             Some(own) => {
                 own.tls.replace(ca::client_config(certificates)?);
@@ -66,7 +84,7 @@ impl Ways {
             None => {
                 let tls = Tls::new(ca::client_config(certificates)?);
                 let certified = Certified { tls, data: Mutex::new(certificates.clone()) };
-                ways.insert(address, Arc::new(Brokers::at(bootstrap, Some(certified))));
+                ways.insert(address, Way::new(Brokers::at(bootstrap, Some(certified))));
             }
         }
         Ok(())
@@ -75,6 +93,13 @@ impl Ways {
     /// Closes the connections to a cluster that is gone.
     pub fn forget(&self, address: &Address) {
         self.0.lock().remove(address);
+    }
+
+    /// Closes the connections to addresses that no resource names any longer: nobody tells when the last one goes, or
+    /// names others. A Cluster's own way is there as long as the Cluster.
+    pub fn forget_unused(&self) {
+        let is_used = |way: &Way| way.asked.elapsed() < UNUSED || Arc::strong_count(&way.brokers) > 1;
+        self.0.lock().retain(|address, way| !matches!(address, Address::Plain(_)) || is_used(way));
     }
 }
 
@@ -284,6 +309,27 @@ mod tests {
         assert!(brokers.may_try().is_err());
         drop(trying);
         assert!(brokers.may_try().is_ok(), "the next one tries again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_that_nobody_names_any_longer_are_forgotten() {
+        let ways = Ways::default();
+        let plain = |name: &str| Address::Plain(name.into());
+        let (own, others) = (Address::Cluster("a".into(), "prod".into()), ["left", "named", "busy"].map(plain));
+        ways.0.lock().insert(own.clone(), Way::new(Brokers::at("prod:9091", None)));
+        let [left, named, busy] = others;
+        let at_work = ways.to(&busy);
+        ways.to(&left);
+        for _ in 0..11 {
+            ways.to(&named);
+            tokio::time::advance(Duration::from_secs(60)).await;
+            ways.forget_unused();
+        }
+        let has = |address: &Address| ways.0.lock().contains_key(address);
+        assert_eq!([&left, &named, &busy, &own].map(has), [false, true, true, true]);
+        drop(at_work);
+        ways.forget_unused();
+        assert!(!has(&busy));
     }
 
     #[tokio::test]

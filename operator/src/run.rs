@@ -23,6 +23,8 @@ use crate::settings::{Kind, LogFormat, Settings};
 
 /// How long work under way may take once the operator is to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How often ways to brokers are looked through for those that nobody uses.
+const LOOK_THROUGH: Duration = Duration::from_secs(60);
 /// The longest pause between two looks at the resource types while the API server fails.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
@@ -128,6 +130,19 @@ fn start(context: &Context, asked: &watch::Receiver<bool>) -> JoinSet<()> {
             all.push(Box::pin(controllers::controller::<ConsumerGroup>(context, namespace, stop())));
         }
     }
+    let (ways, ended) = (context.ways.clone(), stop());
+    all.push(Box::pin(async move {
+        let looks = async {
+            loop {
+                tokio::time::sleep(LOOK_THROUGH).await;
+                ways.forget_unused();
+            }
+        };
+        tokio::select! {
+            () = looks => {}
+            () = ended => {}
+        }
+    }));
     all.into_iter().collect()
 }
 
