@@ -131,6 +131,11 @@ impl Conditions {
         self.ready("Paused", "").set("Ready", is, "Paused", format!("{PAUSED} is set: nothing is done"))
     }
 
+    /// Says more about a condition that was set.
+    pub fn append(&mut self, kind: &str, more: &str) {
+        self.now.iter_mut().filter(|condition| condition.type_ == kind).for_each(|condition| condition.message += more);
+    }
+
     /// The reason of a condition, if it was set.
     pub fn reason(&self, kind: &str) -> Option<&str> {
         self.now.iter().find(|condition| condition.type_ == kind).map(|condition| condition.reason.as_str())

@@ -66,6 +66,11 @@ impl<'a> Look<'a> {
     pub async fn at(&mut self, context: &Context) -> Result<Action, Error> {
         if status::is_paused(self.group) {
             self.conditions.paused();
+            if let Some(pause) = &self.status.pause {
+                let (kind, name, count) = (&pause.kind, &pause.name, pause.replicas);
+                let left = format!("; {kind} {name} stays stopped for reset {}: it had {count} replicas", pause.reset);
+                self.conditions.append("Ready", &left);
+            }
             return Ok(Action::await_change());
         }
         let max_age = self.group.spec.lag_policy.as_ref().and_then(|policy| policy.max_lag_time.as_deref());

@@ -96,6 +96,24 @@ async fn wherever_the_operator_dies_it_comes_to_the_same_end() {
 }
 
 #[tokio::test]
+async fn who_pauses_the_resource_in_the_middle_is_told_what_stays_stopped() {
+    let world = World::new(spec("Manual"));
+    world.target(3, 3);
+    pass(&world, false, &mut 0).await.unwrap();
+    let mut group = world.group();
+    group.metadata.annotations = Some([("klamm.dev/paused".to_owned(), "true".to_owned())].into());
+    let mut look = Look::new(&group);
+    look.at(&world.context).await.unwrap();
+    look.write(&world.context).await.unwrap();
+    assert_eq!(world.asked(), Some(0), "nothing is done");
+    let conditions = world.group().status.unwrap().conditions;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready").expect("Ready");
+    let said =
+        "klamm.dev/paused is set: nothing is done; Deployment billing stays stopped for reset r1: it had 3 replicas";
+    assert_eq!(ready.message, said);
+}
+
+#[tokio::test]
 async fn each_step_is_noted_before_it_is_done() {
     let world = World::new(spec("Auto"));
     world.target(3, 3);
