@@ -23,6 +23,7 @@ mod pages;
 mod pods;
 mod process;
 mod releases;
+mod rights;
 mod rules;
 mod scaling;
 mod teardown;

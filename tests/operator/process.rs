@@ -1,4 +1,5 @@
-//! The operator as a process beside the control plane, as one would run it by hand.
+//! The operator as a process beside the control plane, as one would run it by hand; with the rights that the chart gives
+//! it, and no others.
 
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use serde_json::Value;
 use crate::kubernetes::identity::as_admin;
 use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{Namespace, image};
+use crate::rights;
 
 /// A `klamm-operator run` that looks after some namespaces.
 #[derive(Debug)]
 pub struct Operator {
     process: Process,
     http: String,
+    user: String,
 }
 
 impl Operator {
@@ -33,15 +36,11 @@ impl Operator {
         operator
     }
 
-    /// The same as a service account, with its rights only.
+    /// The same as a service account that a test has made.
     #[track_caller]
     pub fn start_as(account: &str, spaces: &[&Namespace], flags: &[&str]) -> Operator {
-        let config = kubectl(["config", "view", "--raw", "--output=json"]).ok().out;
-        let mut config: Value = serde_json::from_str(&config).expect("a kubeconfig");
-        config["users"][0]["user"]["as"] = account.into();
-        let file = paths::scratch_dir("account").join("kubeconfig");
-        std::fs::write(&file, config.to_string()).expect("written");
-        let mut operator = Operator::launch(Some(&file.display().to_string()), spaces, flags);
+        let admin = kubectl(["config", "view", "--raw", "--output=json"]).ok().out;
+        let mut operator = Operator::begin(account.into(), &rights::acting_as(account, &admin), spaces, flags);
         operator.until_ready();
         operator
     }
@@ -49,18 +48,28 @@ impl Operator {
     /// Starts one and goes on at once. `kubeconfig`: its way to the API server, if not the usual one.
     #[track_caller]
     pub fn launch(kubeconfig: Option<&str>, spaces: &[&Namespace], flags: &[&str]) -> Operator {
+        let account = rights::of(spaces, flags);
+        let config = match kubeconfig {
+            Some(file) => rights::acting_as(&account.user, &std::fs::read_to_string(file).expect("a kubeconfig")),
+            None => account.kubeconfig,
+        };
+        Operator::begin(account.user, &config, spaces, flags)
+    }
+
+    fn begin(user: String, kubeconfig: &str, spaces: &[&Namespace], flags: &[&str]) -> Operator {
         let http = format!("127.0.0.1:{}", free_port());
         let names: Vec<&str> = spaces.iter().map(|space| space.name()).collect();
-        let tool = as_admin(Tool::new(image::static_binary("klamm-operator")));
-        let tool = match kubeconfig {
-            Some(file) => tool.env("KUBECONFIG", file),
-            None => tool,
-        };
+        let tool = as_admin(Tool::new(image::static_binary("klamm-operator"))).env("KUBECONFIG", kubeconfig);
         let tool = tool
             .args(["run", "--log-format=text", "--log=info,klamm_operator=debug", "--listen", &http])
             .args([format!("--watch-namespaces={}", names.join(","))])
             .args(flags);
-        Operator { process: tool.start(), http }
+        Operator { process: tool.start(), http, user }
+    }
+
+    /// Who it is for the API server.
+    pub fn user(&self) -> &str {
+        &self.user
     }
 
     /// Waits until it is ready.
