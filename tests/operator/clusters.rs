@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use klamm_tests::{Tool, assert_contains};
 use serde_json::{Value, json};
 
+use crate::converged::stays_as_it_is;
 use crate::kubernetes::image::{self, Image};
 use crate::kubernetes::kubectl::install_types;
 use crate::kubernetes::{Namespace, with_control_plane, with_nodes};
@@ -124,10 +125,10 @@ impl World {
 const PARTS: &str = "statefulset,service,configmap,secret,poddisruptionbudget,networkpolicy,serviceaccount,pod,pvc";
 
 impl World {
-    /// Names and versions of all objects: what changes when anything is written.
+    /// Names and versions of all objects: what changes when anything is written to what the Cluster is made of.
     fn versions(&self) -> String {
         let path = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
-        let kinds = "cluster,statefulset,service,configmap,secret,poddisruptionbudget,networkpolicy,serviceaccount";
+        let kinds = "statefulset,service,configmap,secret,poddisruptionbudget,networkpolicy,serviceaccount";
         self.space.kubectl(["get", kinds, "--output", path]).ok().out
     }
 
@@ -198,7 +199,7 @@ fn a_single_broker_serves_and_leaves_nothing() {
 #[test]
 fn three_brokers_follow_their_description() {
     with_nodes("clusters::three_brokers_follow_their_description", || {
-        let world = World::new("three");
+        let mut world = World::new("three");
         // Names that brokers are reached by inside, for a listener with certificates of the user's own.
         let host = format!("*.three-brokers.{0}.svc.cluster.local", world.space.name());
         let start = format!("three-bootstrap.{}.svc.cluster.local", world.space.name());
@@ -215,7 +216,7 @@ fn three_brokers_follow_their_description() {
                 { "name": "tls", "port": 9095, "tls": { "secretName": "clients" } },
             ],
         });
-        world.create("three", spec);
+        world.create("three", spec.clone());
 
         // Each in a rack of its own, each in sync, and reached by every way that there is.
         let status = world.space.get("cluster", "three").expect("a cluster")["status"].clone();
@@ -235,9 +236,10 @@ fn three_brokers_follow_their_description() {
         let configs = ["configs", "describe", "brokers"];
         world.klamm(&plain, &configs).ok().expect("log.retention.ms").expect("min.insync.replicas");
 
-        // Nothing is written when nothing happens.
+        // Nothing is written when nothing happens, however often the operator looks.
         let before = world.versions();
-        std::thread::sleep(std::time::Duration::from_secs(10));
+        let (space, operator) = (&world.space, &mut world.operator);
+        stays_as_it_is(space, operator, || Operator::start(&[space]), &[("kmc", "cluster", &["three"])]);
         assert_eq!(world.versions(), before);
 
         // A key that changes while brokers run does so, and restarts nobody.
@@ -261,6 +263,13 @@ fn three_brokers_follow_their_description() {
         let plan = shell(&format!("klamm-operator plan --namespace {} three", world.space.name())).ok();
         plan.expect("when the next window opens").expect("TemplateChanged");
         world.edit("three", &json!({ "config": { "num.partitions": null } }));
+        world.until("three", "UpToDate", "True/AsDescribed");
+        // So does a listener that is taken away: as long as brokers have it clients come by it.
+        let (outside, all) = (world.bootstrap("three", "outside"), spec["listeners"].clone());
+        world.edit("three", &json!({ "listeners": [all[0], all[2]] }));
+        world.until("three", "UpToDate", "False/RestartRequired");
+        world.use_it(&outside, "by-the-last");
+        world.edit("three", &json!({ "listeners": all }));
         world.until("three", "UpToDate", "True/AsDescribed");
 
         // What makes no sense stalls, and the brokers go on.

@@ -9,6 +9,7 @@ mod charts;
 mod clusters;
 mod consumer_pods;
 mod consumers;
+mod converged;
 mod disks;
 mod dockerfile;
 mod faulty;
