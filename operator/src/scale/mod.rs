@@ -42,7 +42,8 @@ pub struct Broker {
 pub struct Begun {
     /// The broker that was cordoned to be taken away.
     pub leaving: Option<i32>,
-    /// Brokers that were added or let in again, and have not got their share yet; or the last one after another went.
+    /// Brokers that were added or let in again, and have not got their share yet. One that went last is among them until
+    /// those that stay are even: nothing is told to anybody because of that, and who was cordoned by a person stays so.
     pub joining: BTreeSet<i32>,
 }
 
@@ -263,7 +264,7 @@ impl Begun {
             Next::Remove(count) => {
                 // What went was led by those that took it: all of them are made even once more.
                 after.joining.retain(|id| id < count);
-                after.joining.extend((*count > 0).then(|| count - 1));
+                after.joining.extend((*count > 0).then_some(*count));
                 after.leaving = None;
             }
             Next::Nothing

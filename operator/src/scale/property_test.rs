@@ -248,6 +248,15 @@ fn a_broker_that_a_person_has_cordoned_is_none_that_leaves() {
 }
 
 #[test]
+fn a_broker_that_a_person_has_cordoned_stays_so_when_the_one_above_it_goes() {
+    let begun = Begun { leaving: Some(4), joining: BTreeSet::new() }.after(&Next::Remove(4), 5);
+    let mut facts = Facts { there: 4, asked: 4, begun, spreads: true, ..five() };
+    facts.brokers.remove(&4);
+    facts.brokers.get_mut(&3).unwrap().cordoned = true;
+    assert_eq!(facts.next(), Next::Spread(BTreeSet::new()), "those that stay are made even");
+}
+
+#[test]
 fn a_broker_that_is_let_in_again_gets_its_share_again() {
     let begun = Begun { leaving: Some(4), joining: BTreeSet::new() };
     let after = begun.after(&Next::Uncordon(4), 5);
@@ -261,8 +270,14 @@ fn a_broker_that_is_let_in_again_gets_its_share_again() {
 fn those_that_stay_are_made_even_in_the_end() {
     let begun = Begun { leaving: Some(4), joining: [1].into() };
     let after = begun.after(&Next::Remove(4), 5);
-    assert_eq!(after, Begun { leaving: None, joining: [1, 3].into() });
-    assert_eq!(after.after(&Next::Cordon(3), 4), Begun { leaving: Some(3), joining: [1].into() });
+    assert_eq!(after, Begun { leaving: None, joining: [1, 4].into() });
+    let facts = Facts { there: 4, asked: 4, begun: after.clone(), spreads: true, ..five() };
+    let facts = Facts { brokers: facts.brokers.into_iter().filter(|(id, _)| *id < 4).collect(), ..facts };
+    assert_eq!(facts.next(), Next::Spread([1].into()));
+    assert_eq!(after.after(&Next::Joined, 4), Begun::default());
+    let next = after.after(&Next::Cordon(3), 4);
+    assert_eq!(next.after(&Next::Remove(3), 4), Begun { leaving: None, joining: [1, 3].into() });
+    assert_eq!(after.after(&Next::Add(6), 4).joining, [1, 4, 5].into(), "another one of that id is one that comes");
     assert_eq!(begun.after(&Next::Remove(0), 1).joining, BTreeSet::new());
 }
 

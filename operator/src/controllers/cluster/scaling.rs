@@ -360,7 +360,12 @@ impl Acting<'_> {
             }
             Next::Remove(count) => ("BrokerRemoved", format!("broker {count} holds nothing: its pod is taken away")),
             Next::Unregister(id) => ("BrokerUnregistered", format!("broker {id} is gone and forgotten")),
-            Next::Joined => ("ScaledOut", format!("brokers {} have their share", list(begun.joining.iter().copied()))),
+            Next::Joined => {
+                let joined: Vec<i32> = begun.joining.range(..self.facts.there).copied().collect();
+                // Those that stay after one has gone are even, which is no news.
+                let told = format!("brokers {} have their share", list(joined.iter().copied()));
+                return (!joined.is_empty()).then_some(("ScaledOut", told));
+            }
             _ => return None,
         })
     }
@@ -375,7 +380,7 @@ impl Acting<'_> {
         let mut left: BTreeSet<i32> = facts.brokers.range(target.max(0)..).map(|(id, _)| *id).collect();
         left.extend(target..there);
         left.extend(there..target);
-        left.extend(&facts.begun.joining);
+        left.extend(facts.begun.joining.range(..there));
         let mut scaling = Scaling {
             kind,
             step: OperationStep::Running,
@@ -389,8 +394,11 @@ impl Acting<'_> {
             Next::Nothing => (OperationStep::Running, None, String::new()),
             Next::Add(count) => (OperationStep::Running, None, format!("brokers {} are added", list(there..*count))),
             Next::Spread(joining) => {
-                let joining = list(joining.iter().copied());
-                (OperationStep::Spreading, None, format!("brokers {joining} get their share of partitions and leaders"))
+                let who = match joining.is_empty() {
+                    true => "those that stay".to_owned(),
+                    false => format!("brokers {}", list(joining.iter().copied())),
+                };
+                (OperationStep::Spreading, None, format!("{who} get their share of partitions and leaders"))
             }
             Next::Joined => (OperationStep::Spreading, None, "all brokers have their share".to_owned()),
             Next::Uncordon(id) => (OperationStep::Cordoning, Some(*id), format!("broker {id} is let in again")),
