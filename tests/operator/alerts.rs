@@ -74,6 +74,34 @@ fn prometheus_takes_them_and_they_tell_what_they_should() {
     std::fs::remove_dir_all(dir).expect("removed");
 }
 
+#[test]
+fn the_rule_for_an_adapter_tells_how_full_the_fullest_directory_is() {
+    let page = std::fs::read_to_string(paths::tests_dir().join("../docs/clusters.md")).expect("the page");
+    let rule = page.split("```yaml\n").find(|block| block.starts_with("rules:")).expect("the rule");
+    let query = rule.lines().find_map(|line| line.trim().strip_prefix("metricsQuery: ")).expect("a query");
+    // As the adapter fills it in.
+    let query =
+        query.replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", r#"namespace="a",pod=~"prod-0|prod-1""#);
+    let dir = paths::scratch_dir("adapter");
+    let series = |name: &str, pod: &str, dir: &str, value: i64| {
+        let labels = format!("namespace=\"a\",pod=\"{pod}\",dir=\"{dir}\"");
+        json!({ "series": format!("klamm_log_dir_{name}_bytes{{{labels}}}"), "values": value.to_string() })
+    };
+    let all = [("prod-0", "/a", 75), ("prod-0", "/b", 10), ("prod-1", "/a", 60), ("other", "/a", 0)];
+    let input: Vec<Value> = all
+        .iter()
+        .flat_map(|(pod, dir, free)| [series("total", pod, dir, 100), series("free", pod, dir, *free)])
+        .collect();
+    let sample = |pod: &str, value: f64| json!({ "labels": format!("{{pod=\"{pod}\"}}"), "value": value });
+    let expected = [sample("prod-0", 0.9), sample("prod-1", 0.4)];
+    let case = json!({ "tests": [{
+        "interval": "1m", "input_series": input,
+        "promql_expr_test": [{ "expr": query, "eval_time": "0s", "exp_samples": expected }],
+    }] });
+    promtool(&["test", "rules"], &written(&dir, "test.yaml", &case.to_string())).ok().expect("SUCCESS");
+    std::fs::remove_dir_all(dir).expect("removed");
+}
+
 /// Names of what a text of Prometheus' format has.
 fn printed(text: &str) -> BTreeSet<String> {
     let names = text.lines().filter(|line| !line.starts_with('#'));

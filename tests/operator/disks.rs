@@ -32,12 +32,14 @@ pub struct Disks {
     pub class: String,
     /// How many each node has.
     each: usize,
+    /// Where they are mounted.
+    pub paths: Vec<PathBuf>,
 }
 
 impl Disks {
     /// So many for each node.
     pub fn make(space: &Namespace, each: usize) -> Disks {
-        let disks = Disks { class: space.name().to_owned(), each };
+        let mut disks = Disks { class: space.name().to_owned(), each, paths: Vec::new() };
         let mut items = vec![json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": disks.class },
             "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
@@ -46,6 +48,7 @@ impl Disks {
         for (node, name) in disks.volumes() {
             let path = paths::scratch_dir("disk");
             small_disk(&path, SMALL);
+            disks.paths.push(path.clone());
             let place = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": [format!("node{node}")] });
             items.push(json!({
                 "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": name },

@@ -2,20 +2,19 @@
 //! that is killed again and again. What clients notice is judged as in `load`. `KLAMM_LONG=1` kills brokers, too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use klamm_client::Client;
-use klamm_tests::checker::check;
-use klamm_tests::workload::{Load, options};
-use klamm_tests::{Random, assert_contains, wait_for};
+use klamm_tests::workload::options;
+use klamm_tests::{assert_contains, wait_for};
 use serde_json::{Value, json};
 
 use crate::clusters::World;
 use crate::kubernetes::{Namespace, with_nodes, with_nodes_alone};
-use crate::load::{OnDrop, PARTITIONS, Phase, STOPPED, Stage, Stalls, disturb, judge, orders, start};
+use crate::load::Stage;
 use crate::pages::{commands, shell};
 use crate::process::until_condition;
+use crate::trial::{Trial, described, long, trial};
 
 /// A change of the number of brokers takes no longer than this, in seconds.
 const CHANGED: u64 = 300;
@@ -55,7 +54,7 @@ pub fn settled(space: &Namespace, name: &str, count: i64) {
 
 /// Who holds and leads how much, who is registered, cordoned, and votes.
 #[derive(Debug, Default)]
-struct Placed {
+pub struct Placed {
     replicas: BTreeMap<i32, usize>,
     leaders: BTreeMap<i32, usize>,
     cordoned: BTreeSet<i32>,
@@ -100,7 +99,8 @@ impl Placed {
     }
 }
 
-fn even(stage: &Stage<'_>, brokers: i32) -> Placed {
+/// Waits until so many brokers hold and lead everything evenly.
+pub fn even(stage: &Stage<'_>, brokers: i32) -> Placed {
     let mut last = String::new();
     let found = wait_for(Duration::from_secs(90), || {
         let asked = stage.runtime.block_on(placed(&stage.bootstrap));
@@ -110,25 +110,23 @@ fn even(stage: &Stage<'_>, brokers: i32) -> Placed {
     found.unwrap_or_else(|| panic!("not even on {brokers} brokers: {last}"))
 }
 
-/// Phases, and how long each took.
-fn changes(stage: &Stage<'_>) -> Vec<Phase> {
-    let mut phases = Vec::new();
-    let mut phase = |name: &str, brokers: i32, change: &mut dyn FnMut()| {
-        let (from_ms, since) = (stage.running.now_ms(), Instant::now());
-        stage.stalls.longest();
-        change();
-        settled(stage.space, "load", brokers.into());
-        let took = since.elapsed();
-        let placed = even(stage, brokers);
-        stage.whole();
-        println!(
-            "figures scaling, {name}: {:.1} s; replicas {:?}, leaders {:?}",
-            took.as_secs_f64(),
-            placed.replicas.values(),
-            placed.leaders.values(),
-        );
-        let to_ms = stage.running.now_ms();
-        phases.push(Phase { name: name.into(), from_ms, to_ms, limit: STOPPED, stall_ms: stage.stalls.longest() });
+/// Changes, one after the other, and how long each took.
+fn changes(trial: &Trial<'_>) {
+    let stage = &trial.stage;
+    let phase = |name: &str, brokers: i32, change: &mut dyn FnMut()| {
+        trial.phase(name, || {
+            let since = Instant::now();
+            change();
+            settled(stage.space, "load", brokers.into());
+            let took = since.elapsed();
+            let placed = even(stage, brokers);
+            println!(
+                "figures scaling, {name}: {:.1} s; replicas {:?}, leaders {:?}",
+                took.as_secs_f64(),
+                placed.replicas.values(),
+                placed.leaders.values(),
+            );
+        });
     };
     // As the page says.
     phase("3 to 5", 5, &mut || {
@@ -147,11 +145,10 @@ fn changes(stage: &Stage<'_>) -> Vec<Phase> {
         scale(stage, 5);
     });
     phase("5 to 3", 3, &mut || scale(stage, 3));
-    if std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1") {
+    if long() {
         phase("3 to 4, a broker killed meanwhile", 4, &mut || killed(stage, 4, "Spreading"));
         phase("4 to 3, a broker killed meanwhile", 3, &mut || killed(stage, 3, "Draining"));
     }
-    phases
 }
 
 /// A broker that stays dies while partitions move.
@@ -240,59 +237,31 @@ fn a_single_broker_becomes_three_and_one_again() {
 #[test]
 fn brokers_come_and_go_and_clients_notice_nothing() {
     with_nodes_alone("scaling::brokers_come_and_go_and_clients_notice_nothing", || {
-        let seed = std::env::var("KLAMM_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-        let world = World::new("scaling");
-        world.create("load", description());
-        world.space.apply(&orders(0));
-        until_condition(&world.space, "topic", "orders", "Ready", "True/AsDescribed");
-        let bootstrap = world.bootstrap("load", "outside");
-        let World { space, mut operator } = world;
+        let (space, bootstrap, mut operator) = described(World::new("scaling"), description());
         operator.kill();
-
-        let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
-        running.more(1000, Duration::from_secs(60));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (stalls, enough) = (Stalls::default(), AtomicBool::new(false));
-        let stage = Stage { space: &space, running: &running, runtime, bootstrap, stalls: &stalls };
-        stage.whole();
-        let (phases, kills) = std::thread::scope(|scope| {
-            scope.spawn(|| stalls.watch(&enough));
-            let disturber = scope.spawn(|| disturb(start(&space), &space, Random::new(seed), &enough));
-            // Also when something fails: nobody waits for the thread in vain.
-            let _end = OnDrop(|| enough.store(true, Ordering::Relaxed));
-            let phases = changes(&stage);
-            too_few(&stage);
-            enough.store(true, Ordering::Relaxed);
-            let (_operator, kills) = disturber.join().expect("the operator is started again each time");
-            (phases, kills)
+        let space = &space;
+        trial("scaling", space, bootstrap, |trial| {
+            trial.disturbed(|| {
+                changes(trial);
+                too_few(&trial.stage);
+            });
+            let set = space.get("statefulset", "load").expect("brokers");
+            let notes = set["metadata"]["annotations"].to_string();
+            assert!(
+                set["spec"]["replicas"] == 3 && !notes.contains("leaving") && !notes.contains("joining"),
+                "{set:#}"
+            );
+            // Claims stay unless they are told to go.
+            let path = "jsonpath={.items[*].metadata.name}";
+            let claims = space.kubectl(["get", "pvc", "--output", path]).ok().out;
+            assert_eq!(claims, "data-load-0 data-load-1 data-load-2 data-load-3 data-load-4");
+            let pods =
+                space.kubectl(["get", "pods", "--selector=app.kubernetes.io/instance=load", "--output", path]).ok().out;
+            assert_eq!(pods, "load-0 load-1 load-2");
+            let events = space.kubectl(["get", "events", "--output", "jsonpath={.items[*].reason}"]).ok().out;
+            // One may be missing: of a step that an operator took and was killed before it told of it.
+            let told: BTreeSet<&str> = events.split(' ').filter(|reason| reason.starts_with("Broker")).collect();
+            println!("scaling: events {told:?}");
         });
-        let set = space.get("statefulset", "load").expect("brokers");
-        let notes = set["metadata"]["annotations"].to_string();
-        assert!(set["spec"]["replicas"] == 3 && !notes.contains("leaving") && !notes.contains("joining"), "{set:#}");
-        // Claims stay unless they are told to go.
-        let path = "jsonpath={.items[*].metadata.name}";
-        let claims = space.kubectl(["get", "pvc", "--output", path]).ok().out;
-        assert_eq!(claims, "data-load-0 data-load-1 data-load-2 data-load-3 data-load-4");
-        let pods =
-            space.kubectl(["get", "pods", "--selector=app.kubernetes.io/instance=load", "--output", path]).ok().out;
-        assert_eq!(pods, "load-0 load-1 load-2");
-        let events = space.kubectl(["get", "events", "--output", "jsonpath={.items[*].reason}"]).ok().out;
-        // One may be missing: of a step that an operator took and was killed before it told of it.
-        let told: BTreeSet<&str> = events.split(' ').filter(|reason| reason.starts_with("Broker")).collect();
-        println!("scaling: events {told:?}");
-        let errors = running.errors();
-        let history = running.finish();
-        let report = check(&history);
-        println!(
-            "figures scaling: seed {seed}, operator killed {kills} times, {} records acknowledged, {report}",
-            history.acked()
-        );
-        let slow: Vec<String> = phases.iter().flat_map(|phase| judge(phase, &history)).collect();
-        assert!(report.is_clean(), "{report}");
-        assert!(errors.is_empty(), "clients gave out errors: {errors:#?}");
-        assert_eq!(history.not_acked(), 0);
-        assert!(slow.is_empty(), "{slow:#?}");
-        assert!(kills > 3, "{kills} kills");
     });
 }
