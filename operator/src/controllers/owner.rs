@@ -102,16 +102,30 @@ pub fn all<K: OfCluster>(client: Client, namespaces: Vec<Option<String>>) -> All
 async fn list<K: OfCluster>(client: &Client, namespaces: &[Option<String>]) -> Result<Arc<Vec<K>>, Error> {
     let (mut all, kind) = (Vec::new(), ApiResource::erase::<K>(&()));
     for namespace in namespaces {
-        let api: Api<DynamicObject> = match namespace {
+        let api: Api<K> = match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        let each: Api<DynamicObject> = match namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
             None => Api::all_with(client.clone(), &kind),
         };
         let mut page = ListParams::default().limit(500);
         loop {
-            let found = api.list(&page).await?;
-            let next = found.metadata.continue_.clone().filter(|next| !next.is_empty());
-            all.extend(found.items.into_iter().filter_map(malformed::read::<K>));
-            match next {
+            let next = match api.list(&page).await {
+                Ok(found) => {
+                    all.extend(found.items);
+                    found.metadata.continue_
+                }
+                // One of them cannot be read. To read each by itself takes longer.
+                Err(kube::Error::SerdeError(_)) => {
+                    let found = each.list(&page).await?;
+                    all.extend(found.items.into_iter().filter_map(malformed::read::<K>));
+                    found.metadata.continue_
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match next.filter(|next| !next.is_empty()) {
                 Some(next) => page = page.continue_token(&next),
                 None => break,
             }
