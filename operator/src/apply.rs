@@ -94,6 +94,9 @@ pub async fn apply_over(
         if let Some(version) = version {
             wanted["metadata"]["resourceVersion"] = version.into();
         }
+    } else if seen.is_some() {
+        // What was decided was to be done to one that is gone.
+        return Err(ApplyError::Changed { what });
     }
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let done = api.patch(&name, &params, &Patch::Apply(&wanted)).await.map_err(|error| refusal(error, &what))?;

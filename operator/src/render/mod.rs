@@ -47,6 +47,8 @@ pub struct Facts {
     pub founders: Option<i32>,
     /// The StatefulSet's claim templates as they are, since they cannot change; `None` before there is one.
     pub claims: Option<Value>,
+    /// The size of volumes that the StatefulSet was made for, if it is noted there.
+    pub made_for: Option<String>,
     /// Whether the claims are larger than these templates, so that the StatefulSet is to be made anew: no claim goes with it.
     pub outgrown: bool,
     /// The id of the Kafka cluster, once it was told.

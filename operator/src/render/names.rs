@@ -21,6 +21,8 @@ pub const CLUSTER_ID: &str = "klamm.dev/cluster-id";
 /// The annotation of the ConfigMap with how many brokers the StatefulSet has. With it go all of the StatefulSet's own: one that
 /// is lost is made again as it was.
 pub const BROKERS: &str = "klamm.dev/brokers";
+/// The annotation of the StatefulSet with the size of volumes that it was made for: it is made anew for each at most once.
+pub const MADE_FOR: &str = "klamm.dev/made-for-size";
 /// The annotation of the StatefulSet with how many brokers the metadata quorum began with.
 pub const FOUNDERS: &str = "klamm.dev/founders";
 /// The annotation of the StatefulSet with the broker that was cordoned to be taken away.

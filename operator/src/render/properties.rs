@@ -136,12 +136,16 @@ fn new_cluster_id(uid: &str) -> String {
 /// # Errors
 /// An address outside is not known yet, or they are too large together.
 pub fn config_map(checked: &Checked, facts: &Facts, replicas: i32) -> Result<Value, NotYet> {
-    let mut data = BTreeMap::new();
+    let (mut data, mut bytes) = (BTreeMap::new(), 0);
     for id in 0..replicas {
         let text: String = of_one(checked, facts, id)?.iter().map(|(key, value)| line(key, value)).collect();
-        data.insert(format!("{}.properties", checked.names.pod(id)), text);
+        let name = format!("{}.properties", checked.names.pod(id));
+        bytes += name.len() + text.len();
+        // Not more of them than anybody may ask for is kept, though all are counted.
+        if bytes <= CONFIG_BYTES {
+            data.insert(name, text);
+        }
     }
-    let bytes = data.iter().map(|(name, text)| name.len() + text.len()).sum();
     if bytes > CONFIG_BYTES {
         return Err(NotYet::TooLarge { brokers: replicas, bytes });
     }

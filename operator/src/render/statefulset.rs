@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::checked::Checked;
 use super::names::{
-    CLUSTER_ID, DATA, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, RESTART, RESTARTED_FOR, TEMPLATE_HASH,
+    CLUSTER_ID, DATA, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, MADE_FOR, RESTART, RESTARTED_FOR, TEMPLATE_HASH,
 };
 use super::{Facts, pod, properties};
 use crate::crd::cluster::{ClaimRetention, StorageType};
@@ -46,6 +46,10 @@ pub fn build(checked: &Checked, facts: &Facts, replicas: i32) -> Value {
     });
     set["metadata"]["annotations"] = notes(checked, facts).into();
     if storage.kind == StorageType::Persistent {
+        let made_for = facts.made_for.as_ref().or_else(|| facts.claims.is_none().then_some(&storage.size));
+        if let Some(size) = made_for {
+            set["metadata"]["annotations"][MADE_FOR] = size.as_str().into();
+        }
         // Templates of claims never change, whatever is described now or rendered by another version. When claims have
         // grown, the StatefulSet is made anew.
         set["spec"]["volumeClaimTemplates"] = facts.claims.clone().unwrap_or_else(|| json!([claim(checked, facts)]));

@@ -101,6 +101,12 @@ impl Server {
                 if version(&sent).is_some_and(|sent| there.is_some_and(|there| there != sent)) {
                     return Some((409, failure(409)));
                 }
+                // What is not a whole object is merged into the one that is there.
+                let whole = !sent["apiVersion"].is_null();
+                if let Some(object) = state.objects.get_mut(path).filter(|_| !whole) {
+                    merge(object, &sent);
+                    return Some((200, object.clone()));
+                }
                 let uid = format!("uid-of-{path}");
                 (200, state.store(path.to_owned(), sent, &uid))
             }
@@ -159,6 +165,19 @@ impl State {
         }
         self.objects.insert(path, object.clone());
         object
+    }
+}
+
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    for (key, value) in fields {
+        match value.is_null() {
+            true => drop(object.as_object_mut().map(|object| object.remove(key))),
+            false => merge(&mut object[key], value),
+        }
     }
 }
 

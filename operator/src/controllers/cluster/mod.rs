@@ -64,7 +64,7 @@ use crate::render::{self, Checked, Facts, NotYet};
 use crate::scale;
 use crate::status::write;
 use live::{Configured, Told};
-use observed::{DYNAMIC, Observed, observe};
+use observed::{DYNAMIC, MOST, Observed, observe};
 use rolling::Rolling;
 use scaling::{Limited, Scaling};
 use secrets::SecretError;
@@ -269,7 +269,7 @@ impl<'a> Pass<'a> {
     }
 
     async fn run(mut self) -> Result<View, Error> {
-        let observed = observe(&self.context.client, &self.checked.names).await?;
+        let observed = self.look().await?;
         let halted = match self.advance(&observed).await {
             Ok(()) => None,
             Err(Halt::Error(error)) => return Err(error),
@@ -278,18 +278,32 @@ impl<'a> Pass<'a> {
         if !self.applied {
             return Ok(self.view(&observed, halted));
         }
-        let after = observe(&self.context.client, &self.checked.names).await?;
+        let after = self.look().await?;
         if self.rolling.is_none() && self.scaling.is_none() && halted.is_none() {
             self.rolling = rolling::look(&self.checked, &after, self.now);
         }
         Ok(self.view(&after, halted))
     }
 
+    async fn look(&self) -> Result<Observed, Error> {
+        let observed = observe(&self.context.client, &self.checked.names).await?;
+        Ok(observed.of(&self.owner.reference.uid))
+    }
+
     /// Brings everything one step further.
     async fn advance(&mut self, observed: &Observed) -> Result<(), Halt> {
         let client = &self.context.client;
         let names = self.checked.names.clone();
-        let paused = self.checked.spec.paused;
+        // Pods that nothing keeps are not what anybody means by a pause.
+        let lost = observed.set.is_none() && observed.brokers().is_some();
+        let paused = self.checked.spec.paused && !lost;
+        if observed.replicas().is_some_and(|there| there > MOST) {
+            let message = format!(
+                "StatefulSet {} asks for more than {MOST} brokers, which is somebody's mistake: scale it back",
+                names.cluster
+            );
+            return Err(Halt::Problem(Problem { reason: "TooManyBrokers".into(), message }));
+        }
         self.set = observed.set.as_ref().map(|set| set.metadata.clone());
         let certificates = secrets::keep(client, &self.owner, &names, self.now, paused).await?;
         if !paused {
@@ -313,7 +327,7 @@ impl<'a> Pass<'a> {
         }
         // What was taken back need not be remembered any longer.
         let kept: Vec<String> = self.checked.dynamic.keys().cloned().collect();
-        if !paused && self.configured == Configured::Applied && self.tracked(observed) != kept {
+        if !paused && !self.renewing && self.configured == Configured::Applied && self.tracked(observed) != kept {
             self.apply(observed, kept).await?;
         }
         // What was changed just now has to be seen by others first.
@@ -511,7 +525,7 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         namespace: cluster.namespace().unwrap_or_default(),
         domain: context.settings.cluster_domain.clone(),
     };
-    let observed = observe(&context.client, &names).await?;
+    let observed = observe(&context.client, &names).await?.of(&cluster.uid().unwrap_or_default());
     let replicas = observed.brokers();
     let status = cluster.status.clone().unwrap_or_default();
     Ok(View {

@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::crd::cluster::{BrokerState, Listener, ListenerType};
 use crate::render::names::{
-    BROKERS, CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, Names, TEMPLATE_HASH,
+    BROKERS, CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, MADE_FOR, Names, TEMPLATE_HASH,
 };
 use crate::render::{Facts, Outside};
 use crate::scale::Begun;
@@ -55,7 +55,9 @@ pub async fn observe(client: &Client, names: &Names) -> Result<Observed, kube::E
         claims.list(&ours),
         services.list(&ours),
     )?;
-    let id = |name: String, prefix: &str| name.strip_prefix(prefix)?.parse::<i32>().ok();
+    // Anybody may give a pod such a name.
+    let id =
+        |name: String, prefix: &str| name.strip_prefix(prefix)?.parse::<i32>().ok().filter(|id| (0..MOST).contains(id));
     let (of_pod, of_claim) = (format!("{}-", names.cluster), format!("data-{}-", names.cluster));
     let pods: BTreeMap<i32, Pod> =
         pods.into_iter().filter_map(|pod| Some((id(pod.name_any(), &of_pod)?, pod))).collect();
@@ -73,6 +75,9 @@ pub async fn observe(client: &Client, names: &Names) -> Result<Observed, kube::E
     }
     Ok(observed)
 }
+
+/// Most brokers that a Cluster may ask for: whatever says more is a mistake, and costs nothing.
+pub const MOST: i32 = 1000;
 
 /// How long the word of the StatefulSet's controller counts, which tries again within 17 minutes at most.
 const LATELY: SignedDuration = SignedDuration::from_mins(20);
@@ -135,7 +140,9 @@ impl Observed {
         });
         let replicas = if self.set.is_some() { self.replicas() } else { self.lost() };
         let founders = self.note(FOUNDERS).and_then(|text| text.parse().ok());
-        let mut facts = Facts { replicas, claims, cluster_id, founders, begun: self.begun(), ..Facts::default() };
+        let made_for = self.made_for().cloned();
+        let begun = self.begun();
+        let mut facts = Facts { replicas, claims, made_for, cluster_id, founders, begun, ..Facts::default() };
         for service in &self.services {
             let name = service.name_any();
             for listener in listeners {
@@ -149,9 +156,9 @@ impl Observed {
         facts
     }
 
-    /// How many brokers the StatefulSet has.
+    /// How many brokers the StatefulSet has; one more than there may be, if somebody has scaled it beyond.
     pub fn replicas(&self) -> Option<i32> {
-        self.set.as_ref()?.spec.as_ref()?.replicas
+        Some(self.set.as_ref()?.spec.as_ref()?.replicas?.min(MOST + 1))
     }
 
     /// How many brokers there are, be it that nothing keeps them just now.
@@ -159,12 +166,26 @@ impl Observed {
         self.replicas().or_else(|| self.lost().filter(|_| !self.pods.is_empty()))
     }
 
-    /// How many brokers a StatefulSet had that is not there: as is noted, and no fewer than have a pod that belongs to nobody.
+    /// How many brokers a StatefulSet had that is not there: as is noted, and no fewer than have a pod that nobody controls.
     fn lost(&self) -> Option<i32> {
+        self.config.as_ref()?;
         let noted = self.note(BROKERS).and_then(|text| text.parse().ok());
-        let orphan = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && pod.owner_references().is_empty();
+        let orphan = |pod: &Pod| pod.metadata.deletion_timestamp.is_none() && controller(pod).is_none();
         let highest = self.pods.iter().filter(|(_, pod)| orphan(pod)).map(|(id, _)| id.saturating_add(1)).max();
-        noted.max(highest)
+        noted.max(highest).map(|brokers: i32| brokers.clamp(1, MOST))
+    }
+
+    /// The size of volumes that the StatefulSet was made anew for.
+    pub fn made_for(&self) -> Option<&String> {
+        self.set.as_ref()?.metadata.annotations.as_ref()?.get(MADE_FOR)
+    }
+
+    /// Without what another Cluster of this name has left: its notes are not about this one's brokers.
+    pub fn of(mut self, cluster: &str) -> Self {
+        let left = !self.pods.is_empty() || !self.claims.is_empty();
+        let ours = |config: &ConfigMap| controller(config).map_or(left, |uid| uid == cluster);
+        self.config = self.config.filter(ours);
+        self
     }
 
     /// What is noted on the StatefulSet, or was before it was lost.
@@ -256,6 +277,11 @@ impl Observed {
             node: status.host_ip,
         }
     }
+}
+
+/// Which object controls one.
+fn controller(object: &impl ResourceExt) -> Option<&str> {
+    object.owner_references().iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 /// Whether the scheduler says that no node is where the volume is.

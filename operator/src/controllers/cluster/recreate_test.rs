@@ -48,10 +48,7 @@ async fn grown() -> World {
     assert_eq!(writes[..2], ["PATCH persistentvolumeclaims/data-prod-0", "PATCH persistentvolumeclaims/data-prod-1"]);
     for id in 0..2 {
         edit(&world, &claim_at(id), |claim| {
-            claim["metadata"]["name"] = format!("data-prod-{id}").into();
-            claim["spec"] = json!({ "storageClassName": "fast", "resources": { "requests": { "storage": "2Gi" } } });
-            claim["metadata"]["ownerReferences"] = json!([{
-                "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "prod", "uid": uid }]);
+            assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "2Gi");
             claim["status"] = json!({ "capacity": { "storage": "2Gi" } });
         });
     }
@@ -92,10 +89,14 @@ async fn claims_are_let_go_first_and_pods_stay() {
 
     let before = world.server.get(SET).unwrap();
     world.pass().await.unwrap();
-    assert_eq!(world.server.writes()[0], "DELETE statefulsets/prod");
+    let writes = world.server.writes();
+    assert_eq!(writes[..3], ["PATCH pods/prod-0", "PATCH pods/prod-1", "DELETE statefulsets/prod"]);
+    assert!(writes.contains(&"PATCH statefulsets/prod".to_owned()), "at once: {writes:?}");
+    let owners = world.server.get(pod).unwrap()["metadata"]["ownerReferences"].clone();
+    assert_eq!((&owners[0]["kind"], &owners[0]["controller"]), (&json!("Cluster"), &Value::Null), "it goes with it");
     let bodies = world.server.0.lock().bodies.clone();
-    let (_, asked) = bodies.iter().rfind(|(path, _)| path == SET).unwrap();
-    let asked: Value = serde_json::from_str(asked).unwrap();
+    let mut deletions = bodies.iter().filter(|(path, body)| path == SET && body.contains("Orphan"));
+    let asked: Value = serde_json::from_str(&deletions.next_back().unwrap().1).unwrap();
     let of = |key: &str| before["metadata"][key].clone();
     assert_eq!(asked["propagationPolicy"], "Orphan");
     assert_eq!(asked["preconditions"], json!({ "uid": of("uid"), "resourceVersion": of("resourceVersion") }));
@@ -157,30 +158,117 @@ async fn one_that_was_lost_comes_back_with_all_its_brokers() {
     }
 }
 
+/// Has one request fail, and returns how many there were.
+async fn failing(number: usize, code: u16) -> usize {
+    let world = grown().await;
+    world.pass().await.unwrap();
+    let_go(&world);
+    world.server.writes();
+    world.server.0.lock().fail = Some((number, code));
+    for _ in 0..4 {
+        let _ = world.pass().await;
+    }
+    let requests = world.server.0.lock().requests();
+    world.server.0.lock().fail = None;
+    for _ in 0..2 {
+        world.pass().await.unwrap();
+    }
+    assert_eq!(deletions(&world), 1, "{code} at {number}");
+    let set = world.server.get(SET).unwrap_or_else(|| panic!("{code} at {number}"));
+    assert_eq!(set["spec"]["replicas"], 2, "{code} at {number}");
+    assert_eq!((template(&world), when_deleted(&world)), (json!("2Gi"), json!("Delete")), "{code} at {number}");
+    assert!((0..2).all(|id| world.server.get(&claim_at(id)).is_some()));
+    requests
+}
+
 #[tokio::test]
 async fn whichever_request_fails_the_statefulset_is_made_anew_once() {
-    let mut requests = 0;
-    for (number, code) in (0..60).zip([0, 409, 500].into_iter().cycle()) {
-        let world = grown().await;
-        world.pass().await.unwrap();
-        let_go(&world);
-        world.server.writes();
-        world.server.0.lock().fail = Some((number, code));
-        for _ in 0..4 {
-            let _ = world.pass().await;
-            requests = requests.max(world.server.0.lock().requests());
-        }
-        world.server.0.lock().fail = None;
-        for _ in 0..2 {
-            world.pass().await.unwrap();
-        }
-        let deleted = world.server.writes().into_iter().filter(|write| write.starts_with("DELETE")).count();
-        let set = world.server.get(SET).unwrap_or_else(|| panic!("{code} at {number}"));
-        assert_eq!((deleted, &set["spec"]["replicas"]), (1, &json!(2)), "{code} at {number}");
-        assert_eq!((template(&world), when_deleted(&world)), (json!("2Gi"), json!("Delete")), "{code} at {number}");
-        for id in 0..2 {
-            assert!(world.server.get(&claim_at(id)).is_some());
-        }
-    }
+    let all = (0..60).zip([0, 409, 500].into_iter().cycle()).map(|(number, code)| failing(number, code));
+    // Most of their time they wait for brokers that are not there.
+    let requests = futures::future::join_all(all).await.into_iter().min().unwrap();
     assert!(requests > 60, "{requests}: not every request has failed once");
+}
+
+fn deletions(world: &World) -> usize {
+    world.server.writes().iter().filter(|write| write.starts_with("DELETE statefulsets")).count()
+}
+
+#[tokio::test]
+async fn what_could_not_be_made_now_is_not_deleted() {
+    let world = grown().await;
+    world.edit(|cluster| {
+        cluster["spec"]["listeners"] = json!([{ "name": "far", "port": 9094, "type": "loadbalancer" }]);
+    });
+    let_go(&world);
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+    }
+    assert_eq!((deletions(&world), world.condition("StorageReady").as_str()), (0, "False/Growing"));
+}
+
+#[tokio::test]
+async fn without_the_right_to_delete_all_else_goes_on() {
+    let world = grown().await;
+    world.pass().await.unwrap();
+    let_go(&world);
+    world.server.0.lock().refuse = Some((SET.into(), 403));
+    world.pass().await.unwrap();
+    let status = world.cluster().status.unwrap();
+    let warning = status.conditions.iter().find(|condition| condition.type_ == "Warning").expect("a warning");
+    assert!(warning.message.contains("volumes of the first size"), "{}", warning.message);
+    assert_eq!(world.condition("StorageReady"), "True/AsDescribed");
+}
+
+#[tokio::test]
+async fn claims_of_brokers_that_went_hold_up_nothing() {
+    let world = grown().await;
+    let mut left = world.server.get(&claim_at(1)).unwrap();
+    left["metadata"]["name"] = "data-prod-2".into();
+    (left["spec"]["resources"]["requests"]["storage"], left["status"]) = ("1Gi".into(), json!({}));
+    world.server.put(&claim_at(2), left.clone());
+    world.pass().await.unwrap();
+    let_go(&world);
+    world.pass().await.unwrap();
+    assert_eq!(template(&world), "2Gi");
+    assert_eq!(world.server.get(&claim_at(2)).unwrap()["spec"], left["spec"], "it grows when it is needed");
+}
+
+#[tokio::test]
+async fn a_template_that_somebody_keeps_small_is_not_made_anew_for_ever() {
+    let world = grown().await;
+    world.pass().await.unwrap();
+    let_go(&world);
+    world.pass().await.unwrap();
+    assert_eq!(deletions(&world), 1);
+    for _ in 0..3 {
+        edit(&world, SET, |set| {
+            set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] = "1Gi".into();
+        });
+        world.pass().await.unwrap();
+    }
+    assert_eq!(deletions(&world), 0);
+}
+
+#[tokio::test]
+async fn what_anybody_may_write_costs_nothing() {
+    let world = running_by(json!({ "replicas": 2 })).await;
+    // A pod of such a name, and a hand on the StatefulSet.
+    let mut pod = world.server.get("/api/v1/namespaces/x/pods/prod-1").unwrap();
+    pod["metadata"]["name"] = "prod-2147483646".into();
+    world.server.put("/api/v1/namespaces/x/pods/prod-2147483646", pod);
+    world.server.0.lock().remove(SET);
+    world.pass().await.unwrap();
+    assert_eq!(world.server.get(SET).unwrap()["spec"]["replicas"], 2);
+    edit(&world, SET, |set| set["spec"]["replicas"] = 2_000_000_000.into());
+    world.pass().await.unwrap();
+    assert_eq!(world.condition("Stalled"), "True/TooManyBrokers");
+    // Notes that another Cluster of this name has left are not about these brokers.
+    edit(&world, CONFIG, |config| {
+        config["metadata"]["annotations"][names::BROKERS] = "7".into();
+        config["metadata"]["ownerReferences"][0]["uid"] = "another".into();
+    });
+    world.server.0.lock().remove(SET);
+    let _ = world.pass().await;
+    let made = world.server.get(SET).map(|set| set["spec"]["replicas"].clone());
+    assert!(made.is_none_or(|replicas| replicas == 2), "it is not this Cluster's");
 }

@@ -47,6 +47,18 @@ fn need(claim: &PersistentVolumeClaim, size: &str) -> Need {
     }
 }
 
+/// The claims of brokers that there are. Those of brokers that went grow when they are needed again: a file system that
+/// nobody mounts may never do.
+fn used(observed: &Observed) -> impl Iterator<Item = &PersistentVolumeClaim> {
+    let there = observed.brokers().unwrap_or(0);
+    observed.claims.range(..there).map(|(_, claim)| claim).filter(|claim| claim.metadata.deletion_timestamp.is_none())
+}
+
+/// Whether a claim is one of a broker that there is, and goes with the StatefulSet.
+pub fn goes_with(observed: &Observed, set: &str) -> bool {
+    used(observed).any(|claim| claim.owner_references().iter().any(|owner| owner.uid == set))
+}
+
 /// Whether all claims are, or are about to be, as large as described, and the StatefulSet's template of claims is not: who comes
 /// later would get too little.
 pub fn outgrown(observed: &Observed, storage: &Storage) -> bool {
@@ -54,7 +66,8 @@ pub fn outgrown(observed: &Observed, storage: &Storage) -> bool {
     let small = |claim: &PersistentVolumeClaim| need(claim, &storage.size) == Need::Ask;
     storage.kind == StorageType::Persistent
         && templates.filter(|template| template.metadata.name.as_deref() == Some(DATA)).any(small)
-        && !observed.claims.values().filter(|claim| claim.metadata.deletion_timestamp.is_none()).any(small)
+        && observed.made_for() != Some(&storage.size)
+        && !used(observed).any(small)
 }
 
 /// Asks for larger volumes where they are too small. With `look_only` it only tells.
@@ -71,7 +84,7 @@ pub async fn grow(
         return Ok(Volumes::Fit);
     }
     let mut growing = Vec::new();
-    for claim in observed.claims.values().filter(|claim| claim.metadata.deletion_timestamp.is_none()) {
+    for claim in used(observed) {
         let name = claim.name_any();
         match need(claim, &storage.size) {
             Need::Nothing => {}
