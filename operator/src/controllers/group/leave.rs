@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Namespace;
 use klamm_protocol::error::ErrorCode;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt};
 
 use super::look::{FINALIZER, Look};
 use super::{pausing, target};
@@ -60,7 +62,7 @@ async fn start(group: &ConsumerGroup, context: &Context) -> Result<bool, Error> 
     match pausing::start(&mut look, context).await {
         Ok(()) => Ok(look.status.pause.is_none()),
         // A namespace that is being deleted may have lost its roles first; then its pods go as well.
-        Err(error) if target::is_forbidden(&error) => {
+        Err(error) if target::is_forbidden(&error) && goes(group, context).await? => {
             let note = format!("{} {} stays at zero: {error}", pause.kind, pause.name);
             events::publish(context, group, EventType::Warning, "ConsumersLeft", "Delete", note).await;
             Ok(true)
@@ -71,6 +73,16 @@ async fn start(group: &ConsumerGroup, context: &Context) -> Result<bool, Error> 
             look.write(context).await?;
             Err(error)
         }
+    }
+}
+
+/// Whether the group's namespace is being deleted, as far as can be told.
+async fn goes(group: &ConsumerGroup, context: &Context) -> Result<bool, Error> {
+    let api: Api<Namespace> = Api::all(context.client.clone());
+    match api.get_metadata_opt(&group.namespace().unwrap_or_default()).await {
+        Ok(found) => Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some())),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(true),
+        Err(error) => Err(error.into()),
     }
 }
 

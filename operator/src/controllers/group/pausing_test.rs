@@ -192,6 +192,28 @@ async fn a_resource_that_goes_starts_them_first() {
     assert!(world.group().metadata.finalizers.is_none_or(|all| all.is_empty()));
 }
 
+/// Somebody has taken the right to scale from the operator. Where the namespace stays, nobody else would start them.
+#[tokio::test]
+async fn a_resource_that_goes_waits_for_the_right_to_start_them_unless_all_goes() {
+    for (goes, expected) in [(false, false), (true, true)] {
+        let world = World::new(spec("Manual"));
+        world.target(3, 3);
+        pass(&world, false, &mut 0).await.unwrap();
+        let mut namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "x" } });
+        if goes {
+            namespace["metadata"]["deletionTimestamp"] = "2026-01-09T00:00:00Z".into();
+        }
+        let mut state = world.state.lock();
+        state.objects.insert("/api/v1/namespaces/x".into(), namespace);
+        state.objects.get_mut(GROUP).unwrap()["metadata"]["deletionTimestamp"] = "2026-01-09T00:00:00Z".into();
+        state.denied = Some(("GET", TARGET));
+        drop(state);
+        let left = super::leave::leave(&world.group(), &world.context).await;
+        assert_eq!(left.is_ok(), expected);
+        assert_eq!(world.group().metadata.finalizers.is_none_or(|all| all.is_empty()), expected);
+    }
+}
+
 #[tokio::test]
 async fn what_was_stopped_for_too_long_is_started_again() {
     let world = World::new(spec("Manual"));
