@@ -59,7 +59,9 @@ fn give(home: &str, set: &[String]) -> Account {
         Tool::new(program("helm")).args(["template", &release, "--namespace", home]).arg(chart("klamm-operator"));
     let parts = ["rbac", "serviceaccount"].map(|part| format!("--show-only=templates/{part}.yaml"));
     let rendered = helm.args(parts).args(set.iter().flat_map(|value| ["--set", value])).ok().out;
-    kubectl(["apply", "-f", "-"]).stdin(rendered).ok();
+    // A release that is installed later is not to take these for another one that looks after the same.
+    let rendered: Vec<&str> = rendered.lines().filter(|line| !line.trim_start().starts_with("klamm.dev/")).collect();
+    kubectl(["apply", "-f", "-"]).stdin(rendered.join("\n")).ok();
     let name = format!("{release}-klamm-operator");
     let token = kubectl(["create", "token", &name, "--namespace", home, "--duration=24h"]).ok().out;
     let config = json!({
