@@ -41,6 +41,11 @@ W
   wrapper kafka-consumer-perf-test $T.ConsumerPerformance 512M
   wrapper kafka-broker-api-versions $T.BrokerApiVersionsCommand 256M
   wrapper kafka-storage kafka.tools.StorageTool 256M
+  wrapper kafka-cluster $T.ClusterTool 256M
+  wrapper kafka-reassign-partitions $T.reassign.ReassignPartitionsCommand 256M
+  wrapper kafka-replica-verification $T.ReplicaVerificationTool 256M
+  wrapper kafka-verifiable-producer $T.VerifiableProducer 256M
+  wrapper kafka-verifiable-consumer $T.VerifiableConsumer 256M
   [ -s "$KAFKA/lib/kafka-clients-4.3.1.jar" ] && [ -s "$KAFKA/lib/kafka-tools-4.3.1.jar" ]
   finished java "$mark"
 }
