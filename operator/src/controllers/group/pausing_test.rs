@@ -203,11 +203,10 @@ async fn a_resource_that_goes_waits_for_the_right_to_start_them_unless_all_goes(
         if goes {
             namespace["metadata"]["deletionTimestamp"] = "2026-01-09T00:00:00Z".into();
         }
-        let mut state = world.state.lock();
-        state.objects.insert("/api/v1/namespaces/x".into(), namespace);
-        state.objects.get_mut(GROUP).unwrap()["metadata"]["deletionTimestamp"] = "2026-01-09T00:00:00Z".into();
-        state.denied = Some(("GET", TARGET));
-        drop(state);
+        world.state.lock().objects.insert("/api/v1/namespaces/x".into(), namespace);
+        world.state.lock().objects.get_mut(GROUP).unwrap()["metadata"]["deletionTimestamp"] =
+            "2026-01-09T00:00:00Z".into();
+        world.state.lock().denied = Some(("GET", TARGET));
         let left = super::leave::leave(&world.group(), &world.context).await;
         assert_eq!(left.is_ok(), expected);
         assert_eq!(world.group().metadata.finalizers.is_none_or(|all| all.is_empty()), expected);
