@@ -139,12 +139,16 @@ fn is_same(one: &ObjectMeta, other: &ObjectMeta) -> bool {
     one.uid == other.uid && one.generation == other.generation && one.annotations == other.annotations
 }
 
+/// Which object controls one, by its uid.
+pub fn controller(object: &impl ResourceExt) -> Option<&str> {
+    object.owner_references().iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
 /// Refuses what belongs to somebody else. What we made and nobody owns any longer (its resource was deleted with
 /// `--cascade=orphan`) is taken back.
 pub fn check_owner(owner: &Owner, there: &impl ResourceExt, what: &str) -> Result<(), ApplyError> {
-    let mut controllers = there.owner_references().iter().filter(|reference| reference.controller == Some(true));
-    let ours = match controllers.next() {
-        Some(reference) => reference.uid == owner.reference.uid,
+    let ours = match controller(there) {
+        Some(uid) => uid == owner.reference.uid,
         None => {
             let label = |key: &str| there.labels().get(key).map(String::as_str);
             label("app.kubernetes.io/managed-by") == Some(FIELD_MANAGER)

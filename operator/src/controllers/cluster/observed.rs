@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, PersistentVo
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
+use crate::apply::controller;
 use crate::crd::cluster::{BrokerState, Listener, ListenerType};
 use crate::render::names::{
     BROKERS, CLUSTER_ID, CONTAINER, DESCRIPTION_HASH, FOUNDERS, JOINING, LEAVING, MADE_FOR, Names, TEMPLATE_HASH,
@@ -277,11 +278,6 @@ impl Observed {
             node: status.host_ip,
         }
     }
-}
-
-/// Which object controls one.
-fn controller(object: &impl ResourceExt) -> Option<&str> {
-    object.owner_references().iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 /// Whether the scheduler says that no node is where the volume is.
