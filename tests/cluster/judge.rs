@@ -7,22 +7,15 @@ use klamm_tests::{Cluster, Peer};
 
 use crate::checker::{Report, check, replicas};
 use crate::history::History;
+pub use klamm_tests::seed;
+pub use klamm_tests::settings::setting;
+
 use crate::view::View;
 use crate::workload::Running;
 
-/// The number from the environment, or this one.
-pub fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
-
-/// The seed of this run; each prints it.
-pub fn seed() -> u64 {
-    setting("KLAMM_CLUSTER_SEED", u64::from(std::process::id()))
-}
-
 /// `ci`, or `long` with `KLAMM_LONG=1`.
 pub fn figure(ci: u64, long: u64) -> u64 {
-    if setting("KLAMM_LONG", 0) == 1 { long } else { ci }
+    if klamm_tests::long() { long } else { ci }
 }
 
 /// How often a controller held a broker's host for cut off, by what the processes have said.

@@ -45,7 +45,7 @@ pub fn isolated(test: &str, body: impl FnOnce()) {
     let _turn = crate::cluster::turn();
     // By its process, so that a build that replaces the file meanwhile does no harm.
     let program = format!("/proc/{}/exe", std::process::id());
-    let limit = if std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1") { 3600 } else { 1400 };
+    let limit = if crate::long() { 3600 } else { 1400 };
     let mut tool = Tool::new("unshare").args(flags.iter()).arg(program);
     tool = tool.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, test).limit(limit);
     for (key, value) in std::env::vars_os() {

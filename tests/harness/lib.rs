@@ -17,6 +17,7 @@ pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod random;
+pub mod settings;
 pub mod strace;
 pub mod wait;
 pub mod wire;
@@ -26,6 +27,7 @@ pub use broker::{Broker, Peer};
 pub use cluster::{Cluster, Plan};
 pub use process::{Output, Process, Tool};
 pub use random::Random;
+pub use settings::{long, seed};
 pub use wait::{eventually, wait_for};
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -161,8 +161,7 @@ fn seconds(since: Instant) -> String {
 #[test]
 fn pods_come_with_the_lag_and_are_stopped_for_a_reset() {
     with_nodes("consumer_pods::pods_come_with_the_lag_and_are_stopped_for_a_reset", || {
-        let seed = std::env::var("KLAMM_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        let seed = klamm_tests::seed();
         let mut consumers = Consumers::start();
         consumers.world.operator.kill();
         let mut operator = Operator::start_with(&[consumers.space()], &FLAGS);

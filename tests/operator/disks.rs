@@ -206,8 +206,7 @@ fn lost_node(stage: &Stage<'_>, broker: usize) -> OnDrop<impl FnMut() + use<>> {
 #[test]
 fn lost_and_full_disks_harm_nobody() {
     with_nodes_alone("disks::lost_and_full_disks_harm_nobody", || {
-        let seed = std::env::var("KLAMM_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        let seed = klamm_tests::seed();
         let mut random = Random::new(seed);
         let world = World::new("disks");
         let disks = Disks::make(&world.space, 3);
@@ -252,7 +251,7 @@ fn lost_and_full_disks_harm_nobody() {
             };
             phase("lost disk", STOPPED, &mut |broker| lost_disk(&stage, &disks, broker));
             phase("full disk", STOPPED, &mut |broker| full_disk(&stage, &disks, broker));
-            if std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1") {
+            if klamm_tests::long() {
                 phase("lost node", CUT_OFF, &mut |broker| back = Some(lost_node(&stage, broker)));
             }
             enough.store(true, Ordering::Relaxed);

@@ -238,10 +238,8 @@ fn description() -> Value {
 #[test]
 fn clients_notice_nothing() {
     with_nodes_alone("load::clients_notice_nothing", || {
-        let long = std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1");
-        let rounds = if long { 10 } else { 1 };
-        let seed = std::env::var("KLAMM_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        let rounds = if klamm_tests::long() { 10 } else { 1 };
+        let seed = klamm_tests::seed();
         let mut random = Random::new(seed);
         let world = World::new("load");
         image::load(&broker(NEXT));

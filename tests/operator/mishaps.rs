@@ -15,7 +15,7 @@ use crate::kubernetes::{Namespace, with_nodes_alone};
 use crate::outages::{elect, leads};
 use crate::process::{Operator, until_condition};
 use crate::scaling::settled;
-use crate::trial::{Trial, described, gone, long, trial};
+use crate::trial::{Trial, described, gone, trial};
 
 /// Volumes that there are, but for the one of a broker that has come and gone: more brokers than that never start.
 const PLACES: i64 = 5;
@@ -104,7 +104,7 @@ fn without_api_server(trial: &Trial<'_>, pair: &mut [Elected]) {
     let space = trial.stage.space;
     patch(space, &json!({ "replicas": 3, "rebalance": { "maxConcurrentMoves": 2 } }));
     until_drained(space);
-    if long() {
+    if klamm_tests::long() {
         cut_off(space, pair);
     }
     let (first, cut) = (leader(pair), Instant::now());
@@ -113,7 +113,7 @@ fn without_api_server(trial: &Trial<'_>, pair: &mut [Elected]) {
     let ended = cut.elapsed();
     pair[first].again(space);
     trial.stage.running.more(1000, Duration::from_secs(60));
-    std::thread::sleep(Duration::from_secs(if long() { 60 } else { 20 }).saturating_sub(cut.elapsed()));
+    std::thread::sleep(Duration::from_secs(if klamm_tests::long() { 60 } else { 20 }).saturating_sub(cut.elapsed()));
     let set = space.get("statefulset", "load").expect("brokers");
     assert_eq!(set["spec"]["replicas"], 4, "nobody has looked: {set:#}");
     pair[1 - first].way.accept();
@@ -192,7 +192,7 @@ fn brokers_that_go_while_other_things_fail() {
             let mut pair = [Elected::new(space, "first"), Elected::new(space, "second")];
             trial.phase("4 to 3, no API server meanwhile, then one operator", || without_api_server(trial, &mut pair));
             trial.phase("no broker asked for", || none(space));
-            let many = if long() { 50 } else { 15 };
+            let many = if klamm_tests::long() { 50 } else { 15 };
             trial.phase(&format!("{many} brokers asked for"), || too_many(space, many));
             trial.phase(&format!("{many} to 3"), || back_to_three(space));
         });

@@ -14,7 +14,7 @@ use crate::kubernetes::{Namespace, with_nodes, with_nodes_alone};
 use crate::load::Stage;
 use crate::pages::{commands, shell};
 use crate::process::until_condition;
-use crate::trial::{Trial, described, long, trial};
+use crate::trial::{Trial, described, trial};
 
 /// A change of the number of brokers takes no longer than this, in seconds.
 const CHANGED: u64 = 300;
@@ -145,7 +145,7 @@ fn changes(trial: &Trial<'_>) {
         scale(stage, 5);
     });
     phase("5 to 3", 3, &mut || scale(stage, 3));
-    if long() {
+    if klamm_tests::long() {
         phase("3 to 4, a broker killed meanwhile", 4, &mut || killed(stage, 4, "Spreading"));
         phase("4 to 3, a broker killed meanwhile", 3, &mut || killed(stage, 3, "Draining"));
     }

@@ -26,11 +26,6 @@ pub struct Trial<'a> {
     phases: RefCell<Vec<Phase>>,
 }
 
-/// Whether this is a long run.
-pub fn long() -> bool {
-    std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1")
-}
-
 /// Describes a Cluster and its Topic and waits for them; where clients begin, and the operator that has made them. The listener
 /// `outside` is for them.
 #[track_caller]
@@ -52,8 +47,7 @@ pub fn gone(space: &Namespace) -> OnDrop<impl FnMut()> {
 /// Runs `body` under load, and judges.
 #[track_caller]
 pub fn trial(what: &str, space: &Namespace, bootstrap: String, body: impl FnOnce(&Trial<'_>)) {
-    let seed = std::env::var("KLAMM_CLUSTER_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = klamm_tests::seed();
     let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
     running.more(1000, Duration::from_secs(60));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

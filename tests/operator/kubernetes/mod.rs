@@ -120,8 +120,7 @@ fn within(test: &str, prepare: impl FnOnce(&mut Kubernetes), body: impl FnOnce()
         prepare(kubernetes);
         kubernetes.machine().tool(format!("{HOME}/tests"))
     };
-    let long = std::env::var("KLAMM_LONG").is_ok_and(|long| long == "1");
-    let limit = if long { 3600 } else { 600 };
+    let limit = if klamm_tests::long() { 3600 } else { 600 };
     let mut tool = tool.args([test, "--exact", "--nocapture", "--test-threads=1"]).limit(limit);
     for (key, value) in std::env::vars_os() {
         if let Some(key) = key.to_str().filter(|key| key.starts_with("KLAMM_")) {
