@@ -19,6 +19,7 @@ use crate::cluster::health;
 use crate::cluster::lifecycle::Lifecycle;
 use crate::cluster::producer_ids::ProducerIds;
 use crate::cluster::suspects::Suspects;
+use crate::cluster::whereabouts::Whereabouts;
 use crate::complaints::Complaints;
 use crate::config::BrokerConfig;
 use crate::controller::Controller;
@@ -78,6 +79,8 @@ pub struct Broker {
     pub lifecycle: Lifecycle,
     /// Brokers whose process may have ended; for the active controller.
     pub suspects: Suspects,
+    /// Where they are, or were; for the active controller.
+    pub whereabouts: Arc<Whereabouts>,
     /// When brokers were last heard of; means something on the active controller only.
     pub heartbeats: Mutex<Heartbeats>,
     /// Producer ids to hand out.
@@ -121,6 +124,7 @@ impl Broker {
             lifecycle: Lifecycle::default(),
             heartbeats: Mutex::new(Heartbeats::new(session_ms, &Image::new(""), 0)),
             suspects: Suspects::default(),
+            whereabouts: Arc::default(),
             producer_ids: ProducerIds::default(),
             groups,
             tls,

@@ -32,6 +32,15 @@ impl Value {
     }
 }
 
+/// A time without an acknowledged record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// When the last one before it was acknowledged, in milliseconds from the beginning of the run.
+    pub from_ms: u32,
+    /// How long it was, in milliseconds.
+    pub ms: u32,
+}
+
 /// How a send ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -151,11 +160,14 @@ impl History {
     /// The longest time without an acknowledgement by partition, from `since_ms` on.
     pub fn gaps(&self, since_ms: u32) -> BTreeMap<i32, u32> {
         self.gaps_within(u64::from(since_ms), u64::MAX)
+            .into_iter()
+            .map(|(partition, gap)| (partition, gap.ms))
+            .collect()
     }
 
     /// The same of such times that begin between these moments: the last acknowledgement before the first moment counts,
     /// and so does the first one after the last.
-    pub fn gaps_within(&self, from_ms: u64, to_ms: u64) -> BTreeMap<i32, u32> {
+    pub fn gaps_within(&self, from_ms: u64, to_ms: u64) -> BTreeMap<i32, Gap> {
         let mut times: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
         for send in self.sends.iter().filter(|s| matches!(s.outcome, Outcome::Acked { .. })) {
             times.entry(send.partition).or_default().push(send.done_ms);
@@ -163,7 +175,8 @@ impl History {
         let longest = |(partition, mut at): (i32, Vec<u32>)| {
             at.sort_unstable();
             let within = at.windows(2).filter(|w| u64::from(w[1]) >= from_ms && u64::from(w[0]) < to_ms);
-            (partition, within.map(|w| w[1] - w[0]).max().unwrap_or(0))
+            let gaps = within.map(|w| Gap { from_ms: w[0], ms: w[1] - w[0] });
+            (partition, gaps.max_by_key(|gap| gap.ms).unwrap_or_default())
         };
         times.into_iter().map(longest).collect()
     }

@@ -182,16 +182,6 @@ fn throttled(trial: &Trial<'_>, name: &str, disks: &Disks, throttle: u64, change
     assert!(most.iter().any(|percent| *percent >= 50.0), "{name}: not the throttle holds them back: {most:?} %");
 }
 
-/// A broker that stays dies while partitions move.
-fn killed(stage: &Stage<'_>, step: &str, broker: usize) {
-    stage.space.until("cluster", "load", 120, |cluster| (cluster["status"]["operation"]["step"] == step).then_some(()));
-    stage.running.more(2000, Duration::from_secs(60));
-    let before = stage.uid(broker);
-    let pod = format!("load-{broker}");
-    stage.space.kubectl(["delete", "pod", &pod, "--force", "--grace-period=0", "--wait=false"]).ok();
-    stage.replaced(broker, &before);
-}
-
 /// Writes until the autoscaler asks for one more; answers how many records there are then, and how full the disks.
 fn until_more_room_is_asked_for(stage: &Stage<'_>, mut records: usize) -> (usize, BTreeMap<String, f64>) {
     let before = loop {
@@ -245,7 +235,7 @@ fn an_autoscaler_makes_room_when_disks_fill() {
                 let mut before = BTreeMap::new();
                 trial.phase("disks fill", || (records, before) = until_more_room_is_asked_for(stage, records));
                 throttled(trial, "3 to 4, a broker killed meanwhile", &disks, THROTTLES[0].1, || {
-                    killed(stage, "Spreading", 1);
+                    stage.killed_while("Spreading", 1);
                     followed(space, 4);
                 });
                 even(stage, 4);
@@ -264,7 +254,7 @@ fn an_autoscaler_makes_room_when_disks_fill() {
                 throttled(trial, "4 to 3, a broker killed meanwhile", &disks, THROTTLES[1].1, || {
                     autoscaler(space, "Autoscaling by disks", ("700m", "950m"), &["Down"]);
                     until_asked_for(space, 3);
-                    killed(stage, "Draining", 0);
+                    stage.killed_while("Draining", 0);
                     followed(space, 3);
                 });
                 even(stage, 3);

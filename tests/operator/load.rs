@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use klamm_client::Client;
 use klamm_tests::checker::check;
-use klamm_tests::history::{History, Outcome, Value as Record};
+use klamm_tests::history::{Gap, History, Outcome, Value as Record};
 use klamm_tests::workload::{Load, Running, options};
 use klamm_tests::{Random, wait_for};
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::clusters::{BROKER, World, broker};
 use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{NODES, Namespace, image, nodes, with_nodes_alone};
+use crate::metrics_api::now;
 use crate::pages::{commands, shell};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
@@ -111,6 +112,25 @@ impl Stage<'_> {
             let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
             (pod["metadata"]["uid"] != before && pod["metadata"]["deletionTimestamp"].is_null() && ready).then_some(())
         });
+    }
+
+    /// SIGKILL to a broker; waits until its container runs again and is ready.
+    pub fn killed(&self, broker: usize) {
+        let starts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+        let pod = self.pod(broker).expect("a pod");
+        nodes::kill(pod["metadata"]["uid"].as_str().expect("an id"), "/klamm");
+        self.space.until("pod", &format!("load-{broker}"), 120, |now| {
+            let ready = now["status"]["containerStatuses"][0]["ready"] == true;
+            (starts(now) > starts(&pod) && ready).then_some(())
+        });
+    }
+
+    /// The same while the operator is at this step.
+    pub fn killed_while(&self, step: &str, broker: usize) {
+        self.space
+            .until("cluster", "load", 300, |cluster| (cluster["status"]["operation"]["step"] == step).then_some(()));
+        self.running.more(500, Duration::from_secs(60));
+        self.killed(broker);
     }
 
     /// Waits until all replicas are in sync and every partition has been written to.
@@ -252,6 +272,8 @@ fn clients_notice_nothing() {
         let World { space, mut operator } = world;
         operator.kill();
 
+        let _logs = logs_if_it_fails(&space);
+        println!("figures load: clients begin at {}", now());
         let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
         running.more(1000, Duration::from_secs(60));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -326,6 +348,8 @@ fn harm(stage: &Stage<'_>, rounds: u32, random: &mut Random) -> Vec<Phase> {
             });
         }
         let victim = random.below(3) as usize;
+        phase(format!("broker {victim} killed (-9)"), STOPPED, &mut || stage.killed(victim));
+        let victim = random.below(3) as usize;
         let pod = stage.pod(victim).expect("a pod");
         let name = pod["spec"]["nodeName"].as_str().expect("a node");
         let node = name.trim_start_matches("node").parse().expect("a number");
@@ -355,7 +379,7 @@ pub fn judge(phase: &Phase, history: &History) -> Vec<String> {
     }
     let (lost, twice) = (copies.values().filter(|n| **n == 0).count(), copies.values().filter(|n| **n > 1).count());
     let gaps = history.gaps_within(phase.from_ms, phase.to_ms);
-    let longest: Vec<u32> = gaps.values().copied().collect();
+    let longest: Vec<u32> = gaps.values().map(|gap| gap.ms).collect();
     println!(
         "figures load, {}: {} records acknowledged in {:.1} s, {lost} lost, {twice} duplicated; longest time without an \
          acknowledged write by partition {longest:?} ms; the machine itself stood still for {} ms",
@@ -364,8 +388,20 @@ pub fn judge(phase: &Phase, history: &History) -> Vec<String> {
         Duration::from_millis(phase.to_ms - phase.from_ms).as_secs_f64(),
         phase.stall_ms,
     );
-    let slow = gaps.into_iter().filter(|(_, gap)| *gap > phase.limit + phase.stall_ms);
-    slow.map(|(partition, gap)| format!("{}: partition {partition} stood still for {gap} ms", phase.name)).collect()
+    let slow = gaps.into_iter().filter(|(_, gap)| gap.ms > phase.limit + phase.stall_ms);
+    let told = |(partition, Gap { from_ms, ms }): (i32, Gap)| {
+        format!("{}: partition {partition} stood still for {ms} ms, {from_ms} ms after the clients began", phase.name)
+    };
+    slow.map(told).collect()
+}
+
+/// If a test fails within a scope, what brokers said is kept beside Kubernetes's own logs, for as long as they are there.
+pub fn logs_if_it_fails(space: &Namespace) -> OnDrop<impl FnMut()> {
+    OnDrop(move || {
+        if std::thread::panicking() {
+            space.keep_logs();
+        }
+    })
 }
 
 /// Does something at the end of a scope, however that comes.

@@ -34,3 +34,4 @@ mod topics;
 mod trial;
 mod types;
 mod unnoted;
+mod vanished;

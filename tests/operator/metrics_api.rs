@@ -75,7 +75,7 @@ pub fn provide(
 
 /// Now, as Kubernetes writes it.
 pub fn now() -> String {
-    Tool::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).ok().out.trim().to_owned()
+    Tool::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.%3NZ"]).ok().out.trim().to_owned()
 }
 
 /// Text without `%2F` and the like.

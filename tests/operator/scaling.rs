@@ -146,21 +146,15 @@ fn changes(trial: &Trial<'_>) {
     });
     phase("5 to 3", 3, &mut || scale(stage, 3));
     if klamm_tests::long() {
-        phase("3 to 4, a broker killed meanwhile", 4, &mut || killed(stage, 4, "Spreading"));
-        phase("4 to 3, a broker killed meanwhile", 3, &mut || killed(stage, 3, "Draining"));
+        phase("3 to 4, a broker killed meanwhile", 4, &mut || {
+            scale(stage, 4);
+            stage.killed_while("Spreading", 1);
+        });
+        phase("4 to 3, a broker killed meanwhile", 3, &mut || {
+            scale(stage, 3);
+            stage.killed_while("Draining", 1);
+        });
     }
-}
-
-/// A broker that stays dies while partitions move.
-fn killed(stage: &Stage<'_>, count: i32, step: &str) {
-    scale(stage, count);
-    stage
-        .space
-        .until("cluster", "load", CHANGED, |cluster| (cluster["status"]["operation"]["step"] == step).then_some(()));
-    stage.running.more(500, Duration::from_secs(60));
-    let before = stage.uid(1);
-    stage.space.kubectl(["delete", "pod", "load-1", "--force", "--grace-period=0", "--wait=false"]).ok();
-    stage.replaced(1, &before);
 }
 
 /// What is not to be is refused, or limited and said so.

@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use crate::clusters::World;
 use crate::kubernetes::Namespace;
-use crate::load::{OnDrop, PARTITIONS, Phase, STOPPED, Stage, Stalls, disturb, judge, orders, start};
+use crate::load::{OnDrop, PARTITIONS, Phase, STOPPED, Stage, Stalls, disturb, judge, logs_if_it_fails, orders, start};
+use crate::metrics_api::now;
 use crate::process::{Operator, until_condition};
 
 /// A Cluster under load, as a test sees it.
@@ -48,6 +49,8 @@ pub fn gone(space: &Namespace) -> OnDrop<impl FnMut()> {
 #[track_caller]
 pub fn trial(what: &str, space: &Namespace, bootstrap: String, body: impl FnOnce(&Trial<'_>)) {
     let seed = klamm_tests::seed();
+    let _logs = logs_if_it_fails(space);
+    println!("figures {what}: clients begin at {}", now());
     let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
     running.more(1000, Duration::from_secs(60));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -78,6 +81,12 @@ impl Trial<'_> {
     /// Runs a stretch that is judged by itself; in its end everything is in sync. Answers how long the harm took.
     #[track_caller]
     pub fn phase(&self, name: &str, harm: impl FnOnce()) -> Duration {
+        self.phase_within(STOPPED, name, harm)
+    }
+
+    /// The same where a partition may go without an acknowledged write for as many milliseconds.
+    #[track_caller]
+    pub fn phase_within(&self, limit: u32, name: &str, harm: impl FnOnce()) -> Duration {
         let (from_ms, since) = (self.stage.running.now_ms(), Instant::now());
         self.stage.stalls.longest();
         harm();
@@ -85,7 +94,7 @@ impl Trial<'_> {
         self.stage.whole();
         let (to_ms, stall_ms) = (self.stage.running.now_ms(), self.stage.stalls.longest());
         let name = format!("{}: {name}", self.what);
-        self.phases.borrow_mut().push(Phase { name, from_ms, to_ms, limit: STOPPED, stall_ms });
+        self.phases.borrow_mut().push(Phase { name, from_ms, to_ms, limit, stall_ms });
         took
     }
 

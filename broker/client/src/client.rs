@@ -12,9 +12,9 @@ use std::time::Duration;
 use klamm_protocol::Request;
 use klamm_protocol::error::ErrorCode;
 use klamm_protocol::messages::metadata_request::MetadataRequestTopic;
-use klamm_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
+use klamm_protocol::messages::{FindCoordinatorRequest, MetadataRequest, MetadataResponse};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::cluster::{Broker, Cluster, Topic};
 use crate::connection::{Connection, ConnectionOptions};
@@ -104,16 +104,14 @@ impl Client {
     }
 
     async fn refresh_with(&self, topics: Option<&[&str]>, create: bool) -> Result<Arc<Cluster>> {
-        let named = |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
-        let request = MetadataRequest {
-            topics: topics.map(|names| names.iter().map(named).collect()),
-            allow_auto_topic_creation: create,
-            ..Default::default()
-        };
-        let answer = self.ask_any(&request).await?;
+        let answer = self.ask_any(&about(topics, create)).await?;
+        self.learn(answer, topics.is_none())
+    }
+
+    fn learn(&self, answer: MetadataResponse, all: bool) -> Result<Arc<Cluster>> {
         ClientError::check("metadata", answer.error_code, None)?;
         let mut slot = self.shared.cluster.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::make_mut(&mut slot).update(answer, topics.is_none());
+        Arc::make_mut(&mut slot).update(answer, all);
         Ok(Arc::clone(&slot))
     }
 
@@ -313,6 +311,27 @@ impl Client {
         self.refresh_known_and(BTreeSet::new()).await
     }
 
+    /// Asks for the topics in the cache, one broker after the other until one answers within `patience`. A connection may
+    /// lead nowhere and never say so: to a host that is gone, or a pod behind an address that is another one's by now.
+    pub(crate) async fn refresh_known_soon(&self, patience: Duration) -> Result<Arc<Cluster>> {
+        let cluster = self.cluster();
+        let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
+        let request = about(Some(&names), false);
+        let mut asked = BTreeSet::new();
+        loop {
+            let connection = self.any().await?;
+            match timeout(patience, connection.call(&request)).await {
+                Ok(answer) => return self.learn(answer?, false),
+                // It may only be slow: what others have asked of it goes on.
+                Err(_) => self.shun(connection.address()),
+            }
+            if !asked.insert(connection.address().to_owned()) {
+                let what = format!("metadata from {}", connection.address());
+                return Err(ClientError::Timeout { what, after: patience });
+            }
+        }
+    }
+
     /// Asks for the topics in the cache and for these: partitions can be given out (by a group) without their topic
     /// having been asked for.
     pub(crate) async fn refresh_known_and(&self, topics: BTreeSet<String>) -> Result<Arc<Cluster>> {
@@ -353,6 +372,16 @@ impl Backoff {
 pub(crate) fn random_u32() -> u32 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     (RandomState::new().build_hasher().finish() >> 32) as u32
+}
+
+/// A request for what there is to know of these topics, or of all of them.
+fn about(topics: Option<&[&str]>, create: bool) -> MetadataRequest {
+    let named = |name: &&str| MetadataRequestTopic { name: Some((*name).to_owned()), ..Default::default() };
+    MetadataRequest {
+        topics: topics.map(|names| names.iter().map(named).collect()),
+        allow_auto_topic_creation: create,
+        ..Default::default()
+    }
 }
 
 fn parse_bootstrap(list: &str) -> Result<Vec<String>> {

@@ -29,9 +29,9 @@ fn pauses_double_up_to_the_limit_and_vary() {
     }
 }
 
-/// Answers version negotiation and Metadata (in version 0, with no brokers) until the client goes.
-async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    loop {
+/// Answers version negotiation and Metadata (in version 0, with no brokers) until the client goes, or so many requests.
+async fn answer(mut stream: TcpStream, requests: usize) -> std::io::Result<()> {
+    for _ in 0..requests {
         let size = stream.read_i32().await?;
         let mut frame = vec![0; size as usize];
         stream.read_exact(&mut frame).await?;
@@ -49,6 +49,8 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         stream.write_i32(header.correlation_id).await?;
         stream.write_all(&body).await?;
     }
+    // From now on it is silent.
+    std::future::pending().await
 }
 
 #[tokio::test]
@@ -67,7 +69,7 @@ async fn a_broker_that_hangs_is_not_asked_first_each_time() {
     });
     tokio::spawn(async move {
         while let Ok((stream, _)) = good.accept().await {
-            tokio::spawn(answer(stream));
+            tokio::spawn(answer(stream, usize::MAX));
         }
     });
     let connection = ConnectionOptions { connect_timeout: Duration::from_millis(200), ..Default::default() };
@@ -80,4 +82,25 @@ async fn a_broker_that_hangs_is_not_asked_first_each_time() {
     assert_eq!(accepted.await.expect("the count"), 1);
     let none = client.to_leader(7).await.err().expect("no such broker");
     assert!(none.is_retriable() && none.is_stale_metadata(), "{none}");
+}
+
+#[tokio::test]
+async fn a_connection_that_leads_nowhere_is_given_up_soon() {
+    let [silent, good] = [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await];
+    let (silent, good) = (silent.expect("a port"), good.expect("a port"));
+    let address = |listener: &TcpListener| listener.local_addr().expect("an address").to_string();
+    let bootstrap = format!("{},{}", address(&silent), address(&good));
+    for (listener, requests) in [(silent, 2), (good, usize::MAX)] {
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, requests));
+            }
+        });
+    }
+    let client = Client::connect(&bootstrap, ClientOptions::default()).await.expect("the first one answers at first");
+    let since = Instant::now();
+    client.refresh_known_soon(Duration::from_millis(100)).await.expect("the other one is asked");
+    assert!(since.elapsed() < Duration::from_secs(5), "not the request's own time: {:?}", since.elapsed());
+    let open = client.connections.lock().await.values().filter(|connection| !connection.is_closed()).count();
+    assert_eq!(open, 2, "others may wait for the first one's answers");
 }

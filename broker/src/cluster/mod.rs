@@ -11,3 +11,4 @@ pub mod seats;
 pub mod suspects;
 pub mod transport;
 pub mod visible;
+pub mod whereabouts;

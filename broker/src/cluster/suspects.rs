@@ -16,7 +16,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use klamm_metadata::Image;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -68,13 +67,12 @@ impl Suspects {
     }
 }
 
-/// Whether the process of broker `id` has ended for certain. False when it has not, or nobody can tell.
-pub async fn has_ended(image: &Image, id: i32, inter_broker_listener: &str) -> bool {
-    let endpoint = image.broker(id).and_then(|b| b.endpoints.iter().find(|e| e.name == inter_broker_listener));
-    let Some(endpoint) = endpoint else { return false };
+/// Whether the process of the broker at these addresses has ended for certain. False when it has not, or nobody can tell, as
+/// where there is no address.
+pub async fn has_ended(addresses: &[SocketAddr]) -> bool {
     let mut pauses = VISITS.iter();
     loop {
-        match visit(&endpoint.host, endpoint.port).await {
+        match visit(addresses).await {
             Door::Gone => return true,
             Door::Silent => return false,
             Door::Open => match pauses.next() {
@@ -85,17 +83,13 @@ pub async fn has_ended(image: &Image, id: i32, inter_broker_listener: &str) -> b
     }
 }
 
-/// Whether the host of broker `id` answers nothing at all for this long. False when it cannot be told, as where its name
-/// is not known to anyone.
-pub async fn is_silent(image: &Image, id: i32, inter_broker_listener: &str, patience: Duration) -> bool {
-    let endpoint = image.broker(id).and_then(|b| b.endpoints.iter().find(|e| e.name == inter_broker_listener));
-    let Some(endpoint) = endpoint else { return false };
-    let until = Instant::now() + patience;
-    let named = tokio::time::timeout_at(until, tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))).await;
-    let addresses: Vec<SocketAddr> = named.ok().and_then(Result::ok).into_iter().flatten().collect();
+/// Whether the host at these addresses answers nothing at all for this long. False when it cannot be told, as where there is no
+/// address.
+pub async fn is_silent(addresses: &[SocketAddr], patience: Duration) -> bool {
     if addresses.is_empty() {
         return false;
     }
+    let until = Instant::now() + patience;
     let mut knocks = JoinSet::new();
     for nth in 0..SILENT_KNOCKS {
         // The last ones are given time to be answered.
@@ -136,12 +130,12 @@ enum Door {
     Silent,
 }
 
-async fn visit(host: &str, port: u16) -> Door {
+async fn visit(addresses: &[SocketAddr]) -> Door {
     for knock in 0..KNOCKS {
         if knock > 0 {
             tokio::time::sleep(BETWEEN).await;
         }
-        match tokio::time::timeout(PATIENCE, TcpStream::connect((host, port))).await {
+        match tokio::time::timeout(PATIENCE, TcpStream::connect(addresses)).await {
             Ok(Ok(_)) => return Door::Open,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Ok(Err(_)) | Err(_) => return Door::Silent,
@@ -152,48 +146,35 @@ async fn visit(host: &str, port: u16) -> Door {
 
 #[cfg(test)]
 mod tests {
-    use klamm_protocol::messages::RegisterBrokerRecord;
-    use klamm_protocol::messages::register_broker_record::BrokerEndpoint;
     use tokio::net::TcpListener;
 
     use super::*;
 
-    fn image(port: u16) -> Image {
-        let mut image = Image::new("c");
-        let end_points =
-            vec![BrokerEndpoint { name: "IN".into(), host: "127.0.0.1".into(), port, ..Default::default() }];
-        let record = RegisterBrokerRecord { broker_id: 1, end_points, ..Default::default() };
-        image.apply(&record.into()).expect("registered");
-        image
-    }
-
     #[tokio::test]
     async fn only_a_refusing_port_proves_that_a_process_has_ended() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let port = listener.local_addr().expect("an address").port();
-        let image = image(port);
+        let door = [listener.local_addr().expect("an address")];
         // Nobody accepts, as when the process is stopped: the kernel still connects.
-        assert!(!has_ended(&image, 1, "IN").await);
+        assert!(!has_ended(&door).await);
         // The door closes a moment after the first visit.
         let closing = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             drop(listener);
         };
-        let (ended, ()) = tokio::join!(has_ended(&image, 1, "IN"), closing);
+        let (ended, ()) = tokio::join!(has_ended(&door), closing);
         assert!(ended);
-        assert!(!has_ended(&image, 1, "OTHER").await);
-        assert!(!has_ended(&image, 2, "IN").await);
+        assert!(!has_ended(&[]).await, "nobody can tell");
     }
 
     #[tokio::test]
     async fn who_answers_in_any_way_is_not_silent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let image = image(listener.local_addr().expect("an address").port());
+        let door = [listener.local_addr().expect("an address")];
         let patience = Duration::from_millis(200);
-        assert!(!is_silent(&image, 1, "IN", patience).await, "the kernel answers for who stands still");
+        assert!(!is_silent(&door, patience).await, "the kernel answers for who stands still");
         drop(listener);
-        assert!(!is_silent(&image, 1, "IN", patience).await, "a refusal is an answer");
-        assert!(!is_silent(&image, 1, "OTHER", patience).await && !is_silent(&image, 2, "IN", patience).await);
+        assert!(!is_silent(&door, patience).await, "a refusal is an answer");
+        assert!(!is_silent(&[], patience).await, "nobody can tell");
         assert!(!says_nothing(io::ErrorKind::ConnectionRefused) && !says_nothing(io::ErrorKind::Other));
     }
 }

@@ -158,7 +158,8 @@ async fn fence_ended(broker: &Arc<Broker>, id: i32) -> Result<(), ErrorCode> {
     if image.broker(id).is_none_or(|b| b.fenced) {
         return Ok(());
     }
-    if !suspects::has_ended(&image, id, &broker.config.inter_broker_listener).await {
+    let door = broker.whereabouts.find(&image, id, &broker.config.inter_broker_listener).await;
+    if !suspects::has_ended(&door).await {
         return Ok(());
     }
     fence(broker, &image, id).await?;

@@ -75,14 +75,19 @@ impl Quiet {
     }
 }
 
-/// Fences a broker that is cut off.
+/// Fences a broker that is cut off, or whose end nobody was there to notice.
 async fn visit(broker: &Arc<Broker>, id: i32) {
     let (image, _) = broker.controller.committed_image();
     let cluster = &broker.config.cluster;
     let patience = Duration::from_millis(cluster.unreachable_ms);
-    if !suspects::is_silent(&image, id, &broker.config.inter_broker_listener, patience).await {
+    let door = broker.whereabouts.find(&image, id, &broker.config.inter_broker_listener).await;
+    let why = if suspects::is_silent(&door, patience).await {
+        "its host does not answer"
+    } else if suspects::has_ended(&door).await {
+        "its process has ended"
+    } else {
         return;
-    }
+    };
     let heard = heard(broker);
     if !quiet(&heard, cluster.heartbeat_every_ms()).contains(&id)
         || !most_are_heard(&heard, cluster.heartbeat_every_ms())
@@ -90,7 +95,7 @@ async fn visit(broker: &Arc<Broker>, id: i32) {
         return;
     }
     match fence(broker, &image, id).await {
-        Ok(()) => tracing::warn!(broker = id, "fenced: nothing is heard of it, and its host does not answer"),
+        Ok(()) => tracing::warn!(broker = id, "fenced: nothing is heard of it, and {why}"),
         // Looked at again soon, and its session ends all the same.
         Err(code) => tracing::debug!(broker = id, code = code.name(), "not fenced yet"),
     }

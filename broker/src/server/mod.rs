@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::broker::{Broker, Stop};
 use crate::cluster::forward::IsrChannel;
 use crate::cluster::lifecycle::Standing;
+use crate::cluster::whereabouts;
 use crate::config::BrokerConfig;
 use crate::replica::peers::ByImage;
 use crate::{cleaner, controller, maintenance, replica, tls};
@@ -125,6 +126,7 @@ async fn serve(opened: Opened, control: &Runtime, signals: Signals) -> Result<St
         control.spawn(watch_certificates(broker.clone()));
     }
     control.spawn(controller::active::run(broker.clone()));
+    control.spawn(whereabouts::keep(broker.clone()));
     let registering = broker.clone();
     control.spawn(async move { registering.lifecycle.run(&registering, introduction).await });
     tokio::spawn(stop_when_asked(broker.clone(), signals));

@@ -81,6 +81,20 @@ impl Namespace {
         self.kubectl(["patch", kind, name, "--subresource=status", "--type=merge", "--patch", &patch]).run()
     }
 
+    /// Writes what its pods have said to a file each, where Kubernetes's own logs are.
+    pub fn keep_logs(&self) {
+        let folder = super::logs().join("pods");
+        let pods = self.kubectl(["get", "pods", "--output=name"]).run().out;
+        for pod in pods.lines() {
+            let said = self.kubectl(["logs", pod, "--all-containers", "--tail=-1"]).run();
+            let file = folder.join(format!("{}-{}.log", self.name, pod.trim_start_matches("pod/")));
+            let kept = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, said.out + &said.err));
+            if let Err(error) = kept {
+                eprintln!("{}: {error}", file.display());
+            }
+        }
+    }
+
     /// Waits until an object is as `probe` wants it; shows it as it was last when the time is up.
     #[track_caller]
     pub fn until<T>(&self, kind: &str, name: &str, seconds: u64, mut probe: impl FnMut(&Value) -> Option<T>) -> T {

@@ -217,3 +217,18 @@ pub fn connect(node: usize, connected: bool) {
     let state = if connected { "up" } else { "down" };
     klamm_tests::Tool::new("ip").args(["link", "set", &format!("to-node{node}"), state]).ok();
 }
+
+/// SIGKILL to what a pod's container runs; inside only. `uid`: the pod's.
+#[track_caller]
+pub fn kill(uid: &str, program: &str) {
+    let ours = |pid: &u32| {
+        let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
+        // Runtimes write the id with or without its hyphens' being underscores.
+        groups.replace('_', "-").contains(uid) && read("cmdline").starts_with(program.as_bytes())
+    };
+    let all = std::fs::read_dir("/proc").expect("processes").flatten();
+    let pids: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect();
+    assert_eq!(pids.len(), 1, "{program} of pod {uid}");
+    klamm_tests::Tool::new("kill").args(["-9", &pids[0].to_string()]).ok();
+}

@@ -25,6 +25,8 @@ const METADATA_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// An answer that takes this long is late enough for others to be asked whether the leader still leads.
 const LATE: Duration = Duration::from_millis(500);
+/// How often they are asked from then on: a leader that is gone is replaced any moment.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A batch that came back.
 struct Answered {
@@ -164,7 +166,14 @@ async fn produce(
     leader: i32,
     batches: &[(TopicPartition, Batch)],
 ) -> Result<Placed> {
-    let connection = client.to_leader(leader).await?;
+    // The way to it may be as dead as a connection that was made before.
+    let connection = tokio::select! {
+        biased;
+        connection = client.to_leader(leader) => connection?,
+        () = replaced(client, leader, batches) => {
+            return Err(ClientError::Timeout { what: format!("a connection to broker {leader}"), after: LATE });
+        }
+    };
     let cluster = client.cluster();
     let timeout = client.options().connection.request_timeout;
     let mut request = ProduceRequest {
@@ -214,14 +223,17 @@ async fn produce(
 /// Resolves when others lead all of these partitions. One that is cut off can't say so, nor that it gives up: the
 /// others know, and are asked when an answer is late.
 async fn replaced(client: &Client, leader: i32, batches: &[(TopicPartition, Batch)]) {
+    sleep(LATE).await;
     loop {
-        sleep(LATE).await;
         client.doubt(leader);
-        let Ok(cluster) = client.refresh_known().await else { continue };
-        let leads = |at: &TopicPartition| cluster.partition(&at.topic, at.partition).is_none_or(|p| p.leader == leader);
-        if !batches.iter().any(|(at, _)| leads(at)) {
-            return;
+        if let Ok(cluster) = client.refresh_known_soon(LATE).await {
+            let leads =
+                |at: &TopicPartition| cluster.partition(&at.topic, at.partition).is_none_or(|p| p.leader == leader);
+            if !batches.iter().any(|(at, _)| leads(at)) {
+                return;
+            }
         }
+        sleep(ASK_AGAIN).await;
     }
 }
 
