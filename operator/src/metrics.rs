@@ -12,6 +12,8 @@ pub struct Metrics {
     registry: Registry,
     reconciled: IntCounterVec,
     duration: HistogramVec,
+    steady: IntCounterVec,
+    waiting: IntGaugeVec,
     under_way: IntGaugeVec,
     since: GaugeVec,
     last_success: GaugeVec,
@@ -22,7 +24,9 @@ pub struct Metrics {
 /// How a reconciliation ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// As wanted, or on its way there.
+    /// As described before, and found so.
+    Steady,
+    /// As described now, or on its way there.
     Ok,
     /// Tried again later.
     Error,
@@ -45,6 +49,14 @@ impl Metrics {
                 &["controller", "result"],
             )?,
             duration: HistogramVec::new(seconds.buckets(buckets), &["controller"])?,
+            steady: IntCounterVec::new(
+                named("steady_state_total", "Reconciliations of objects that were as described already"),
+                &["controller"],
+            )?,
+            waiting: IntGaugeVec::new(
+                named("queue_depth", "Objects that are due and wait for others to be reconciled"),
+                &["controller"],
+            )?,
             under_way: IntGaugeVec::new(
                 named("reconcile_in_progress", "Objects being reconciled now"),
                 &["controller"],
@@ -66,6 +78,8 @@ impl Metrics {
         };
         metrics.registry.register(Box::new(metrics.reconciled.clone()))?;
         metrics.registry.register(Box::new(metrics.duration.clone()))?;
+        metrics.registry.register(Box::new(metrics.steady.clone()))?;
+        metrics.registry.register(Box::new(metrics.waiting.clone()))?;
         metrics.registry.register(Box::new(metrics.under_way.clone()))?;
         metrics.registry.register(Box::new(metrics.since.clone()))?;
         metrics.registry.register(Box::new(metrics.last_success.clone()))?;
@@ -80,7 +94,16 @@ impl Metrics {
             self.reconciled.with_label_values(&[controller, result]).inc_by(0);
         }
         self.malformed.with_label_values(&[controller]).inc_by(0);
+        self.steady.with_label_values(&[controller]).inc_by(0);
+        self.waiting.with_label_values(&[controller]).set(0);
         self.under_way.with_label_values(&[controller]).set(0);
+    }
+
+    /// An object is due; until what is answered is dropped, it waits.
+    pub fn waits(&self, controller: &str) -> impl Drop + Send + use<> {
+        let gauge = self.waiting.with_label_values(&[controller]);
+        gauge.inc();
+        Waiting(gauge)
     }
 
     /// An object is being reconciled: its namespace and name.
@@ -93,13 +116,16 @@ impl Metrics {
     pub fn ended(&self, controller: &str, [namespace, name]: [&str; 2], outcome: Outcome, took: Duration) {
         let _ = self.since.remove_label_values(&[controller, namespace, name]);
         let result = match outcome {
-            Outcome::Ok => "ok",
+            Outcome::Ok | Outcome::Steady => "ok",
             Outcome::Error => "error",
         };
         self.under_way.with_label_values(&[controller]).dec();
         self.reconciled.with_label_values(&[controller, result]).inc();
         self.duration.with_label_values(&[controller]).observe(took.as_secs_f64());
-        if outcome == Outcome::Ok {
+        if outcome == Outcome::Steady {
+            self.steady.with_label_values(&[controller]).inc();
+        }
+        if outcome != Outcome::Error {
             self.last_success.with_label_values(&[controller]).set(now_s());
         }
     }
@@ -128,6 +154,41 @@ impl Metrics {
     }
 }
 
+struct Waiting(IntGauge);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 fn now_s() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_steady_has_gone_well_too() {
+        let metrics = Metrics::new().expect("names that differ");
+        metrics.starts("topic");
+        let waits = metrics.waits("topic");
+        assert!(metrics.text().contains("klamm_operator_queue_depth{controller=\"topic\"} 1"));
+        drop(waits);
+        for outcome in [Outcome::Ok, Outcome::Steady, Outcome::Error] {
+            metrics.begun("topic", ["a", "b"]);
+            metrics.ended("topic", ["a", "b"], outcome, Duration::ZERO);
+        }
+        let text = metrics.text();
+        for line in [
+            "klamm_operator_queue_depth{controller=\"topic\"} 0",
+            "klamm_operator_steady_state_total{controller=\"topic\"} 1",
+            "klamm_operator_reconcile_total{controller=\"topic\",result=\"ok\"} 2",
+            "klamm_operator_reconcile_total{controller=\"topic\",result=\"error\"} 1",
+        ] {
+            assert!(text.lines().any(|is| is == line), "{line} in {text}");
+        }
+    }
 }

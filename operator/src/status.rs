@@ -26,6 +26,15 @@ pub fn is_paused(object: &impl ResourceExt) -> bool {
     object.annotations().get(PAUSED).is_some_and(|value| value == "true")
 }
 
+/// Whether all is as the description of this generation says, and nothing is under way.
+pub fn is_as_described(conditions: &[Condition], generation: Option<i64>) -> bool {
+    let is = |kind: &str| {
+        let found = conditions.iter().find(|condition| condition.type_ == kind);
+        found.is_some_and(|found| found.status == "True" && found.observed_generation == generation)
+    };
+    is("Ready") && !is("Reconciling") && !is("Stalled")
+}
+
 /// The new reason why an object is not ready, if that has changed: what an Event is made of.
 pub fn trouble<'a>(before: &[Condition], now: &'a [Condition]) -> Option<&'a Condition> {
     let ready = |condition: &&Condition| condition.type_ == "Ready";

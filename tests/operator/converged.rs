@@ -46,6 +46,10 @@ pub fn stays_as_it_is(
         eventually("the next one has looked at all", 60, || {
             (done(operator, controller) >= names.len() as f64).then_some(())
         });
+        let told = |name: &str| operator.metric(&format!("klamm_operator_{name}{{controller=\"{controller}\"}}"));
+        eventually("its metrics tell that all are as described, and that none waits", 10, || {
+            (told("steady_state_total") >= names.len() as f64 && told("queue_depth") == 0.0).then_some(())
+        });
     }
     let now = written_by(operator.user());
     assert!(now.len() == before.len(), "written though nothing has changed: {:#?}", &now[before.len()..]);

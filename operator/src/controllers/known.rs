@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::malformed::Remains;
 use super::owner::OfCluster;
-use super::{Context, Watched, group};
+use super::{Context, Watched};
 use crate::brokers::Address;
 use crate::crd::{Cluster, ConsumerGroup, Topic};
 
@@ -103,10 +103,9 @@ impl Watched for Cluster {
         &context.clusters
     }
 
-    fn gone(&self, context: &Context) {
-        let (namespace, name) = (self.namespace().unwrap_or_default(), self.name_any());
-        context.cluster_metrics.forget(&namespace, &name);
-        context.ways.forget(&Address::Cluster(namespace, name));
+    fn forget(context: &Context, [namespace, name]: [&str; 2]) {
+        context.cluster_metrics.forget(namespace, name);
+        context.ways.forget(&Address::Cluster(namespace.into(), name.into()));
     }
 }
 
@@ -121,8 +120,8 @@ impl Watched for ConsumerGroup {
         &context.groups
     }
 
-    fn gone(&self, context: &Context) {
-        context.group_metrics.forget(&group::key(self));
+    fn forget(context: &Context, [namespace, name]: [&str; 2]) {
+        context.group_metrics.forget_all_of(namespace, name);
     }
 }
 

@@ -22,12 +22,15 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use crate::api;
 use crate::brokers::Ways;
@@ -36,6 +39,7 @@ use crate::events::Recorder;
 use crate::groups;
 use crate::metrics::{Metrics, Outcome};
 use crate::settings::Settings;
+use crate::status::is_as_described;
 use known::Known;
 
 /// First and longest pause before an object that failed is tried again.
@@ -153,8 +157,9 @@ pub trait Watched:
     /// Where the context keeps what is known of this kind.
     fn known(context: &Context) -> &Known<Self>;
 
-    /// An object is gone, with nobody having been asked.
-    fn gone(&self, _context: &Context) {}
+    /// An object of this namespace and name is gone, with nobody having been asked, or cannot be read any more: nothing
+    /// is kept of it.
+    fn forget(_context: &Context, _place: [&str; 2]) {}
 }
 
 /// What is done for each resource of a kind.
@@ -165,6 +170,9 @@ pub trait Reconcile: Watched {
     /// Brings the world one step nearer to what `object` says, and its status up to date. Called again after every
     /// change of it, and after the time that the answer says.
     fn reconcile(object: &Self, context: &Context) -> impl Future<Output = Result<Action, Error>> + Send;
+
+    /// What its status says.
+    fn conditions(&self) -> &[Condition];
 
     /// Adds what else makes an object of this kind due: objects that it owns, or refers to.
     fn watch_more(
@@ -201,12 +209,11 @@ pub fn watch<K: Watched>(
         .inspect(move |object| {
             let Ok(object) = object else { return };
             K::known(&context).changed(object);
-            if let Ok(gone) = &object.0
-                && !K::known(&context).has(object)
-            {
-                gone.gone(&context);
+            let gone = !K::known(&context).has(object);
+            if gone || object.0.is_err() {
+                K::forget(&context, place(object));
             }
-            if !K::known(&context).has(object) {
+            if gone {
                 context.succeeded(&key::<K>(&named(object)));
             }
         })
@@ -241,15 +248,23 @@ pub fn controller<K: Reconcile>(
 ) -> impl Future<Output = ()> + Send + 'static {
     context.metrics.starts(K::CONTROLLER);
     let (store, changes) = watch::<K>(context, namespace.as_deref());
-    let config = Config::default().debounce(DEBOUNCE).concurrency(context.settings.concurrency);
-    let controller = Controller::for_stream(changes, store).with_config(config).trigger_backoff(api::AtOnce);
+    // How many are worked on at once is seen to here, so that those who wait can be counted.
+    let turns = Arc::new(Turns { places: Semaphore::new(context.settings.concurrency.into()), store: store.clone() });
+    let closing = Arc::clone(&turns);
+    let stop = async move {
+        stop.await;
+        closing.places.close();
+    };
+    let controller = Controller::for_stream(changes, store)
+        .with_config(Config::default().debounce(DEBOUNCE))
+        .trigger_backoff(api::AtOnce);
     let controller = K::watch_more(controller, context, namespace.as_deref());
     let context = Arc::new(context.clone());
     async move {
         tracing::info!(controller = K::CONTROLLER, namespace, "controller starts");
         controller
             .graceful_shutdown_on(stop)
-            .run(one::<K>, again::<K>, context)
+            .run(move |object, context| in_turn(Arc::clone(&turns), object, context), again::<K>, context)
             .for_each(|ended| async move {
                 // What an object's turn came to is logged there; this is about queues and watches.
                 if let Err(error @ kube::runtime::controller::Error::QueueError(_)) = ended {
@@ -261,19 +276,44 @@ pub fn controller<K: Reconcile>(
     }
 }
 
+/// Places for objects that are worked on at once, and where they are found as they are when one is free.
+struct Turns<K: Reconcile> {
+    places: Semaphore,
+    store: reflector::Store<DeserializeGuard<K>>,
+}
+
+/// Works on an object when there is a place for it. Once the operator stops nobody gets one any more.
+async fn in_turn<K: Reconcile>(
+    turns: Arc<Turns<K>>,
+    object: Arc<DeserializeGuard<K>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    let waiting = context.metrics.waits(K::CONTROLLER);
+    let Ok(_place) = turns.places.acquire().await else { return Ok(Action::await_change()) };
+    drop(waiting);
+    // It may have changed since, or be gone.
+    match turns.store.get(&ObjectRef::from_obj(&*object)) {
+        // As many as there are may wait: what the work needs is there only while it is done.
+        Some(object) => Box::pin(one(object, context)).await,
+        None => Ok(Action::await_change()),
+    }
+}
+
 async fn one<K: Reconcile>(object: Arc<DeserializeGuard<K>>, context: Arc<Context>) -> Result<Action, Error> {
     let name = named(&*object);
     let object = match &object.0 {
         Ok(object) => object,
         Err(unread) => return malformed::look(&object, unread, &context).await,
     };
-    let meta = object.meta();
-    let place = [meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()];
-    context.metrics.begun(K::CONTROLLER, place);
+    context.metrics.begun(K::CONTROLLER, place(object));
     let since = Instant::now();
     let done = K::reconcile(object, &context).await;
-    let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Error };
-    context.metrics.ended(K::CONTROLLER, place, outcome, since.elapsed());
+    let outcome = match done {
+        Ok(_) if is_as_described(object.conditions(), object.meta().generation) => Outcome::Steady,
+        Ok(_) => Outcome::Ok,
+        Err(_) => Outcome::Error,
+    };
+    context.metrics.ended(K::CONTROLLER, place(object), outcome, since.elapsed());
     if done.is_ok() {
         context.succeeded(&key::<K>(&name));
     }
@@ -292,14 +332,53 @@ fn key<K: Watched>(name: &str) -> String {
 }
 
 fn named<K: Watched>(object: &DeserializeGuard<K>) -> String {
+    place(object).join("/")
+}
+
+/// An object's namespace and name.
+fn place<K: Resource>(object: &K) -> [&str; 2] {
     let meta = object.meta();
-    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-    format!("{namespace}/{name}")
+    [meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default()]
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// Whoever waits is counted, and gets no place once the operator stops, nor when the object is gone by then.
+    #[tokio::test]
+    async fn objects_wait_for_their_turn() {
+        let context = Arc::new(mock::Server::default().context());
+        let topic = json!({
+            "apiVersion": "klamm.dev/v1alpha1", "kind": "Topic", "metadata": { "name": "t", "namespace": "a" },
+            "spec": { "bootstrapServers": "b:9092" },
+        });
+        let topic: Arc<DeserializeGuard<Topic>> = Arc::new(serde_json::from_value(topic).expect("a Topic"));
+        let (store, _writer) = reflector::store();
+        let turns = Arc::new(Turns { places: Semaphore::new(0), store });
+        let depth = |context: &Context| {
+            let text = context.metrics.text();
+            let line =
+                text.lines().find_map(|line| line.strip_prefix("klamm_operator_queue_depth{controller=\"topic\"} "));
+            line.map(str::to_owned)
+        };
+        let wait = || tokio::spawn(in_turn(Arc::clone(&turns), Arc::clone(&topic), Arc::clone(&context)));
+        let (first, second) = (wait(), wait());
+        while depth(&context).as_deref() != Some("2") {
+            tokio::task::yield_now().await;
+        }
+        turns.places.add_permits(1);
+        // It is in no store: gone. Its place goes to the next one.
+        assert_eq!(first.await.expect("no panic").expect("no error"), Action::await_change());
+        assert_eq!(second.await.expect("no panic").expect("no error"), Action::await_change());
+        assert_eq!(depth(&context).as_deref(), Some("0"));
+        let _held = turns.places.acquire().await;
+        let third = wait();
+        turns.places.close();
+        assert_eq!(third.await.expect("no panic").expect("no error"), Action::await_change());
+    }
 
     #[test]
     fn those_that_failed_together_are_not_tried_together() {

@@ -62,6 +62,14 @@ impl Metrics {
         self.members.with_label_values(&[namespace, name, group]).set(i64::try_from(members).unwrap_or(i64::MAX));
     }
 
+    /// The resource is gone, or cannot be read: what it may have named.
+    pub fn forget_all_of(&self, namespace: &str, name: &str) {
+        let all = self.topics.lock();
+        let keys: Vec<Key> = all.keys().filter(|[space, own, _]| space == namespace && own == name).cloned().collect();
+        drop(all);
+        keys.iter().for_each(|key| self.forget(key));
+    }
+
     /// Nobody watches it any more, or it cannot be seen: no number is better than an old one.
     pub fn forget(&self, key: &Key) {
         let [namespace, name, group] = key.each_ref().map(String::as_str);

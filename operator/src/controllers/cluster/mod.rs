@@ -81,6 +81,10 @@ const UNTOLD: Duration = Duration::from_secs(2);
 impl Reconcile for Cluster {
     const CONTROLLER: &'static str = "cluster";
 
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
     async fn reconcile(object: &Self, context: &Context) -> Result<Action, Error> {
         if object.metadata.deletion_timestamp.is_some() {
             // Its parts go with it. Whatever was made now would keep it.

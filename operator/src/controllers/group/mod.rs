@@ -18,6 +18,7 @@ mod scaling_test;
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
@@ -34,6 +35,10 @@ const STOPPED: Duration = Duration::from_secs(3);
 
 impl Reconcile for ConsumerGroup {
     const CONTROLLER: &'static str = "consumergroup";
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
 
     async fn reconcile(group: &Self, context: &Context) -> Result<Action, Error> {
         let fresh;

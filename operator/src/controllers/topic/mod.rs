@@ -5,6 +5,7 @@ mod look;
 #[cfg(test)]
 mod topic_test;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
@@ -17,6 +18,10 @@ use look::Look;
 
 impl Reconcile for Topic {
     const CONTROLLER: &'static str = "topic";
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
 
     async fn reconcile(topic: &Self, context: &Context) -> Result<Action, Error> {
         if topic.metadata.deletion_timestamp.is_some() {
