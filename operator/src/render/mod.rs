@@ -12,7 +12,7 @@ mod network;
 mod overlay;
 mod pod;
 mod properties;
-mod service;
+pub mod service;
 mod statefulset;
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ pub fn all(checked: &Checked, replicas: i32) -> Vec<Value> {
     all
 }
 
-fn port(name: &str, port: i32) -> Value {
+/// A port of a Service and, by the same number, of brokers.
+pub fn port(name: &str, port: i32) -> Value {
     json!({ "name": name, "port": port, "targetPort": port, "protocol": "TCP" })
 }
 

@@ -1,7 +1,7 @@
 //! What the controller does with the API server, against one that is made up: it stores what it is given, counts, and
 //! fails when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -520,6 +520,42 @@ async fn a_listener_stays_open_until_no_broker_has_it() {
         let deleted: Vec<_> = world.server.writes().into_iter().filter(|write| write.starts_with("DELETE")).collect();
         assert_eq!(deleted, of_listener, "{after}");
         assert_eq!(world.admitted(9094), port, "{after}");
+    }
+}
+
+#[tokio::test]
+async fn clients_inside_begin_at_the_old_port_until_no_broker_has_it() {
+    let bootstrap = "/api/v1/namespaces/x/services/prod-bootstrap";
+    let listener = |name: &str, port: i32| json!({ "name": name, "port": port });
+    // At another port; taken away beside another one; only for outside from now on.
+    for (before, after) in [
+        (json!([listener("plain", 9092)]), json!([listener("plain", 9095)])),
+        (json!([listener("near", 9095), listener("plain", 9092)]), json!([listener("near", 9095)])),
+        (json!([listener("plain", 9092)]), json!([{ "name": "plain", "port": 9094, "type": "nodeport" }])),
+    ] {
+        let world = World::new(json!({ "replicas": 2, "listeners": before }));
+        let open = || {
+            let service = world.server.get(bootstrap)?;
+            let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+            let names: BTreeSet<String> = ports.iter().map(|port| port["name"].to_string()).collect();
+            assert_eq!(names.len(), ports.len(), "names of ports differ: {ports:?}");
+            Some(ports.iter().filter_map(|port| port["port"].as_i64()).collect::<BTreeSet<_>>())
+        };
+        world.pass().await.unwrap();
+        world.run_pods();
+        world.pass().await.unwrap();
+        world.server.writes();
+        world.listen(after.clone());
+        for pass in 0..3 {
+            world.pass().await.unwrap();
+            let writes = world.server.writes();
+            assert!(pass < 2 || writes.is_empty(), "{after}: {writes:?}");
+            assert!(open().is_some_and(|open| open.contains(&9092)), "{after}: {writes:?}");
+        }
+        world.run_pods();
+        world.pass().await.unwrap();
+        let inside = after[0]["type"].is_null().then(|| BTreeSet::from([9095]));
+        assert_eq!(open(), inside, "{after}");
     }
 }
 

@@ -2,7 +2,8 @@
 //! are not cut off before the brokers are.
 //!
 //! Pods say by their ports which listeners they have, and by an annotation whether they run as described. What such a
-//! listener needs stays as it is there: its Services, and the rule of the NetworkPolicy for its port.
+//! listener needs stays as it is there: its Services, its port at the Service where clients inside begin, and the rule of the
+//! NetworkPolicy for its port.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +15,8 @@ use serde_json::Value;
 
 use super::observed::Observed;
 use crate::crd::cluster::{ADMIN_PORT, INTERNAL_PORT, ListenerType};
-use crate::render::Checked;
 use crate::render::names::{CONTAINER, DESCRIPTION_HASH, LISTENER};
+use crate::render::{Checked, service};
 
 /// Those of the pods that do not run as described.
 fn old<'a>(checked: &Checked, observed: &'a Observed) -> impl Iterator<Item = &'a Pod> + use<'a> {
@@ -25,6 +26,9 @@ fn old<'a>(checked: &Checked, observed: &'a Observed) -> impl Iterator<Item = &'
 
 /// Whether a Service that is rendered no longer is one of a listener that brokers may still have.
 pub fn needs(checked: &Checked, observed: &Observed, service: &Service) -> bool {
+    if service.name_any() == checked.names.bootstrap() {
+        return !ports(checked, observed).is_empty();
+    }
     let Some(name) = service.labels().get(LISTENER) else { return false };
     let mut outside = checked.spec.listeners.iter().filter(|listener| listener.kind != ListenerType::Internal);
     // Of one that is still outside it is that of a broker that has gone.
@@ -39,6 +43,21 @@ fn ports(checked: &Checked, observed: &Observed) -> BTreeSet<i32> {
     let described: BTreeSet<i32> =
         checked.spec.listeners.iter().map(|l| l.port).chain([INTERNAL_PORT, ADMIN_PORT]).collect();
     all.filter(|port| !described.contains(port)).collect()
+}
+
+/// Leaves these ports in the Service where clients inside begin, if this is it. Their names may be those of others by now.
+pub fn keep_ports(checked: &Checked, observed: &Observed, service: &mut Value) {
+    let name = checked.names.bootstrap();
+    if service["metadata"]["name"] != name {
+        return;
+    }
+    let ports = ports(checked, observed);
+    let there = observed.services.iter().find(|there| there.name_any() == name).and_then(|there| there.spec.as_ref());
+    let there = there.iter().flat_map(|spec| spec.ports.iter().flatten()).map(|port| port.port);
+    let kept = there.filter(|port| ports.contains(port)).map(|port| service::port(&format!("old-{port}"), port));
+    if let Some(all) = service["spec"]["ports"].as_array_mut() {
+        all.extend(kept);
+    }
 }
 
 /// Leaves the rules for these ports in a NetworkPolicy, as they are there.

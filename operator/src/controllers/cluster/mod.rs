@@ -375,7 +375,8 @@ impl<'a> Pass<'a> {
         if let Some((next, begun)) = &self.scaled {
             (facts.next, facts.begun) = (next.clone(), begun.clone());
         }
-        let wanted = render::services(&self.checked, &facts);
+        let mut wanted = render::services(&self.checked, &facts);
+        wanted.iter_mut().for_each(|service| lingering::keep_ports(&self.checked, observed, service));
         let mut services = Vec::new();
         for service in &wanted {
             let (service, changed) = apply::apply(client, &self.owner, service.clone()).await?;
