@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use crate::clusters::{BROKER, World};
 use crate::consumers::FLAGS;
 use crate::kubernetes::{Namespace, with_nodes};
-use crate::load::OnDrop;
 use crate::pages::{commands, shell};
 use crate::process::{Operator, condition};
+use crate::stage::OnDrop;
 
 const PARTITIONS: i32 = 4;
 /// Records of each partition, and how many of them are read again.

@@ -6,22 +6,20 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use klamm_client::Client;
-use klamm_tests::checker::check;
 use klamm_tests::isolated::small_disk;
-use klamm_tests::workload::{Load, options};
+use klamm_tests::workload::options;
 use klamm_tests::{Random, Tool, paths, wait_for};
 use serde_json::{Value, json};
 
 use crate::clusters::World;
 use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{NODES, Namespace, nodes, with_nodes_alone};
-use crate::load::{CUT_OFF, OnDrop, PARTITIONS, Phase, STOPPED, Stage, Stalls, disturb, judge, orders, start};
 use crate::pages::{commands, shell};
-use crate::process::until_condition;
+use crate::stage::{OnDrop, Stage};
+use crate::trial::{CUT_OFF, STOPPED, described, gone, trial};
 
 /// How large the volumes' file systems really are, in MiB.
 const SMALL: u32 = 160;
@@ -206,71 +204,35 @@ fn lost_node(stage: &Stage<'_>, broker: usize) -> OnDrop<impl FnMut() + use<>> {
 #[test]
 fn lost_and_full_disks_harm_nobody() {
     with_nodes_alone("disks::lost_and_full_disks_harm_nobody", || {
-        let seed = klamm_tests::seed();
-        let mut random = Random::new(seed);
+        let mut random = Random::new(klamm_tests::seed());
         let world = World::new("disks");
         let disks = Disks::make(&world.space, 3);
-        world.create("load", description(&disks.class));
-        world.space.apply(&orders(0));
-        until_condition(&world.space, "topic", "orders", "Ready", "True/AsDescribed");
-        let bootstrap = world.bootstrap("load", "outside");
-        let World { space, mut operator } = world;
+        let (space, bootstrap, mut operator) = described(world, description(&disks.class));
         // Brokers of this size would be in the way of tests that come later.
-        let _gone = OnDrop(|| {
-            space.kubectl(["delete", "cluster,statefulset", "load", "--wait=false"]).run();
-        });
+        let _gone = gone(&space);
         operator.kill();
-
-        let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
-        running.more(1000, Duration::from_secs(60));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (stalls, enough) = (Stalls::default(), AtomicBool::new(false));
-        let stage = Stage { space: &space, running: &running, runtime, bootstrap, stalls: &stalls };
-        stage.whole();
-        let mut phases = Vec::new();
-        // Not before all that was written has been read.
-        let mut back = None;
-        let kills = std::thread::scope(|scope| {
-            let killer = random.clone();
-            scope.spawn(|| stalls.watch(&enough));
-            let disturber = scope.spawn(|| disturb(start(&space), &space, killer, &enough));
-            // Also when something fails: nobody waits for the thread in vain.
-            let _end = OnDrop(|| enough.store(true, Ordering::Relaxed));
+        trial("disks", &space, bootstrap, |trial| {
+            let stage = &trial.stage;
             let mut phase = |name: &str, limit: u32, harm: &mut dyn FnMut(usize)| {
                 let victim = random.below(3) as usize;
-                let (from_ms, since) = (stage.running.now_ms(), Instant::now());
-                stage.stalls.longest();
-                harm(victim);
-                stage.whole();
-                println!(
-                    "figures disks, {name}: broker {victim}, whole again after {:.1} s",
-                    since.elapsed().as_secs_f64()
-                );
-                let to_ms = stage.running.now_ms();
-                phases.push(Phase { name: name.into(), from_ms, to_ms, limit, stall_ms: stage.stalls.longest() });
+                trial.phase_within(limit, name, || {
+                    let since = Instant::now();
+                    harm(victim);
+                    stage.whole();
+                    let took = since.elapsed().as_secs_f64();
+                    println!("figures disks, {name}: broker {victim}, whole again after {took:.1} s");
+                });
             };
-            phase("lost disk", STOPPED, &mut |broker| lost_disk(&stage, &disks, broker));
-            phase("full disk", STOPPED, &mut |broker| full_disk(&stage, &disks, broker));
-            if klamm_tests::long() {
-                phase("lost node", CUT_OFF, &mut |broker| back = Some(lost_node(&stage, broker)));
-            }
-            enough.store(true, Ordering::Relaxed);
-            let (_operator, kills) = disturber.join().expect("the operator is started again each time");
-            kills
+            let mut back = None;
+            trial.disturbed(|| {
+                phase("lost disk", STOPPED, &mut |broker| lost_disk(stage, &disks, broker));
+                phase("full disk", STOPPED, &mut |broker| full_disk(stage, &disks, broker));
+                if klamm_tests::long() {
+                    phase("lost node", CUT_OFF, &mut |broker| back = Some(lost_node(stage, broker)));
+                }
+            });
+            // Not before all that was written has been read.
+            back
         });
-        let errors = running.errors();
-        let history = running.finish();
-        drop(back);
-        let report = check(&history);
-        println!(
-            "figures disks: seed {seed}, operator killed {kills} times, {} records acknowledged, {report}",
-            history.acked()
-        );
-        let slow: Vec<String> = phases.iter().flat_map(|phase| judge(phase, &history)).collect();
-        assert!(report.is_clean(), "{report}");
-        assert!(errors.is_empty(), "clients gave out errors: {errors:#?}");
-        assert_eq!(history.not_acked(), 0);
-        assert!(slow.is_empty(), "{slow:#?}");
-        assert!(kills > 0, "{kills} kills");
     });
 }

@@ -19,9 +19,9 @@ use crate::clusters::World;
 use crate::disks::Disks;
 use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{Namespace, image, with_nodes_alone};
-use crate::load::{OnDrop, Stage};
 use crate::metrics_api::{Asked, Group, now, provide};
 use crate::scaling::even;
+use crate::stage::{OnDrop, Stage};
 use crate::trial::{Trial, described, gone, trial};
 
 const METRIC: &str = "klamm_log_dir_used_ratio";

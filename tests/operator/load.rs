@@ -4,153 +4,26 @@
 //!
 //! Clients come by a nodeport, as programs outside do. `KLAMM_LONG=1` repeats each harm more often.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use klamm_client::Client;
-use klamm_tests::checker::check;
-use klamm_tests::history::{Gap, History, Outcome, Value as Record};
-use klamm_tests::workload::{Load, Running, options};
-use klamm_tests::{Random, wait_for};
+use klamm_tests::Random;
+use klamm_tests::workload::options;
 use serde_json::{Value, json};
 
 use crate::clusters::{BROKER, World, broker};
 use crate::kubernetes::kubectl::kubectl;
-use crate::kubernetes::{NODES, Namespace, image, nodes, with_nodes_alone};
-use crate::metrics_api::now;
+use crate::kubernetes::{NODES, image, with_nodes_alone};
 use crate::pages::{commands, shell};
-use crate::process::{Operator, until_condition};
+use crate::process::until_condition;
+use crate::stage::{OnDrop, Stage, orders};
+use crate::trial::{CUT_OFF, Trial, described, trial};
 use crate::types::object;
 
-/// The longest time that a partition may go without an acknowledged write while brokers stop in order.
-pub const STOPPED: u32 = 2000;
-/// The same while a node is cut off, and nobody says good-bye: the controller has to find out that nothing of the broker's
-/// host answers. Found: 1.3 to 2 s; its session would be 9 s.
-pub const CUT_OFF: u32 = 3000;
 /// The same brokers by another name: pods of it are other pods.
 const NEXT: &str = "klamm.test/broker:2";
-/// The topic's partitions.
-pub const PARTITIONS: i32 = 6;
-
-/// A stretch of the run.
-pub struct Phase {
-    pub name: String,
-    pub from_ms: u64,
-    pub to_ms: u64,
-    pub limit: u32,
-    /// How long this very machine let nobody run: brokers can do no better.
-    pub stall_ms: u32,
-}
-
-/// Looks at the clock all the time, and remembers the longest time between two looks.
-#[derive(Debug, Default)]
-pub struct Stalls(AtomicU32);
-
-impl Stalls {
-    pub fn watch(&self, enough: &AtomicBool) {
-        while !enough.load(Ordering::Relaxed) {
-            let since = Instant::now();
-            std::thread::sleep(Duration::from_millis(10));
-            self.0.fetch_max(u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX), Ordering::Relaxed);
-        }
-    }
-
-    /// Since the last call.
-    pub fn longest(&self) -> u32 {
-        self.0.swap(0, Ordering::Relaxed)
-    }
-}
-
-/// Kills the operator and starts it anew until told to end; answers how often.
-pub fn disturb(mut operator: Operator, space: &Namespace, mut random: Random, enough: &AtomicBool) -> (Operator, u32) {
-    let mut kills = 0;
-    while !enough.load(Ordering::Relaxed) {
-        let until = Instant::now() + Duration::from_millis(random.between(500, 6000));
-        while Instant::now() < until && !enough.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        operator.kill();
-        kills += 1;
-        std::thread::sleep(Duration::from_millis(random.below(1000)));
-        operator = start(space);
-    }
-    (operator, kills)
-}
-
-/// An operator that elects itself: the next one of the same name goes on at once, as a container's next life does.
-pub fn start(space: &Namespace) -> Operator {
-    Operator::start_with(&[space], &[&format!("--namespace={}", space.name()), "--identity=one"])
-}
-
-/// The Cluster and its load, as the harms see them.
-pub struct Stage<'a> {
-    pub space: &'a Namespace,
-    pub running: &'a Running,
-    pub runtime: tokio::runtime::Runtime,
-    pub bootstrap: String,
-    pub stalls: &'a Stalls,
-}
 
 impl Stage<'_> {
-    pub fn pod(&self, broker: usize) -> Option<Value> {
-        self.space.get("pod", &format!("load-{broker}"))
-    }
-
-    pub fn uid(&self, broker: usize) -> String {
-        self.pod(broker).map_or_else(String::new, |pod| pod["metadata"]["uid"].as_str().unwrap_or_default().into())
-    }
-
-    fn uids(&self) -> Vec<String> {
-        (0..3).map(|broker| self.uid(broker)).collect()
-    }
-
-    /// Waits until a broker's pod is ready, another one than that before.
-    pub fn replaced(&self, broker: usize, before: &str) {
-        self.space.until("pod", &format!("load-{broker}"), 120, |pod| {
-            let conditions = pod["status"]["conditions"].as_array()?;
-            let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-            (pod["metadata"]["uid"] != before && pod["metadata"]["deletionTimestamp"].is_null() && ready).then_some(())
-        });
-    }
-
-    /// SIGKILL to a broker; waits until its container runs again and is ready.
-    pub fn killed(&self, broker: usize) {
-        let starts = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
-        let pod = self.pod(broker).expect("a pod");
-        nodes::kill(pod["metadata"]["uid"].as_str().expect("an id"), "/klamm");
-        self.space.until("pod", &format!("load-{broker}"), 120, |now| {
-            let ready = now["status"]["containerStatuses"][0]["ready"] == true;
-            (starts(now) > starts(&pod) && ready).then_some(())
-        });
-    }
-
-    /// The same while the operator is at this step.
-    pub fn killed_while(&self, step: &str, broker: usize) {
-        self.space
-            .until("cluster", "load", 300, |cluster| (cluster["status"]["operation"]["step"] == step).then_some(()));
-        self.running.more(500, Duration::from_secs(60));
-        self.killed(broker);
-    }
-
-    /// Waits until all replicas are in sync and every partition has been written to.
-    pub fn whole(&self) {
-        let mut last = String::new();
-        let found = wait_for(Duration::from_secs(120), || {
-            let asked = self.runtime.block_on(async {
-                let client = Client::connect(&self.bootstrap, options()).await?;
-                client.topic("orders").await
-            });
-            let whole = asked.as_ref().is_ok_and(|topic| {
-                topic.partitions.iter().all(|p| p.leader >= 0 && p.replicas.len() == 3 && p.isr.len() == 3)
-            });
-            last = format!("{asked:?}");
-            whole.then_some(())
-        });
-        assert!(found.is_some(), "not in sync: {last}");
-        self.running.writable_since(self.running.now_ms(), Duration::from_secs(60));
-    }
-
     /// What has to stay as it is until all run by the newer image and somebody says so: the way back is open as long.
     fn levels(&self) -> Vec<i16> {
         let known = ["metadata.version", "kraft.version", "transaction.version", "group.version"];
@@ -238,14 +111,6 @@ impl Stage<'_> {
     }
 }
 
-pub fn orders(round: i64) -> Value {
-    let config = json!({ "segment.bytes": 2_000_000 + round, "max.message.bytes": 2_000_000 + round });
-    let spec = json!({
-        "clusterRef": { "name": "load" }, "partitions": PARTITIONS, "retention": { "time": format!("{}h", 24 + round) }, "config": config,
-    });
-    object("Topic", "orders", &spec)
-}
-
 fn description() -> Value {
     json!({
         "replicas": 3, "storage": { "size": "1Gi" }, "rack": {},
@@ -259,156 +124,52 @@ fn description() -> Value {
 fn clients_notice_nothing() {
     with_nodes_alone("load::clients_notice_nothing", || {
         let rounds = if klamm_tests::long() { 10 } else { 1 };
-        let seed = klamm_tests::seed();
-        let mut random = Random::new(seed);
+        let mut random = Random::new(klamm_tests::seed());
         let world = World::new("load");
         image::load(&broker(NEXT));
-        world.create("load", description());
-        world.space.apply(&orders(0));
+        let (space, bootstrap, mut operator) = described(world, description());
         let group = json!({ "clusterRef": { "name": "load" }, "groupId": "orders-group", "topics": ["orders"] });
-        world.space.apply(&object("ConsumerGroup", "orders", &group));
-        until_condition(&world.space, "topic", "orders", "Ready", "True/AsDescribed");
-        let bootstrap = world.bootstrap("load", "outside");
-        let World { space, mut operator } = world;
+        space.apply(&object("ConsumerGroup", "orders", &group));
         operator.kill();
-
-        let _logs = logs_if_it_fails(&space);
-        println!("figures load: clients begin at {}", now());
-        let running = Load { rate: 300, ..Load::new("orders", PARTITIONS, seed) }.start(&bootstrap);
-        running.more(1000, Duration::from_secs(60));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (stalls, enough) = (Stalls::default(), AtomicBool::new(false));
-        let stage = Stage { space: &space, running: &running, runtime, bootstrap, stalls: &stalls };
-        stage.whole();
-        let (phases, kills) = std::thread::scope(|scope| {
-            let killer = random.clone();
-            scope.spawn(|| stalls.watch(&enough));
-            let disturber = scope.spawn(|| disturb(start(&space), &space, killer, &enough));
-            // Also when something fails: nobody waits for the thread in vain.
-            let _end = OnDrop(|| enough.store(true, Ordering::Relaxed));
-            let phases = harm(&stage, rounds, &mut random);
-            enough.store(true, Ordering::Relaxed);
-            let (_operator, kills) = disturber.join().expect("the operator is started again each time");
-            until_condition(&space, "cluster", "load", "Ready", "True/Serving");
-            (phases, kills)
+        trial("load", &space, bootstrap, |trial| {
+            trial.disturbed(|| {
+                (0..rounds).for_each(|round| harm(trial, round, &mut random));
+                until_condition(&space, "cluster", "load", "Ready", "True/Serving");
+            });
         });
-        let errors = running.errors();
-        let history = running.finish();
-        let report = check(&history);
-        println!(
-            "figures load: seed {seed}, operator killed {kills} times, {} records acknowledged, {report}",
-            history.acked()
-        );
-        for error in errors.iter().take(12) {
-            println!("  client: {}", error.chars().take(300).collect::<String>());
-        }
-        let mut slow = Vec::new();
-        for phase in &phases {
-            slow.extend(judge(phase, &history));
-        }
-        assert!(report.is_clean(), "{report}");
-        assert!(errors.is_empty(), "clients gave out errors: {errors:#?}");
-        assert_eq!(history.not_acked(), 0);
-        assert!(slow.is_empty(), "{slow:#?}");
-        assert!(kills > 3, "{kills} kills");
     });
 }
 
 /// All harms, one after the other; the brokers are whole after each.
-fn harm(stage: &Stage<'_>, rounds: u32, random: &mut Random) -> Vec<Phase> {
-    let mut phases = Vec::new();
-    let mut phase = |name: String, limit: u32, harm: &mut dyn FnMut()| {
-        let from_ms = stage.running.now_ms();
-        stage.stalls.longest();
-        harm();
-        stage.whole();
-        phases.push(Phase { name, from_ms, to_ms: stage.running.now_ms(), limit, stall_ms: stage.stalls.longest() });
-    };
-    for round in 0..rounds {
-        let pods = stage.uids();
-        phase("configuration changed".into(), STOPPED, &mut || {
-            (1..=3).for_each(|n| stage.reconfigure(i64::from(3 * round) + n));
-        });
-        assert_eq!(stage.uids(), pods, "no pod was replaced");
-        phase("certificates of the brokers changed".into(), STOPPED, &mut || stage.certify());
-        assert_eq!(stage.uids(), pods, "no pod was replaced");
-        for (what, image) in [("upgraded", NEXT), ("downgraded", BROKER)] {
-            phase(format!("all brokers {what}"), STOPPED, &mut || stage.run_by(image));
-        }
-        phase("an image described that is not there, and taken back".into(), STOPPED, &mut || stage.mistake());
-        phase("each node drained in turn".into(), STOPPED, &mut || stage.drain());
-        for flags in [[].as_slice(), &["--force", "--grace-period=0"]] {
-            let broker = random.below(3) as usize;
-            let how = if flags.is_empty() { "deleted" } else { "deleted by force" };
-            phase(format!("pod {broker} {how}"), STOPPED, &mut || {
-                let before = stage.uid(broker);
-                let pod = format!("load-{broker}");
-                stage.space.kubectl(["delete", "pod", &pod, "--wait=false"]).args(flags).ok();
-                stage.replaced(broker, &before);
-            });
-        }
-        let victim = random.below(3) as usize;
-        phase(format!("broker {victim} killed (-9)"), STOPPED, &mut || stage.killed(victim));
-        let victim = random.below(3) as usize;
-        let pod = stage.pod(victim).expect("a pod");
-        let name = pod["spec"]["nodeName"].as_str().expect("a node");
-        let node = name.trim_start_matches("node").parse().expect("a number");
-        phase(format!("node of broker {victim} cut off"), CUT_OFF, &mut || {
-            let since = stage.running.now_ms();
-            nodes::connect(node, false);
-            stage.running.writable_since(since, Duration::from_secs(60));
-            stage.running.more(3000, Duration::from_secs(60));
-            nodes::connect(node, true);
+fn harm(trial: &Trial<'_>, round: i64, random: &mut Random) {
+    let stage = &trial.stage;
+    let pods = stage.uids();
+    trial.phase("configuration changed", || (1..=3).for_each(|n| stage.reconfigure(3 * round + n)));
+    assert_eq!(stage.uids(), pods, "no pod was replaced");
+    trial.phase("certificates of the brokers changed", || stage.certify());
+    assert_eq!(stage.uids(), pods, "no pod was replaced");
+    for (what, image) in [("upgraded", NEXT), ("downgraded", BROKER)] {
+        trial.phase(&format!("all brokers {what}"), || stage.run_by(image));
+    }
+    trial.phase("an image described that is not there, and taken back", || stage.mistake());
+    trial.phase("each node drained in turn", || stage.drain());
+    for flags in [[].as_slice(), &["--force", "--grace-period=0"]] {
+        let broker = random.below(3) as usize;
+        let how = if flags.is_empty() { "deleted" } else { "deleted by force" };
+        trial.phase(&format!("pod {broker} {how}"), || {
+            let before = stage.uid(broker);
+            let pod = format!("load-{broker}");
+            stage.space.kubectl(["delete", "pod", &pod, "--wait=false"]).args(flags).ok();
+            stage.replaced(broker, &before);
         });
     }
-    phases
-}
-
-/// Prints what became of a phase's records; answers which partitions stood still for too long.
-pub fn judge(phase: &Phase, history: &History) -> Vec<String> {
-    let during = |ms: u32| (phase.from_ms..phase.to_ms).contains(&u64::from(ms));
-    let acked: BTreeSet<Record> = history
-        .sends
-        .iter()
-        .filter(|send| matches!(send.outcome, Outcome::Acked { .. }) && during(send.sent_ms))
-        .map(|send| send.value)
-        .collect();
-    let mut copies: BTreeMap<Record, u32> = acked.iter().map(|value| (*value, 0)).collect();
-    for seen in history.log.values().flatten() {
-        copies.entry(seen.value).and_modify(|count| *count += 1);
-    }
-    let (lost, twice) = (copies.values().filter(|n| **n == 0).count(), copies.values().filter(|n| **n > 1).count());
-    let gaps = history.gaps_within(phase.from_ms, phase.to_ms);
-    let longest: Vec<u32> = gaps.values().map(|gap| gap.ms).collect();
-    println!(
-        "figures load, {}: {} records acknowledged in {:.1} s, {lost} lost, {twice} duplicated; longest time without an \
-         acknowledged write by partition {longest:?} ms; the machine itself stood still for {} ms",
-        phase.name,
-        acked.len(),
-        Duration::from_millis(phase.to_ms - phase.from_ms).as_secs_f64(),
-        phase.stall_ms,
-    );
-    let slow = gaps.into_iter().filter(|(_, gap)| gap.ms > phase.limit + phase.stall_ms);
-    let told = |(partition, Gap { from_ms, ms }): (i32, Gap)| {
-        format!("{}: partition {partition} stood still for {ms} ms, {from_ms} ms after the clients began", phase.name)
-    };
-    slow.map(told).collect()
-}
-
-/// If a test fails within a scope, what brokers said is kept beside Kubernetes's own logs, for as long as they are there.
-pub fn logs_if_it_fails(space: &Namespace) -> OnDrop<impl FnMut()> {
-    OnDrop(move || {
-        if std::thread::panicking() {
-            space.keep_logs();
-        }
-    })
-}
-
-/// Does something at the end of a scope, however that comes.
-pub struct OnDrop<F: FnMut()>(pub F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
+    let victim = random.below(3) as usize;
+    trial.phase(&format!("broker {victim} killed (-9)"), || stage.killed(victim));
+    let victim = random.below(3) as usize;
+    trial.phase_within(CUT_OFF, &format!("node of broker {victim} cut off"), || {
+        let since = stage.running.now_ms();
+        let _there = stage.cut_off(victim);
+        stage.running.writable_since(since, Duration::from_secs(60));
+        stage.running.more(3000, Duration::from_secs(60));
+    });
 }

@@ -29,6 +29,7 @@ mod releases;
 mod rights;
 mod rules;
 mod scaling;
+mod stage;
 mod teardown;
 mod topics;
 mod trial;

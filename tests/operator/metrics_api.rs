@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{Namespace, address};
-use crate::load::OnDrop;
+use crate::stage::OnDrop;
 
 /// A group of the API, its version, and the one resource that it has.
 #[derive(Clone, Copy)]

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::clusters::World;
 use crate::kubernetes::{Namespace, with_nodes, with_nodes_alone};
-use crate::load::Stage;
 use crate::pages::{commands, shell};
 use crate::process::until_condition;
+use crate::stage::Stage;
 use crate::trial::{Trial, described, trial};
 
 /// A change of the number of brokers takes no longer than this, in seconds.

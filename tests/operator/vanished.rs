@@ -8,9 +8,9 @@ use klamm_tests::Tool;
 use serde_json::{Value, json};
 
 use crate::clusters::World;
-use crate::kubernetes::{nodes, with_nodes_alone};
-use crate::load::{CUT_OFF, OnDrop, Stage};
-use crate::trial::{described, gone, trial};
+use crate::kubernetes::with_nodes_alone;
+use crate::stage::Stage;
+use crate::trial::{CUT_OFF, described, gone, trial};
 
 fn description() -> Value {
     json!({
@@ -35,18 +35,13 @@ fn controller(stage: &Stage<'_>) -> usize {
 
 /// Cuts a broker's node off and deletes its pod by force, and goes on once clients write everywhere.
 fn vanish(stage: &Stage<'_>, broker: usize) {
-    let pod = stage.pod(broker).expect("a pod");
-    let name = pod["spec"]["nodeName"].as_str().expect("a node");
-    let node = name.trim_start_matches("node").parse().expect("a number");
     let (before, since) = (stage.uid(broker), stage.running.now_ms());
-    nodes::connect(node, false);
-    // Also when something fails: tests that come later need all nodes.
-    let _there = OnDrop(|| nodes::connect(node, true));
+    let there = stage.cut_off(broker);
     let pod = format!("load-{broker}");
     stage.space.kubectl(["delete", "pod", &pod, "--force", "--grace-period=0", "--wait=false"]).ok();
     stage.running.writable_since(since, Duration::from_secs(60));
     stage.running.more(3000, Duration::from_secs(60));
-    nodes::connect(node, true);
+    drop(there);
     stage.replaced(broker, &before);
 }
 
