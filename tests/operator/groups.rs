@@ -130,6 +130,15 @@ fn a_group_begins_where_it_is_told_to() {
         });
         let member = klamm(&broker, "consume orders --group first -n 3").ok();
         assert_contains(&member.out, "record");
+        // Who waits for it before consumers start is not told too soon.
+        group(&space, &broker, "early", json!({ "topics": ["bills"], "initialOffsets": { "offset": "Earliest" } }));
+        until_condition(&space, "kmg", "early", "OffsetsInitialized", "False/TopicsMissing");
+        klamm(&broker, "topics create bills --partitions 1").ok();
+        look(&space, "early");
+        until_condition(&space, "kmg", "early", "OffsetsInitialized", "True/Committed");
+        // A name that is mistyped is no success.
+        group(&space, &broker, "typo", json!({ "reset": { "id": "1", "to": { "offset": "Earliest" } } }));
+        until_condition(&space, "kmg", "typo", "ResetComplete", "False/Failed");
     });
 }
 
@@ -279,6 +288,16 @@ fn a_group_goes_only_when_it_is_empty_and_stale_offsets_are_told() {
         // Another resource for the group waits, and goes without taking the group along.
         group(&space, &broker, "h", json!({ "groupId": "g", "deletionPolicy": "DeleteWhenEmpty" }));
         until_condition(&space, "kmg", "h", "Ready", "False/ResourceConflict");
+        // So does one that comes by another address of the same cluster.
+        let elsewhere = broker.bootstrap().replace("127.0.0.1", "localhost");
+        assert_ne!(elsewhere, broker.bootstrap());
+        let theirs = json!({
+            "bootstrapServers": elsewhere, "groupId": "g", "deletionPolicy": "DeleteWhenEmpty",
+            "reset": { "id": "theirs", "to": { "offset": "Earliest" } },
+        });
+        space.apply(&object("ConsumerGroup", "thief", &theirs));
+        until_condition(&space, "kmg", "thief", "Ready", "False/ResourceConflict");
+        space.kubectl(["delete", "kmg", "thief", "--timeout=30s"]).limit(40).ok();
         space.kubectl(["delete", "kmg", "h", "--timeout=30s"]).ok();
         assert!(committed(&broker, "g", "orders", 0).is_some());
 

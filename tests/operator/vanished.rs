@@ -51,7 +51,7 @@ fn a_name_that_nobody_knows_any_more_costs_no_session() {
         let (space, bootstrap, _operator) = described(World::new("vanished"), description());
         let _gone = gone(&space);
         trial("vanished", &space, bootstrap, |trial| {
-            let rounds = if klamm_tests::long() { 10 } else { 2 };
+            let rounds = if klamm_tests::long() { 10 } else { 1 };
             for _ in 0..rounds {
                 let active = controller(&trial.stage);
                 trial.phase_within(CUT_OFF, "the active controller", || vanish(&trial.stage, active));

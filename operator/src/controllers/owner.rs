@@ -75,6 +75,10 @@ impl OfCluster for ConsumerGroup {
         self.group_id()
     }
 
+    fn cluster_id(&self) -> Option<&str> {
+        self.status.as_ref()?.cluster_id.as_deref()
+    }
+
     fn all(context: &Context) -> &All<Self> {
         &context.all_groups
     }
@@ -258,6 +262,20 @@ mod tests {
             assert!(!is_same(&one, &at("2", "b.svc:9092", other.clone())), "{other}");
         }
         assert!(!is_same(&at("1", "b:9092", json!({})), &at("2", "b.svc:9092", json!({}))), "nothing is known yet");
+    }
+
+    #[test]
+    fn so_are_two_ways_to_one_group() {
+        let group = |uid: &str, spec: serde_json::Value, status: serde_json::Value| -> ConsumerGroup {
+            let meta = json!({ "name": "g", "namespace": "a", "uid": uid });
+            serde_json::from_value(json!({ "metadata": meta, "spec": spec, "status": status })).unwrap()
+        };
+        let here = group("1", json!({ "clusterRef": { "name": "c" } }), json!({ "clusterId": "x" }));
+        let seen = Seen { cluster: Some("x"), subject: None };
+        for (id, is) in [("x", true), ("y", false)] {
+            let there = group("2", json!({ "bootstrapServers": "b:9092" }), json!({ "clusterId": id }));
+            assert_eq!(same(&here, &there, &seen), is);
+        }
     }
 
     fn at(namespace: &str, created: &str) -> Topic {

@@ -70,7 +70,7 @@ pub struct ClusterSpec {
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
-    /// Never fewer brokers than these, whoever asks for fewer. Neither are there ever fewer than the replicas that a
+    /// Never fewer brokers than these, whoever asks for fewer; more than `replicas` it adds none. Neither are there ever fewer than the replicas that a
     /// partition has, or than the metadata quorum began with (three, or as many as the cluster had when it was made).
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(range(min = 1, max = 1000))]
@@ -182,7 +182,7 @@ pub struct Storage {
     pub size: String,
     /// The claims' storage class; by default that of the Kubernetes cluster. It cannot change.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub storage_class_name: Option<String>,
     /// What becomes of the volume claims of brokers that are scaled in.
     #[serde(default)]
@@ -251,7 +251,12 @@ pub struct Listener {
     /// The host that clients are told to connect to, where it is not the node's or the load balancer's address. `{id}`
     /// stands for the broker's id and must be in it when there are several brokers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9.:{}-]+$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(
+            pattern = r"^([A-Za-z0-9{]([A-Za-z0-9.{}-]*[A-Za-z0-9}])?|([0-9A-Fa-f]|\{id\})*:([0-9A-Fa-f:.]|\{id\})*)$"
+        )
+    )]
     pub advertised_host: Option<String>,
     /// What the listener's Services have besides.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -280,7 +285,7 @@ pub enum ListenerType {
 #[serde(rename_all = "camelCase")]
 pub struct ListenerTls {
     /// A Secret of the Cluster's namespace with `tls.crt` and `tls.key` (PEM), and `ca.crt` to check clients by.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub secret_name: String,
     /// Whether clients show a certificate (`ssl.client.auth`).
     #[serde(default)]

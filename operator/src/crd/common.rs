@@ -19,12 +19,12 @@ pub const ADDRESSES_MESSAGE: &str = "each address is host:port, with a port from
 #[serde(rename_all = "camelCase")]
 pub struct ClusterRef {
     /// Name of the Cluster.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// Namespace of the Cluster; by default that of this resource. The Cluster's `allowedNamespaces` has to admit
     /// resources of other namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: Option<String>,
 }
 

@@ -169,7 +169,7 @@ pub struct TargetRef {
     #[serde(default)]
     pub kind: TargetKind,
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 
@@ -349,6 +349,9 @@ pub struct ConsumerGroupStatus {
     /// The group's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
+    /// The id of the cluster that was found at the addresses, as its brokers tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
     /// Kafka's name of its state: `Stable`, `Empty`, `PreparingRebalance`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,

@@ -50,6 +50,13 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The one that is meant by such a word.
+    pub fn of(word: &str) -> Option<Self> {
+        [Reason::Description, Reason::Asked, Reason::Volume, Reason::Operator]
+            .into_iter()
+            .find(|one| one.word() == word)
+    }
+
     /// One word, for `status.operation.reason` and Events.
     pub fn word(self) -> &'static str {
         match self {

@@ -61,6 +61,13 @@ impl Answer {
         Some(format!("{} {what}", named(&all)))
     }
 
+    /// Partitions that have no other replica in sync, and never will have: where a broker's disk goes with its pod, so do
+    /// their records.
+    pub fn only_here(&self) -> Option<String> {
+        let all: Vec<String> = self.offline.iter().filter(|p| p.always).map(AtRisk::text).collect();
+        (!all.is_empty()).then(|| named(&all))
+    }
+
     /// How many partitions suffer whenever the broker is stopped.
     pub fn hurt(&self) -> usize {
         self.offline.iter().chain(&self.below_min_isr).filter(|partition| partition.always).count()
@@ -149,6 +156,9 @@ mod tests {
         let always = answer(json!({ "safe": false, "offline": [at(true)], "below_min_isr": [] }));
         assert_eq!((always.blocked(), always.hurt()), (None, 1));
         assert!(always.hurt_text().unwrap().starts_with("t-1 "));
+        assert!(always.only_here().unwrap().starts_with("t-1 "));
+        let copied = answer(json!({ "safe": false, "offline": [at(false)], "below_min_isr": [at(true)] }));
+        assert_eq!(copied.only_here(), None, "another replica has them, or will");
         let quorum = answer(json!({ "safe": false, "ends_quorum": true }));
         assert!(quorum.blocked().unwrap().contains("majority"));
         let silent = answer(json!({ "safe": false }));

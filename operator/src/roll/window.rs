@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cronexpr::Crontab;
+use cronexpr::{Crontab, FallbackTimezoneOption, ParseOptions};
 use jiff::Timestamp;
 
 /// The longest time that a window stays open.
@@ -27,7 +27,10 @@ impl Window {
                 "{cron:?} has {fields} fields: a cron expression has minute, hour, day, month and weekday"
             ));
         }
-        let opens = cronexpr::parse_crontab(&format!("{cron} UTC")).map_err(|e| format!("{cron:?}: {e}"))?;
+        // UTC by name would be looked up among time zones, which the operator's image has none of.
+        let mut options = ParseOptions::default();
+        options.fallback_timezone_option = FallbackTimezoneOption::UTC;
+        let opens = cronexpr::parse_crontab_with(cron, options).map_err(|e| format!("{cron:?}: {}", in_a_line(&e)))?;
         let stays = duration(stays).ok_or_else(|| format!("{stays:?} is no time: 90m, 3h"))?;
         Ok(Self { opens, stays })
     }
@@ -37,6 +40,13 @@ impl Window {
         // The next one after that moment: it has opened since, or will.
         self.opens.find_next(before).is_ok_and(|opened| opened.timestamp() <= now)
     }
+}
+
+/// What is wrong with an expression, without the drawing that shows where.
+fn in_a_line(error: &cronexpr::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(|line| line.trim_matches([' ', '^', '|'])).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Whole minutes and hours, more than nothing and [`LONGEST`] at most.
@@ -69,6 +79,12 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_expression_is_said_in_a_line() {
+        let wrong = Window::parse("61 0 * * *", "1h").unwrap_err();
+        assert!(wrong.starts_with("\"61 0 * * *\": ") && !wrong.contains('\n') && !wrong.contains('^'), "{wrong}");
     }
 
     #[test]

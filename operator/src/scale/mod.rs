@@ -162,8 +162,9 @@ impl Facts {
             return Next::Wait(Wait::Paused);
         }
         if self.unknown {
-            // More brokers may be just what helps; that needs nobody's answer.
-            return match self.asked > self.there && self.begun.leaving.is_none() && self.gone().is_none() {
+            // More brokers may be just what helps; that needs nobody's answer. Somebody may have made the StatefulSet smaller:
+            // those that are missing are registered still, and nobody can be told.
+            return match self.asked > self.there && self.begun.leaving.is_none() {
                 true => Next::Add(self.asked),
                 false => Next::Wait(Wait::Unknown),
             };

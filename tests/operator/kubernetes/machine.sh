@@ -3,7 +3,7 @@
 #
 # Network, mounts and processes are namespaces of their own. The network has no way out: no interface of it leads to
 # the machine's. /run is empty, /var can be written to and keeps nothing, /run/klamm takes the cluster's files and is
-# memory. All of it vanishes with the first process in there, which is killed when this script ends, however it ends.
+# memory. There are no time zones, as there are none in the images. All of it vanishes with the first process in there, which is killed when this script ends, however it ends.
 # Only control groups outlive that. They carry NAME; /tmp/NAME is locked for as long as they are in use, so that
 # whoever starts next removes what a killed run left, and only that.
 set -u
@@ -32,6 +32,7 @@ inside() {
     mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/netns /run/klamm &&
     mount -t tmpfs -o mode=755,size=6g tmpfs /run/klamm && mkdir -p /run/klamm/{tmp,var,work} &&
     mount -t overlay -o lowerdir=/var,upperdir=/run/klamm/var,workdir=/run/klamm/work overlay /var &&
+    { [ ! -d /usr/share/zoneinfo ] || mount -t tmpfs -o ro tmpfs /usr/share/zoneinfo; } &&
     echo "nameserver 10.40.0.1" >/run/klamm/resolv.conf && mount --bind /run/klamm/resolv.conf /etc/resolv.conf &&
     ip link set lo up && ip link add br0 type bridge && ip addr add 10.40.0.1/24 dev br0 && ip link set br0 up ||
     exit 1

@@ -17,7 +17,7 @@ use super::Pass;
 use super::observed::Observed;
 use super::storage;
 use crate::brokers::Brokers;
-use crate::crd::cluster::{ADMIN_PORT, BrokerState, OnOperatorUpgrade, OperationStep};
+use crate::crd::cluster::{ADMIN_PORT, BrokerState, OnOperatorUpgrade, OperationStep, StorageType};
 use crate::events::publish;
 use crate::render::Checked;
 use crate::render::names::{RESTART, RESTARTED_FOR, TEMPLATE_HASH};
@@ -200,7 +200,15 @@ async fn first_safe(
             // Who does not tell about one will not tell about the next.
             Err(why) => return Ok(first.unwrap_or_else(|| blocked(facts, Some(*id), why))),
         };
-        match answer.blocked() {
+        let asked = facts.brokers.get(id).and_then(|broker| broker.due) == Some(Reason::Asked);
+        let ephemeral = pass.checked.spec.storage.kind == StorageType::Ephemeral && !asked;
+        let lost = answer.only_here().filter(|_| ephemeral).map(|which| {
+            format!(
+                "its disk goes with its pod, and the records of {which} are nowhere else. Set the annotation {RESTART} of the \
+                 Cluster to a new value to restart it all the same"
+            )
+        });
+        match answer.blocked().or(lost) {
             Some(why) => {
                 first.get_or_insert_with(|| blocked(facts, Some(*id), why));
             }

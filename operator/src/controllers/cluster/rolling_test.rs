@@ -152,7 +152,8 @@ async fn nobody_is_restarted_for_a_description_that_the_statefulset_does_not_hav
         world.pass().await.unwrap();
         followed(&world, 2);
     }
-    assert_eq!(world.condition("Reconciling"), "True/WaitingForAddress");
+    assert_eq!(world.condition("Stalled"), "True/BrokersFail");
+    assert_eq!(world.condition("Reconciling"), "False/Stalled", "tools that look at it first would wait for ever");
     assert_eq!(deleted(&world), [""; 0], "it would come back as it was, and be restarted again");
 }
 

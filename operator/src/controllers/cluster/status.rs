@@ -15,6 +15,7 @@ use crate::controllers::Error;
 use crate::crd::cluster::{
     BrokerState, BrokerStatus, ClusterStatus, ListenerStatus, Operation, OperationStep, OperationType,
 };
+use crate::roll::Reason;
 use crate::status::{Conditions, Is};
 
 const PAUSED: &str = "spec.paused is true: nothing is changed";
@@ -237,7 +238,10 @@ fn readiness(conditions: &mut Conditions, view: &View, ready: i32, wanted: i32, 
         conditions.set("Ready", false, "Creating", message);
         return;
     }
-    if ready >= wanted {
+    // There may be fewer than there should be, for whatever reason.
+    let enough = ready >= wanted;
+    let served = matches!(view.told.as_ref().map(|told| told.unavailable), Some(None | Some(0)));
+    if enough && (wanted >= view.asked || served) {
         conditions.set("Ready", true, "Serving", told);
         return;
     }
@@ -278,7 +282,7 @@ fn progress(
         None => conditions.set("Stalled", false, "Fine", ""),
     };
     let (going, reason, message) = match (&view.volumes, &view.waiting) {
-        _ if view.problem.is_some() => (false, "Stalled", String::new()),
+        _ if stalled.is_some() => (false, "Stalled", String::new()),
         _ if view.paused => (false, "Paused", PAUSED.to_owned()),
         (_, Some(waiting)) => (true, "WaitingForAddress", waiting.clone()),
         _ if creating => (true, "Creating", String::new()),
@@ -361,7 +365,8 @@ fn last_of_a_roll(
     before: Option<&ClusterStatus>,
 ) -> Option<(OperationType, &'static str, OperationStep, String, Vec<i32>)> {
     let rolled = before.and_then(|before| before.operation.as_ref());
-    rolled.filter(|op| op.kind == OperationType::RollingRestart && op.step != OperationStep::Pending)?;
+    let rolled = rolled.filter(|op| op.kind == OperationType::RollingRestart && op.step != OperationStep::Pending)?;
+    let reason = Reason::of(&rolled.reason).unwrap_or(Reason::Description).word();
     let away: Vec<i32> =
         view.brokers.iter().filter(|(_, b)| b.state != BrokerState::Running).map(|(id, _)| *id).collect();
     let old = view.brokers.values().any(|seen| seen.exists && seen.template != view.template);
@@ -370,5 +375,5 @@ fn last_of_a_roll(
     }
     let list = away.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
     let message = format!("all run by the newest description; not ready yet: {list}");
-    Some((OperationType::RollingRestart, "TemplateChanged", OperationStep::WaitingForBroker, message, Vec::new()))
+    Some((OperationType::RollingRestart, reason, OperationStep::WaitingForBroker, message, Vec::new()))
 }

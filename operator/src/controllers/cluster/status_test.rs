@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::live::{Configured, Told};
 use super::observed::Seen;
@@ -114,6 +115,31 @@ fn a_broker_that_is_away_matters_when_partitions_do() {
     let mut silent = view(&[Running, Starting, Running]);
     silent.told = None;
     check(&build(&silent, Some(&complete()), at(9)), "Ready=False/BrokersUnreachable");
+}
+
+#[test]
+fn all_that_are_left_are_not_all_that_there_should_be() {
+    let fewer = |told: Option<Option<usize>>| {
+        let mut view = view(&[Running]);
+        view.asked = 3;
+        view.told = told.map(|unavailable| Told { cluster_id: "id".into(), unavailable, ..Told::default() });
+        build(&view, Some(&complete()), at(9))
+    };
+    check(&fewer(None), "Ready=False/BrokersUnreachable");
+    check(&fewer(Some(Some(4))), "Ready=False/PartitionsUnavailable");
+    check(&fewer(Some(None)), "Ready=True/Serving");
+}
+
+#[test]
+fn the_last_broker_of_a_restart_that_was_asked_for_is_restarted_for_that_too() {
+    let mut before = complete();
+    let operation = json!({
+        "type": "RollingRestart", "reason": "RestartAsked", "step": "Running", "message": "", "brokers": [0], "remaining": 1,
+        "startedAt": "2026-01-01T00:00:00Z", "progressedAt": "2026-01-01T00:00:00Z",
+    });
+    before.operation = Some(serde_json::from_value(operation).expect("an operation"));
+    let status = build(&view(&[Starting, Running, Running]), Some(&before), at(9));
+    assert_eq!(status.operation.expect("one that goes on").reason, "RestartAsked");
 }
 
 #[test]
@@ -263,7 +289,7 @@ fn volumes_and_pauses() {
     growing.volumes = Volumes::Growing("data-prod-0".into());
     check(&build(&growing, Some(&complete()), at(9)), "StorageReady=False/Growing Reconciling=True/VolumesGrow");
     growing.volumes = Volumes::Refused("no".into());
-    check(&build(&growing, Some(&complete()), at(9)), "StorageReady=False/CannotGrow Reconciling=False/Done");
+    check(&build(&growing, Some(&complete()), at(9)), "StorageReady=False/CannotGrow Reconciling=False/Stalled");
     let mut paused = view(&[Running]);
     paused.paused = true;
     check(&build(&paused, Some(&complete()), at(9)), "Reconciling=False/Paused Ready=True/Serving");

@@ -103,6 +103,13 @@ impl<'a> Look<'a> {
         }
 
         let brokers = clusters::way(context, &address)?;
+        brokers.ask(async |_| Ok(())).await?;
+        self.status.cluster_id = brokers.cluster_id();
+        let seen = Seen { cluster: self.status.cluster_id.as_deref(), subject: None };
+        if let Some(owner) = owner(self.group, &seen, context).await? {
+            self.conditions.stalled("ResourceConflict", format!("{owner} names the same group and is older"));
+            return Ok(Action::requeue(LOOK_AGAIN));
+        }
         self.guard(&brokers).await?;
         let mut facts = self.facts(&brokers).await?;
         self.conditions.ready("Watched", "the group is watched");

@@ -64,6 +64,12 @@ pub async fn reset(
         look.conditions.waiting("TopicsMissing", "the reset waits until all partitions can be seen");
         return Ok(false);
     }
+    if facts.partitions.is_empty() {
+        let why = "there is nothing to move: the group has committed nothing, and the resource names no topics";
+        look.status.last_reset = None;
+        ended(look, context, wanted, ResetResult::Failed, Some(why.into())).await;
+        return Ok(false);
+    }
     let found = match &wanted.to.timestamp {
         None => Default::default(),
         Some(time) => {
@@ -192,7 +198,19 @@ pub async fn begin(look: &mut Look<'_>, context: &Context, brokers: &Brokers, fa
     // Where a commit is stale it is not for the operator to say where to go on.
     let open = facts.uncommitted().filter(|at| !facts.stale.contains(*at)).cloned();
     let open: std::collections::BTreeSet<_> = open.collect();
-    if open.is_empty() {
+    // Who waits for it before consumers start must not be told too soon.
+    if !facts.missing.is_empty() || facts.partitions.is_empty() {
+        let names = facts.missing.iter().cloned().collect::<Vec<_>>().join(", ");
+        let why = if names.is_empty() {
+            "there are no partitions yet".into()
+        } else {
+            format!("there is no topic {names} yet")
+        };
+        look.conditions.set("OffsetsInitialized", false, "TopicsMissing", why);
+        if open.is_empty() {
+            return Ok(false);
+        }
+    } else if open.is_empty() {
         look.conditions.set("OffsetsInitialized", true, "Committed", "every partition has a commit");
         return Ok(false);
     }
