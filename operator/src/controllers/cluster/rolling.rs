@@ -114,10 +114,7 @@ fn due(checked: &Checked, observed: &Observed, id: i32, now: Timestamp) -> Optio
     if other_pod && seen.description.as_deref() != Some(&checked.description_hash()) {
         return Some(Reason::Description);
     }
-    let wish = checked.restart.as_ref();
-    if pod.annotations().contains_key(RESTART)
-        || wish.is_some_and(|wish| pod.annotations().get(RESTARTED_FOR) != Some(wish))
-    {
+    if is_asked(checked, pod) {
         return Some(Reason::Asked);
     }
     if other_pod {
@@ -127,6 +124,13 @@ fn due(checked: &Checked, observed: &Observed, id: i32, now: Timestamp) -> Optio
     let grown = storage::waits_for_start(observed.claims.get(&id)?)?;
     let started = pod.metadata.creation_timestamp.as_ref()?.0;
     (started < grown && now >= grown + GROWS_ALONE).then_some(Reason::Volume)
+}
+
+/// Whether somebody has asked for this pod's restart, whatever else it is due for.
+fn is_asked(checked: &Checked, pod: &Pod) -> bool {
+    let wish = checked.restart.as_ref();
+    pod.annotations().contains_key(RESTART)
+        || wish.is_some_and(|wish| pod.annotations().get(RESTARTED_FOR) != Some(wish))
 }
 
 /// How it stands, without a step: what was changed just now has to be seen by others first.
@@ -200,14 +204,7 @@ async fn first_safe(
             // Who does not tell about one will not tell about the next.
             Err(why) => return Ok(first.unwrap_or_else(|| blocked(facts, Some(*id), why))),
         };
-        let asked = facts.brokers.get(id).and_then(|broker| broker.due) == Some(Reason::Asked);
-        let ephemeral = pass.checked.spec.storage.kind == StorageType::Ephemeral && !asked;
-        let lost = answer.only_here().filter(|_| ephemeral).map(|which| {
-            format!(
-                "its disk goes with its pod, and the records of {which} are nowhere else. Set the annotation {RESTART} of the \
-                 Cluster to a new value to restart it all the same"
-            )
-        });
+        let lost = lost_with(&pass.checked, observed.pods.get(id), &answer);
         match answer.blocked().or(lost) {
             Some(why) => {
                 first.get_or_insert_with(|| blocked(facts, Some(*id), why));
@@ -220,6 +217,17 @@ async fn first_safe(
         }
     }
     Ok(first.unwrap_or_else(|| blocked(facts, None, "nobody may be stopped".into())))
+}
+
+/// What a pod would take with it that is nowhere else: such a one is restarted only when somebody asks for it.
+pub(super) fn lost_with(checked: &Checked, pod: Option<&Pod>, answer: &safety::Answer) -> Option<String> {
+    let goes = checked.spec.storage.kind == StorageType::Ephemeral && !pod.is_some_and(|pod| is_asked(checked, pod));
+    answer.only_here().filter(|_| goes).map(|which| {
+        format!(
+            "its disk goes with its pod, and the records of {which} are nowhere else. Set the annotation {RESTART} of the \
+             Cluster to a new value to restart it all the same"
+        )
+    })
 }
 
 /// Asks others than the broker itself, as long as there are some.

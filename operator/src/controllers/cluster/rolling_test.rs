@@ -234,3 +234,24 @@ async fn one_pod_is_restarted_when_that_one_is_asked_for() {
     assert_eq!((operation.reason.as_str(), operation.brokers), ("RestartAsked", vec![1]));
     assert_eq!(operation.step, OperationStep::WaitingForSafety);
 }
+
+#[tokio::test]
+async fn the_only_copy_on_a_disk_that_goes_with_its_pod_stays_until_its_restart_is_asked_for() {
+    let at_risk = json!({ "topic": "t", "partition": 0, "in_sync_after": 0, "min_isr": 1, "always": true });
+    let answer = serde_json::from_value(json!({ "safe": false, "offline": [at_risk] })).expect("an answer");
+    let pod = serde_json::from_value(json!({ "metadata": { "name": "prod-0" } })).expect("a pod");
+    for (storage, spared) in [("Ephemeral", true), ("Persistent", false)] {
+        let world = World::new(json!({ "replicas": 1, "storage": { "type": storage, "size": "1Gi" } }));
+        let lost = || {
+            let checked =
+                crate::render::check(&world.cluster(), &crate::render::golden_settings()).expect("it makes sense");
+            rolling::lost_with(&checked, Some(&pod), &answer)
+        };
+        assert_eq!(lost().is_some_and(|why| why.contains("t-0") && why.contains("klamm.dev/restart")), spared);
+        // Though it runs by an older description as well.
+        world.edit(|cluster| cluster["spec"]["config"] = json!({ "num.partitions": 7 }));
+        assert_eq!(lost().is_some(), spared);
+        world.edit(|cluster| cluster["metadata"]["annotations"] = json!({ "klamm.dev/restart": "now" }));
+        assert_eq!(lost(), None);
+    }
+}

@@ -92,8 +92,7 @@ impl<'a> Look<'a> {
             }
         };
         if let Some(owner) = owner(self.group, &Seen::default(), context).await? {
-            self.conditions.stalled("ResourceConflict", format!("{owner} names the same group and is older"));
-            return Ok(Action::requeue(LOOK_AGAIN));
+            return Ok(self.belongs_to(&owner));
         }
         // Consumers that are stopped are started before it goes.
         let stays =
@@ -107,8 +106,7 @@ impl<'a> Look<'a> {
         self.status.cluster_id = brokers.cluster_id();
         let seen = Seen { cluster: self.status.cluster_id.as_deref(), subject: None };
         if let Some(owner) = owner(self.group, &seen, context).await? {
-            self.conditions.stalled("ResourceConflict", format!("{owner} names the same group and is older"));
-            return Ok(Action::requeue(LOOK_AGAIN));
+            return Ok(self.belongs_to(&owner));
         }
         self.guard(&brokers).await?;
         let mut facts = self.facts(&brokers).await?;
@@ -128,6 +126,12 @@ impl<'a> Look<'a> {
         let waits = self.group.spec.reset.as_ref().is_some_and(|wanted| self.is_due(wanted));
         let soon = waits || self.status.pause.is_some();
         Ok(Action::requeue(if soon { LOOK_SOON } else { again.min(LOOK_AGAIN) }))
+    }
+
+    /// Another resource has it.
+    fn belongs_to(&mut self, owner: &str) -> Action {
+        self.conditions.stalled("ResourceConflict", format!("{owner} names the same group and is older"));
+        Action::requeue(LOOK_AGAIN)
     }
 
     /// Starts consumers that are stopped for a reset which is done, or asked for no longer.
