@@ -177,8 +177,7 @@ fn full_disk(stage: &Stage<'_>, disks: &Disks, broker: usize) {
 /// A node is gone, and with it the volume that only it has. It is back, with the broker that it ran, when what is returned
 /// is dropped: that one believes that it leads until it hears from the others, and shows readers an end of long ago.
 fn lost_node(stage: &Stage<'_>, broker: usize) -> OnDrop<impl FnMut() + use<>> {
-    let name = stage.pod(broker).expect("a pod")["spec"]["nodeName"].as_str().expect("a node").to_owned();
-    let number = name.trim_start_matches("node").parse().expect("a number");
+    let (name, number) = stage.node(broker);
     let node = kubectl(["get", "node", &name, "--output=json"]).ok().out;
     let mut node: Value = serde_json::from_str(&node).expect("JSON");
     for field in ["uid", "resourceVersion", "creationTimestamp"] {
@@ -195,7 +194,7 @@ fn lost_node(stage: &Stage<'_>, broker: usize) -> OnDrop<impl FnMut() + use<>> {
     nodes::connect(number, false);
     stage.running.writable_since(since, Duration::from_secs(60));
     as_the_page_says(stage, "A lost node", broker, &name);
-    let now = stage.pod(broker).expect("a pod")["spec"]["nodeName"].as_str().expect("a node").to_owned();
+    let (now, _) = stage.node(broker);
     assert_ne!(now, name, "on another node");
     seated(stage);
     back

@@ -54,23 +54,28 @@ impl Stage<'_> {
         });
     }
 
-    /// Cuts a broker's node off. It is joined again when what is answered is dropped, however that comes: tests that come
-    /// later need all nodes.
-    #[must_use = "dropped at once it would do no harm"]
-    pub fn cut_off(&self, broker: usize) -> OnDrop<impl FnMut() + use<>> {
-        let pod = self.pod(broker).expect("a pod");
-        let name = pod["spec"]["nodeName"].as_str().expect("a node");
-        let node = name.trim_start_matches("node").parse().expect("a number");
-        nodes::connect(node, false);
-        OnDrop(move || nodes::connect(node, true))
-    }
-
     /// The same while the operator is at this step.
     pub fn killed_while(&self, step: &str, broker: usize) {
         self.space
             .until("cluster", "load", 300, |cluster| (cluster["status"]["operation"]["step"] == step).then_some(()));
         self.running.more(500, Duration::from_secs(60));
         self.killed(broker);
+    }
+
+    /// The node that a broker is on: its name and number.
+    pub fn node(&self, broker: usize) -> (String, usize) {
+        let pod = self.pod(broker).expect("a pod");
+        let name = pod["spec"]["nodeName"].as_str().expect("a node");
+        (name.to_owned(), name.trim_start_matches("node").parse().expect("a number"))
+    }
+
+    /// Cuts a broker's node off. It is joined again when what is answered is dropped, however that comes: tests that come
+    /// later need all nodes.
+    #[must_use = "dropped at once it would do no harm"]
+    pub fn cut_off(&self, broker: usize) -> OnDrop<impl FnMut() + use<>> {
+        let (_, node) = self.node(broker);
+        nodes::connect(node, false);
+        OnDrop(move || nodes::connect(node, true))
     }
 
     /// Waits until all replicas are in sync and every partition has been written to.

@@ -24,7 +24,7 @@ use crate::stage::{OnDrop, PARTITIONS, Stage, orders};
 /// The longest time that a partition may go without an acknowledged write while brokers stop in order.
 pub const STOPPED: u32 = 2000;
 /// The same while a node is cut off, and nobody says good-bye: the controller has to find out that nothing of the broker's
-/// host answers. Found: 1.1 to 1.5 s, 1.9 s at most; its session would be 9 s.
+/// host answers. Found: 1.1 to 1.5 s, once 2.3 s beside other Kubernetes clusters; its session would be 9 s.
 pub const CUT_OFF: u32 = 3000;
 
 /// A Cluster under load, as a test sees it.

@@ -1,5 +1,5 @@
-//! Brokers that are gone from one moment to the next: somebody deletes their pods by force, as one does with what is left of a
-//! lost node, and no other node takes them. With a pod goes its name, so that nobody can ask any more where it was; that
+//! Brokers that are gone from one moment to the next: their node is cut off, and somebody deletes their pods by force, as one does
+//! with what is left of a lost node. With a pod goes its name, so that nobody can ask any more where it was; that
 //! nothing answers there has to be found out nevertheless, long before its session ends. Judged as in `load`.
 
 use std::time::Duration;
