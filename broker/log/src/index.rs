@@ -18,6 +18,14 @@ pub(crate) trait Entry: Copy + PartialEq + std::fmt::Debug {
     fn write(self, out: &mut Vec<u8>);
     /// Whether this is what a preallocated, never filled part of a file reads as.
     fn is_blank(self) -> bool;
+    /// Offset that the entry is about, relative to the segment's base offset.
+    fn relative(self) -> u32;
+
+    /// Offset that the entry is about in a segment of this base offset. Base offsets are names of files, which anybody
+    /// can give: one beyond what an offset can be is the largest.
+    fn offset(self, base: i64) -> i64 {
+        base.saturating_add(i64::from(self.relative()))
+    }
 }
 
 /// Where the batch that ends at an offset begins.
@@ -58,6 +66,10 @@ impl Entry for OffsetEntry {
         // Only batches after the first are indexed, so a real position is never 0.
         self.position == 0
     }
+
+    fn relative(self) -> u32 {
+        self.relative
+    }
 }
 
 impl Entry for TimeEntry {
@@ -76,6 +88,10 @@ impl Entry for TimeEntry {
 
     fn is_blank(self) -> bool {
         self.timestamp == 0 && self.relative == 0
+    }
+
+    fn relative(self) -> u32 {
+        self.relative
     }
 }
 

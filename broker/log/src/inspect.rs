@@ -119,7 +119,7 @@ fn offset_index(mut file: SideFile, base: i64, bytes: &[u8]) -> SideFile {
             file.problems.push(out_of_order::<OffsetEntry>(n + 1));
         }
     }
-    file.rows = entries.iter().map(|e| row([&base.saturating_add(i64::from(e.relative)), &e.position])).collect();
+    file.rows = entries.iter().map(|e| row([&e.offset(base), &e.position])).collect();
     file
 }
 
@@ -131,7 +131,7 @@ fn time_index(mut file: SideFile, base: i64, bytes: &[u8]) -> SideFile {
             file.problems.push(out_of_order::<TimeEntry>(n + 1));
         }
     }
-    file.rows = entries.iter().map(|e| row([&e.timestamp, &base.saturating_add(i64::from(e.relative))])).collect();
+    file.rows = entries.iter().map(|e| row([&e.timestamp, &e.offset(base)])).collect();
     file
 }
 

@@ -118,7 +118,7 @@ fn complete_swap(disk: &dyn Disk, dir: &Path, base: i64, found: &mut Found) -> R
             remove(other, suffix)?;
         }
     }
-    found.logs.retain(|o| *o < base || *o >= end.max(base + 1));
+    found.logs.retain(|o| *o < base || (*o > base && *o >= end));
     for suffix in SIDE_FILES {
         remove(base, suffix)?;
         found.side.remove(&(base, suffix));

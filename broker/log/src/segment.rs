@@ -10,7 +10,7 @@ use klamm_protocol::batch::BatchHeader;
 
 use crate::disk::{Disk, DiskFile, Open};
 use crate::error::{Damage, LogError};
-use crate::index::{At, OffsetEntry, SparseIndex, TimeEntry};
+use crate::index::{At, Entry, OffsetEntry, SparseIndex, TimeEntry};
 use crate::trust::Trust;
 use crate::walk::{Walk, WalkError};
 
@@ -299,7 +299,7 @@ impl Segment {
                 return Ok(entry.position);
             }
             tracing::warn!(
-                index = %at.path().display(), offset = self.base + i64::from(entry.relative), position = entry.position,
+                index = %at.path().display(), offset = entry.offset(self.base), position = entry.position,
                 "an index entry leads to another batch: both indexes are made again from the segment"
             );
             self.rebuild(place)?;
@@ -313,7 +313,7 @@ impl Segment {
             return Ok(false);
         }
         let file = self.log_file(place)?;
-        let offset = self.base + i64::from(entry.relative);
+        let offset = entry.offset(self.base);
         match Walk::new(&*file, self.base, entry.position, self.size).next() {
             Ok(Some((_, h))) => Ok(h.base_offset >= self.base && h.last_offset() <= offset),
             Ok(None) | Err(WalkError::Bad { .. }) => Ok(false),
@@ -408,7 +408,7 @@ impl Segment {
         let last_entry = self.index.last(index_at).map_err(error)?;
         let mut max = NO_TIME;
         if let Some(entry) = indexed {
-            let offset = self.base + i64::from(entry.relative);
+            let offset = entry.offset(self.base);
             match self.find(place, offset)? {
                 Some((_, h)) if h.base_offset <= offset && h.max_timestamp == entry.timestamp => {
                     max = TimeAt { timestamp: entry.timestamp, offset };
@@ -456,7 +456,7 @@ impl Segment {
             let Some(entry) = floor else {
                 return Ok(0);
             };
-            let offset = self.base + i64::from(entry.relative);
+            let offset = entry.offset(self.base);
             match self.find(place, offset)? {
                 Some((position, h)) if h.base_offset <= offset && h.max_timestamp == entry.timestamp => {
                     return Ok(position);
@@ -515,7 +515,7 @@ impl Segment {
         let error = |e| Self::index_error(place, base, e);
         let n = self.index.partition_point(index_at, |e| e.position < position).map_err(error)?;
         self.index.truncate(index_at, n).map_err(error)?;
-        let n = self.times.partition_point(times_at, |e| base + i64::from(e.relative) < offset).map_err(error)?;
+        let n = self.times.partition_point(times_at, |e| e.offset(base) < offset).map_err(error)?;
         self.times.truncate(times_at, n).map_err(error)?;
         // The next entry may come late, never wrong.
         self.since_index = 0;

@@ -10,7 +10,7 @@ use klamm_protocol::batch::BatchHeader;
 
 use crate::disk::{Disk, Open, read_full};
 use crate::error::{Damage, LogError};
-use crate::index::{At, OffsetEntry, TimeEntry};
+use crate::index::{At, Entry, OffsetEntry, TimeEntry};
 use crate::inspect::entries;
 use crate::scan::{Scan, ScanError, Scanned, find_sound};
 
@@ -182,7 +182,7 @@ impl Indexes {
         self.newest = self.newest.max(header.max_timestamp);
         self.end = header.next_offset();
         while let Some(entry) = self.offsets.next_if(|e| e.position <= position) {
-            let offset = self.base + i64::from(entry.relative);
+            let offset = entry.offset(self.base);
             // Older versions of Kafka name the last offset of a whole append, beyond the batch's own.
             if entry.position < position || header.last_offset() > offset {
                 self.wrong(entry);
@@ -191,7 +191,7 @@ impl Indexes {
     }
 
     fn wrong(&mut self, entry: OffsetEntry) {
-        let offset = self.base + i64::from(entry.relative);
+        let offset = entry.offset(self.base);
         let what = format!("says that offset {offset} is in the batch at byte {}, which is not so", entry.position);
         self.problems.push((self.path("index"), what));
     }
@@ -205,7 +205,7 @@ impl Indexes {
             self.wrong(entry);
         }
         for entry in &self.times {
-            let offset = self.base + i64::from(entry.relative);
+            let offset = entry.offset(self.base);
             if entry.timestamp > self.newest || offset >= self.end {
                 let what = format!("says that offset {offset} has timestamp {}, which no batch has", entry.timestamp);
                 self.problems.push((self.path("timeindex"), what));

@@ -183,6 +183,37 @@ fn use_it(dir: &Path, recovery: &Recovery) {
     log.close(true).ok();
 }
 
+/// Each segment in turn gets the last name there is, with its indexes or with those of another. (A random case once
+/// added an index entry to the largest base offset.)
+#[test]
+fn a_segment_of_the_largest_base_offset_never_breaks_the_process() {
+    for which in 0..4 {
+        for (suffix, of) in [("index", 0), ("index", 1), ("timeindex", 0), ("timeindex", 1), ("log.swap", 0)] {
+            for largest in [i64::MAX, i64::MAX - 1, i64::MAX - 3] {
+                for clean in [true, false] {
+                    let tmp = tempfile::tempdir().unwrap();
+                    let dir = tmp.path().join("t-0");
+                    write(&dir);
+                    let segments: Vec<_> = files(&dir).into_iter().filter(|n| n.ends_with(".log")).collect();
+                    let rename = |n: usize, from: &str, to: &str| {
+                        let old = dir.join(segments[n % segments.len()].replace(".log", &format!(".{from}")));
+                        std::fs::rename(old, dir.join(format!("{largest:020}.{to}"))).unwrap();
+                    };
+                    match suffix {
+                        "log.swap" => rename(which, "log", suffix),
+                        _ => {
+                            rename(which + of, suffix, suffix);
+                            rename(which, "log", "log");
+                        }
+                    }
+                    use_it(&dir, &Recovery { clean, ..Recovery::default() });
+                    use_it(&dir, &Recovery { clean: !clean, ..Recovery::default() });
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: if std::env::var_os("KLAMM_LONG").is_some() { 5_000 } else { 600 },
