@@ -143,9 +143,7 @@ impl Log {
         }
         if first_offset >= upper_bound {
             // Compaction may have removed all that is between, or this batch has a garbled offset and hides the others.
-            let (size, end) = (self.segments[at].size, self.end_of(at));
-            let unchecked = self.unchecked(at, (0, size), (segment, end), offset)?;
-            return Ok(ReadResult { unchecked, ..nothing });
+            return Ok(ReadResult { unchecked: self.whole_unchecked(at, offset)?, ..nothing });
         }
         let (bound, bound_offset) = self.bound_in(at, upper_bound)?;
         if bound <= start {
@@ -169,6 +167,11 @@ impl Log {
             }
             (end, next_offset) = (known.position, known.damage.offset);
         }
+        if next_offset <= offset {
+            // No CRC covers the offset that a batch says of itself: one that was garbled led here, where older ones stand.
+            self.cursors.clear();
+            return Ok(ReadResult { unchecked: self.whole_unchecked(at, offset)?, ..nothing });
+        }
         let file = self.with_segment(at, |s, place| s.log_file(place))?;
         // What comes from the disk after this is the sender's to find out, what came before it ours.
         let cached = file.arrivals().map(Cached::now);
@@ -184,6 +187,12 @@ impl Log {
             unchecked,
             ..nothing
         })
+    }
+
+    /// A whole segment to look through, where `offset` is not found as it should be.
+    fn whole_unchecked(&mut self, at: usize, offset: i64) -> Result<Option<Box<Unchecked>>, LogError> {
+        let (base, size, end) = (self.segments[at].base, self.segments[at].size, self.end_of(at));
+        self.unchecked(at, (0, size), (base, end), offset)
     }
 
     /// The first batch that ends at `offset` or later.

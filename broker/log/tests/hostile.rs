@@ -41,6 +41,11 @@ enum Harm {
         count: i32,
         producer: i64,
     },
+    /// Flips a bit in the lowest byte of a batch's own offset, which no CRC covers.
+    Offset {
+        at: usize,
+        bit: u8,
+    },
     /// A name that looks like a segment's.
     Rename {
         to: i64,
@@ -64,6 +69,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         1 => Just(Harm::Remove),
         3 => (at(), number(), small(), small(), number())
             .prop_map(|(at, base_offset, delta, count, producer)| Harm::Header { at, base_offset, delta, count, producer }),
+        1 => (at(), 0u8..8).prop_map(|(at, bit)| Harm::Offset { at, bit }),
         2 => (number(), suffix).prop_map(|(to, suffix)| Harm::Rename { to: to.unsigned_abs().min(i64::MAX as u64) as i64, suffix }),
     ]
 }
@@ -95,15 +101,7 @@ fn inflict(dir: &Path, which: usize, harm: &Harm) {
             bytes.splice(at..at, more.iter().copied());
         }
         Harm::Header { at, base_offset, delta, count, producer } if len > 0 => {
-            let mut position = 0;
-            let list: Vec<usize> = batches(&bytes)
-                .map_while(Result::ok)
-                .map(|(_, b)| {
-                    position += b.len();
-                    position - b.len()
-                })
-                .collect();
-            let Some(start) = list.get(at % list.len().max(1)).copied() else { return };
+            let Some(start) = batch_start(&bytes, *at) else { return };
             let mut header = BatchHeader::parse(&bytes[start..]).unwrap();
             let end = start + header.total_len();
             header.base_offset = *base_offset;
@@ -117,9 +115,25 @@ fn inflict(dir: &Path, which: usize, harm: &Harm) {
                 bytes[start..start + 61].copy_from_slice(&header.to_bytes());
             }
         }
+        Harm::Offset { at, bit } => {
+            let Some(start) = batch_start(&bytes, *at) else { return };
+            bytes[start + 7] ^= 1 << bit;
+        }
         _ => {}
     }
     std::fs::write(path, bytes).unwrap();
+}
+
+/// Where the batch of this number begins, counted on from the first after the last.
+fn batch_start(bytes: &[u8], number: usize) -> Option<usize> {
+    let lengths = batches(bytes).map_while(Result::ok).map(|(_, batch)| batch.len());
+    let starts: Vec<usize> = lengths
+        .scan(0, |at, len| {
+            *at += len;
+            Some(*at - len)
+        })
+        .collect();
+    starts.get(number % starts.len().max(1)).copied()
 }
 
 fn write(dir: &Path) {
@@ -210,6 +224,21 @@ fn a_segment_of_the_largest_base_offset_never_breaks_the_process() {
                     use_it(&dir, &Recovery { clean: !clean, ..Recovery::default() });
                 }
             }
+        }
+    }
+}
+
+/// A batch says that it ends where the next but one does; who reads on from there must not go back. (A random case.)
+#[test]
+fn a_batch_with_the_offset_of_a_later_one_sends_no_reader_back() {
+    for bit in 0..7 {
+        for at in 0..15 {
+            let tmp = tempfile::tempdir().unwrap();
+            let dir = tmp.path().join("t-0");
+            write(&dir);
+            let segment = files(&dir).iter().position(|n| n.ends_with("027.log")).expect("a segment");
+            inflict(&dir, segment, &Harm::Offset { at, bit });
+            use_it(&dir, &Recovery { clean: true, ..Recovery::default() });
         }
     }
 }
