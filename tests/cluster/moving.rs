@@ -201,6 +201,38 @@ fn nothing_acknowledged_is_lost_while_brokers_join_and_leave_and_are_killed() {
     judge("R20 moves", cluster, &view, running, &notes);
 }
 
+/// The new replica of a partition that clients write to shares its throttle with partitions that take long to copy. Its leader
+/// waits for a replica that has once had everything (KIP-73 holds it back nevertheless): for what little it lacks it must not
+/// wait in its turn.
+#[test]
+fn what_is_written_to_does_not_stand_still_while_other_partitions_are_copied() {
+    let seed = seed();
+    let plan = Plan { nodes: 4, ..Plan::default() }
+        .set("replica.fetch.response.max.bytes", "200000")
+        .set("replica.fetch.max.bytes", "100000");
+    let mut cluster = Cluster::start(plan);
+    let view = View::of(&cluster);
+    create(&mut cluster, &view, TOPIC);
+    create(&mut cluster, &view, BALLAST);
+    fill(&cluster);
+    let running = Load { rate: 600, ..Load::new(TOPIC, PARTITIONS, seed) }.start(&cluster.bootstrap());
+    running.more(1000, Duration::from_secs(60));
+    let begun = running.now_ms();
+    let line = format!(
+        "reassign execute --topics {BALLAST},{TOPIC} --brokers 1,2,3 --yes --max-moves 24 --throttle {THROTTLE}"
+    );
+    klamm(&cluster, &line).limit(120).ok();
+    let ended = running.now_ms();
+    running.more(1000, Duration::from_secs(60));
+    let took = ended - begun;
+    let history = judge("moves beside others", cluster, &view, running, &format!("moved in {took} ms"));
+    let gaps = history.gaps_within(begun, ended);
+    let longest: Vec<u32> = gaps.values().map(|gap| gap.ms).collect();
+    println!("figures moves beside others: longest time without an acknowledgement by partition, ms: {longest:?}");
+    assert!(took > 8_000, "too fast for a throttle to hold anything back: {took} ms");
+    assert!(longest.iter().all(|ms| *ms <= 1_000), "{gaps:?}");
+}
+
 #[test]
 fn moves_are_watched_to_their_end_though_controllers_die() {
     let mut cluster = Cluster::start(Plan { nodes: 4, ..Plan::default() }.set("replica.fetch.max.bytes", "100000"));

@@ -228,8 +228,8 @@ struct Task<'f> {
     paused: HashMap<Key, (Instant, i32)>,
     /// How often a partition has failed in a row.
     failures: HashMap<Key, u32>,
-    /// Whether the last look left out partitions that are throttled.
-    held_back: bool,
+    /// When those that the last look left out are due, the first of them.
+    due: Option<Instant>,
 }
 
 impl<'f> Task<'f> {
@@ -247,7 +247,7 @@ impl<'f> Task<'f> {
             sent: HashMap::new(),
             paused: HashMap::new(),
             failures: HashMap::new(),
-            held_back: false,
+            due: None,
         }
     }
 
@@ -282,10 +282,7 @@ impl<'f> Task<'f> {
             }
             let ready = self.ready(partitions);
             if ready.is_empty() {
-                let next = self.paused.values().map(|(until, _)| *until).min();
-                let next = next.unwrap_or_else(|| Instant::now() + self.backoff());
-                let throttled = Instant::now() + self.fetchers.around.throttles.follower.wait();
-                let next = if self.held_back { next.min(throttled) } else { next };
+                let next = self.due.unwrap_or_else(|| Instant::now() + self.backoff());
                 tokio::select! {
                     () = sleep_until(next) => {}
                     () = self.lane.changed.notified() => {}
@@ -306,24 +303,29 @@ impl<'f> Task<'f> {
         let now = Instant::now();
         let now_ms = self.around.clock.now_ms();
         let mut ready = HashMap::new();
-        self.held_back = false;
+        let mut paused = HashMap::new();
+        let mut held_back = false;
         for partition in partitions {
             let key = (partition.topic.id, partition.index);
             let Some((epoch, position)) = partition.position(self.lane.leader) else {
                 // It has another leader by now, and is about to leave this lane.
-                self.paused.insert(key, (now + RECONNECT_PAUSE, partition.leader_epoch()));
+                paused.insert(key, (now + RECONNECT_PAUSE, partition.leader_epoch()));
                 continue;
             };
-            match self.paused.get(&key) {
-                Some((until, failed_in)) if *until > now && *failed_in == epoch => continue,
-                _ if partition.is_held_back(now_ms) => self.held_back = true,
+            match self.paused.remove(&key) {
+                Some((until, failed_in)) if until > now && failed_in == epoch => {
+                    paused.insert(key, (until, failed_in));
+                }
+                _ if partition.is_held_back(now_ms) => held_back = true,
                 _ => {
-                    self.paused.remove(&key);
                     ready.insert(key, (partition, Sent { epoch, position }));
                 }
             }
         }
-        self.set_failed(self.paused.len());
+        self.set_failed(paused.len());
+        let throttled = held_back.then(|| now + self.fetchers.around.throttles.follower.wait());
+        self.due = paused.values().map(|(until, _)| *until).chain(throttled).min();
+        self.paused = paused;
         ready
     }
 
@@ -363,9 +365,15 @@ impl<'f> Task<'f> {
         if ready.values().filter(|(partition, _)| partition.take_cut()).count() > 0 {
             (self.around.truncated)();
         }
-        let request = self.request(ready);
         let settings = &self.fetchers.settings;
-        let parked = Duration::from_millis(u64::try_from(settings.fetch_wait_max_ms).unwrap_or(0));
+        // Those that are left out wait no longer than they must, however little happens to the others.
+        let left = self.due.map_or(i32::MAX, |due| {
+            let left = due.saturating_duration_since(Instant::now()).as_millis();
+            i32::try_from(left).unwrap_or(i32::MAX).saturating_add(1)
+        });
+        let parked_ms = settings.fetch_wait_max_ms.min(left);
+        let parked = Duration::from_millis(u64::try_from(parked_ms).unwrap_or(0));
+        let request = self.request(ready, parked_ms);
         let longest = Duration::from_millis(settings.socket_timeout_ms);
         let limit = self.patience.min(longest) + parked;
         let Some(link) = self.link.take() else { return };
@@ -398,7 +406,7 @@ impl<'f> Task<'f> {
     }
 
     /// The next fetch: everything at first, then what is different from what was sent last.
-    fn request(&mut self, ready: &HashMap<Key, (Arc<Partition>, Sent)>) -> FetchRequest {
+    fn request(&mut self, ready: &HashMap<Key, (Arc<Partition>, Sent)>, max_wait_ms: i32) -> FetchRequest {
         let settings = &self.fetchers.settings;
         let mut topics: HashMap<Uuid, Vec<FetchPartition>> = HashMap::new();
         for (key, (_, now)) in ready {
@@ -428,7 +436,7 @@ impl<'f> Task<'f> {
                 replica_epoch: self.fetchers.around.broker_epoch.load(Ordering::Acquire),
                 ..Default::default()
             },
-            max_wait_ms: settings.fetch_wait_max_ms,
+            max_wait_ms,
             min_bytes: settings.fetch_min_bytes,
             max_bytes: settings.fetch_response_max_bytes,
             session_id: self.session_id,
@@ -534,6 +542,7 @@ impl<'f> Task<'f> {
                         if partition.is_throttled_follower() {
                             let now_ms = self.around.clock.now_ms();
                             self.fetchers.around.throttles.follower.passes(bytes as u64, now_ms);
+                            partition.note_level(now_ms);
                         }
                         true
                     }

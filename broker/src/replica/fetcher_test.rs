@@ -56,6 +56,8 @@ struct Leader {
     cut: AtomicBool,
     /// So many fetches get no answer, as when packets are lost.
     silent: AtomicUsize,
+    /// A fetch that asks for a shorter wait is answered after it.
+    longest_wait_ms: i32,
 }
 
 /// A connection to it with its one session.
@@ -157,8 +159,13 @@ impl Link for Session {
                     let topic = FetchableTopicResponse { topic_id: TOPIC, partitions, ..Default::default() };
                     return Ok(FetchResponse { session_id: 5, responses: vec![topic], ..Default::default() });
                 }
-                // Nobody but the test ends the wait: a fetch that needs its timer would hang.
-                waiter.woken().await;
+                // Nobody but the test ends the longest wait: a fetch that needs its timer would hang.
+                let wait = u64::try_from(request.max_wait_ms).unwrap();
+                if request.max_wait_ms == self.leader.longest_wait_ms {
+                    waiter.woken().await;
+                } else if timeout(Duration::from_millis(wait), waiter.woken()).await.is_err() {
+                    return Ok(FetchResponse { session_id: 5, ..Default::default() });
+                }
             }
         })
     }
@@ -176,12 +183,17 @@ struct Pair {
 }
 
 fn pair(partitions: i32) -> Pair {
+    pair_that_waits(partitions, 10)
+}
+
+/// Followers that let their fetches be parked for so many milliseconds.
+fn pair_that_waits(partitions: i32, longest_wait_ms: i32) -> Pair {
     let dir = tempfile::tempdir().unwrap();
     let mut settings = Settings::new();
     settings.add_flag("listeners=PLAINTEXT://127.0.0.1:0").unwrap();
-    settings.add_flag("replica.fetch.wait.max.ms=10").unwrap();
+    settings.add_flag(&format!("replica.fetch.wait.max.ms={longest_wait_ms}")).unwrap();
     let config = BrokerConfig::from_settings(&settings).unwrap().config;
-    let mut leader = Leader::default();
+    let mut leader = Leader { longest_wait_ms, ..Leader::default() };
     let mut followers = Vec::new();
     let (disk, full) = (FaultyDisk::new(), Arc::new(AtomicUsize::new(0)));
     let told = full.clone();
@@ -319,6 +331,23 @@ async fn a_leader_that_has_not_heard_of_its_election_is_asked_again_soon() {
     }
     pair.leader.partitions[&0].follow(&elected, 0);
     pair.write(0).await;
+}
+
+#[tokio::test]
+async fn what_was_left_out_for_a_moment_does_not_wait_for_what_happens_to_others() {
+    let pair = pair_that_waits(2, 30_000);
+    let elected = Registered { leader_epoch: 1, partition_epoch: 1, ..registered() };
+    pair.followers[1].follow(&elected, 0);
+    for follower in &pair.followers {
+        pair.fetchers.assign(follower, Some(0));
+    }
+    pair.write(0).await;
+    while pair.fetchers.failed() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The session's fetch is parked without it.
+    pair.leader.partitions[&1].follow(&elected, 0);
+    timeout(Duration::from_secs(10), pair.write(1)).await.expect("fetched before the other fetch is over");
 }
 
 #[tokio::test]

@@ -316,10 +316,7 @@ impl Leader {
             if follower.log_end >= safe {
                 continue;
             }
-            // One that is about to join is waited for, or under load it never reaches the high watermark.
-            let joins =
-                || follower.is_caught_up(self.log_end, self.now_ms, self.lag_max_ms) && may_join(follower, live);
-            if self.is_in_maximal_isr(follower.id) || joins() {
+            if self.is_in_maximal_isr(follower.id) || self.is_about_to_join(follower, live) {
                 safe = follower.log_end;
             }
         }
@@ -332,6 +329,17 @@ impl Leader {
     pub fn led_until(&self) -> u64 {
         let members = self.followers.iter().filter(|f| self.is_in_maximal_isr(f.id));
         members.map(|f| f.followed_after).min().unwrap_or(u64::MAX)
+    }
+
+    /// One that is about to join is waited for, or under load it never reaches the high watermark.
+    fn is_about_to_join(&self, follower: &Follower, live: &LiveBrokers) -> bool {
+        follower.is_caught_up(self.log_end, self.now_ms, self.lag_max_ms) && may_join(follower, live)
+    }
+
+    /// Whether the high watermark waits for this follower. What is waited for must not be throttled.
+    pub fn waits_for(&self, id: i32, live: &LiveBrokers) -> bool {
+        let joins = |f: &Follower| f.id == id && self.is_about_to_join(f, live);
+        self.is_in_maximal_isr(id) || self.followers.iter().any(joins)
     }
 
     fn is_in_maximal_isr(&self, id: i32) -> bool {

@@ -82,6 +82,24 @@ fn below_min_isr_nothing_is_committed() {
 }
 
 #[test]
+fn who_is_waited_for_is_known_so_that_no_throttle_holds_it_back() {
+    let mut leader = leader(&[1, 3], 1);
+    leader.on_append(110, &live());
+    assert!(leader.waits_for(3, &live()), "in sync");
+    fetch(&mut leader, 2, 50, 0).unwrap();
+    assert!(!leader.waits_for(2, &live()), "far behind");
+    fetch(&mut leader, 2, 110, 1).unwrap();
+    fetch(&mut leader, 3, 110, 1).unwrap();
+    leader.on_append(120, &live());
+    fetch(&mut leader, 3, 120, 2).unwrap();
+    assert_eq!(leader.high_watermark(), 110, "the other one had everything a moment ago");
+    assert!(leader.waits_for(2, &live()));
+    assert!(!leader.waits_for(2, &LiveBrokers::from([(1, 10), (3, 30)])), "gone");
+    fetch(&mut leader, 3, 120, LAG + 2).unwrap();
+    assert!(!leader.waits_for(2, &live()) && leader.high_watermark() == 120, "not for ever");
+}
+
+#[test]
 fn who_joins_must_have_all_that_is_committed_and_all_of_earlier_epochs() {
     let mut leader = leader(&[1], 1);
     assert_eq!(leader.on_append(110, &live()), 110);

@@ -132,6 +132,8 @@ pub struct Partition {
     pub(super) size_bytes: AtomicI64,
     /// As follower: records between the log's end and the leader's high watermark, at the last answer.
     pub(super) behind: AtomicI64,
+    /// As follower: when it last had all that the leader had committed.
+    pub(super) level_ms: AtomicI64,
     /// Whether the controller counts this replica as in sync.
     pub(super) in_sync: AtomicBool,
     /// Bytes of what a repair keeps until it is here again.
@@ -294,6 +296,7 @@ impl Partition {
             log_end: AtomicI64::new(end),
             size_bytes: AtomicI64::new(i64::try_from(size).unwrap_or(i64::MAX)),
             behind: AtomicI64::new(0),
+            level_ms: AtomicI64::new(i64::MIN),
             in_sync: AtomicBool::new(false),
             kept_bytes: AtomicU64::new(kept),
             bereft_at: AtomicI64::new(-1),
@@ -338,11 +341,20 @@ impl Partition {
             && self.topic.config().follower_throttled.contains(self.index, self.around.node_id)
     }
 
-    /// Whether this replica, as a follower, has to wait before it fetches more.
+    /// Whether this replica, as a follower, has to wait before it fetches more. Not for long after it has had everything: its
+    /// leader may wait for it since, until it is in sync.
     pub fn is_held_back(&self, now_ms: i64) -> bool {
         self.is_throttled_follower()
             && !self.in_sync.load(Ordering::Relaxed)
+            && now_ms.saturating_sub(self.level_ms.load(Ordering::Relaxed)) > self.around.lag_max_ms
             && self.around.throttles.follower.is_exceeded(now_ms)
+    }
+
+    /// As a follower it has taken over an answer: notes if nothing is missing any more of what the leader had committed.
+    pub fn note_level(&self, now_ms: i64) {
+        if self.behind() == 0 {
+            self.level_ms.store(now_ms, Ordering::Relaxed);
+        }
     }
 
     /// Whether this broker leads it.

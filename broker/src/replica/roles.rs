@@ -373,7 +373,7 @@ impl Partition {
             self.confirm(leader.led_until());
         }
         let held_back = self.is_throttled_leader()
-            && !leader.assigned().isr.contains(&progress.follower)
+            && !leader.waits_for(progress.follower, &self.around.live.read())
             && self.around.throttles.leader.is_exceeded(now_ms);
         let (max_bytes, min_one) = if held_back { (0, false) } else { (fetch.max_bytes, fetch.min_one) };
         if fetch.fresh && state.told.was_sent(progress.follower, offset) {

@@ -3,8 +3,9 @@
 //!
 //! A bucket fills with the rate, up to one second's worth, and each transfer takes its bytes out, if need be into debt:
 //! what passes in the long run is the rate, however large one answer is. Only replicas that the topic names (by
-//! `leader.replication.throttled.replicas` and its twin) are counted, and only those out of sync wait: replicas in sync
-//! must stay so.
+//! `leader.replication.throttled.replicas` and its twin) are counted, and only those far behind wait: replicas in sync
+//! must stay so, and one that has had everything a moment ago holds up the high watermark until it joins them. (Kafka
+//! throttles that one as well, and with it those who write.)
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
