@@ -1,7 +1,7 @@
 #!/bin/bash
 # What the operator's suite makes a Kubernetes of: the programs of kubernetes/go.mod, built into
 # $KLAMM_CACHE/kubernetes/bin, and from Debian what a node has besides. Cold it takes about ten minutes of processor
-# time, at the lowest priority that still ends; with the programs there, nothing.
+# time, at a low priority; with the programs there, nothing.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 need go golang-go
 need containerd containerd runc
@@ -41,7 +41,7 @@ install_kubernetes() {
   rm -rf "$KUBERNETES/new"
   cd "$HERE/kubernetes"
   # Again, should the network fail: what was built is not built twice.
-  retry nice -n 15 go build -p 2 -trimpath -buildvcs=false -ldflags "$flags" -o "$KUBERNETES/new/" ./coredns tool
+  retry nice -n 5 go build -p 2 -trimpath -buildvcs=false -ldflags "$flags" -o "$KUBERNETES/new/" ./coredns tool
   # Named after the last part of its path.
   mv "$KUBERNETES/new/server" "$KUBERNETES/new/etcd"
   rm -rf "$KUBERNETES/bin"

@@ -4,23 +4,19 @@
 //! cluster, the other modules are the tests.
 
 mod alerts;
-mod autoscale;
+mod alone;
 mod charts;
 mod clusters;
 mod consumer_pods;
 mod consumers;
 mod converged;
-mod disks;
 mod dockerfile;
 mod faulty;
-mod filling;
 mod gitops;
 mod groups;
+mod grown;
 mod kubernetes;
-mod load;
-mod malformed;
 mod metrics_api;
-mod mishaps;
 mod outages;
 mod pages;
 mod pods;
@@ -28,11 +24,9 @@ mod process;
 mod releases;
 mod rights;
 mod rules;
-mod scaling;
 mod stage;
 mod teardown;
 mod topics;
 mod trial;
 mod types;
 mod unnoted;
-mod vanished;

@@ -23,7 +23,8 @@ const NOTICED: Duration = Duration::from_secs(90);
 
 /// What there is all the time.
 const STAYING: usize = 4;
-/// What a Cluster says of itself whose brokers' image is nowhere: without nodes, and with some.
+/// An image that no node has, and what a Cluster says of itself whose brokers are to have it: without nodes, and with some.
+const NOWHERE: &str = "klamm.test/nowhere:1";
 const PODLESS: [&str; 2] = ["True/Creating", "False/Stalled"];
 
 struct Scene {
@@ -59,7 +60,8 @@ impl Scene {
         topic(&self.space, &self.broker, &format!("comes-{round}"), spec);
         let mut storage = retention(round);
         storage["size"] = "1Gi".into();
-        self.space.apply(&object("Cluster", "calm", &json!({ "replicas": 3, "storage": storage })));
+        let cluster = json!({ "replicas": 3, "storage": storage, "image": NOWHERE });
+        self.space.apply(&object("Cluster", "calm", &cluster));
         let group = json!({
             "bootstrapServers": self.broker.bootstrap(), "topics": ["stays-0"], "lagPolicy": { "maxLag": 100 + round },
         });
@@ -90,7 +92,6 @@ impl Scene {
             wants(format!("Topic/{name}"), "Ready", &["True/AsDescribed"]);
         }
         wants("ConsumerGroup/readers".into(), "Ready", &["True/Watched"]);
-        // Where there are nodes, they do not have the image of its brokers.
         wants("Cluster/calm".into(), "Reconciling", &PODLESS);
         let kept = all.get("StatefulSet/calm").map(|set| &set["spec"]["persistentVolumeClaimRetentionPolicy"]);
         if kept != Some(&retention(round)) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use klamm_tests::process::Output;
-use klamm_tests::{Tool, assert_contains, eventually, paths, wait_for};
+use klamm_tests::{Tool, assert_contains, paths, wait_for};
 use serde_json::{Value, json};
 
 use crate::charts::chart;
@@ -11,13 +11,12 @@ use crate::dockerfile;
 use crate::kubernetes::identity::as_admin;
 use crate::kubernetes::image::{load, static_binary};
 use crate::kubernetes::kubectl::{helm, install_types, kubectl};
-use crate::kubernetes::{Namespace, with_control_plane, with_nodes, with_nodes_alone};
-use crate::pages::{commands, shell};
+use crate::kubernetes::{Namespace, with_control_plane, with_nodes};
 use crate::process::{Operator, until_condition};
 use crate::types::object;
 
 /// The chart as it was first.
-const FIRST: &str = "operator/fixtures/klamm-operator-0.1.0.tgz";
+pub const FIRST: &str = "operator/fixtures/klamm-operator-0.1.0.tgz";
 const IMAGE: &str = "klamm.test/operator";
 const BROKER: &str = "klamm.test/broker:1";
 
@@ -29,24 +28,24 @@ fn restricted(what: &str) -> Namespace {
 }
 
 /// A release of the operator's chart, in a namespace of its own.
-struct Release {
-    space: Namespace,
-    name: String,
+pub struct Release {
+    pub space: Namespace,
+    pub name: String,
 }
 
 impl Release {
     /// The image is on every node then; nothing is installed yet.
-    fn new(what: &str) -> Release {
+    pub fn new(what: &str) -> Release {
         load(&dockerfile::image("operator", &format!("{IMAGE}:test")));
         Release { space: restricted(what), name: "op".into() }
     }
 
-    fn helm(&self, args: &[&str]) -> Tool {
+    pub fn helm(&self, args: &[&str]) -> Tool {
         helm(["--namespace", self.space.name()]).args(args).limit(200)
     }
 
     /// Installs or upgrades it and waits until it runs.
-    fn run(&self, verb: &[&str], chart: &str, set: &[&str]) {
+    pub fn run(&self, verb: &[&str], chart: &str, set: &[&str]) {
         let image = [&format!("image.repository={IMAGE}"), "image.tag=test", "image.pullPolicy=Never"];
         let values = image.iter().chain(set).flat_map(|value| ["--set", value]);
         let output = self.helm(verb).args([&self.name, chart, "--wait", "--timeout=120s"]).args(values).run();
@@ -56,7 +55,7 @@ impl Release {
         }
     }
 
-    fn uninstall(&self) -> Output {
+    pub fn uninstall(&self) -> Output {
         let output = self.helm(&["uninstall", &self.name, "--wait", "--timeout=150s"]).run();
         if output.code != 0 {
             let (pods, jobs) =
@@ -67,19 +66,19 @@ impl Release {
         output
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.space.kubectl(["logs", "-l", "app.kubernetes.io/name=klamm-operator", "--tail=-1"]).run().out
     }
 
     /// The log's warnings and errors.
-    fn complaints(&self) -> String {
+    pub fn complaints(&self) -> String {
         let log = self.log();
         let lines = log.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
         lines.take(20).collect::<Vec<_>>().join("\n")
     }
 
     /// What `kubectl auth can-i` says for the operator.
-    fn may(&self, what: &[&str]) -> bool {
+    pub fn may(&self, what: &[&str]) -> bool {
         let account = format!("--as=system:serviceaccount:{}:op-klamm-operator", self.space.name());
         let out = kubectl(["auth", "can-i"]).args(what).arg(account).run();
         match out.out.trim() {
@@ -100,12 +99,12 @@ fn small() -> Value {
 }
 
 /// A broker in a pod, alone.
-struct Broker {
-    space: Namespace,
+pub struct Broker {
+    pub space: Namespace,
 }
 
 impl Broker {
-    fn start(what: &str) -> Broker {
+    pub fn start(what: &str) -> Broker {
         load(&dockerfile::image("broker", BROKER));
         let broker = Broker { space: restricted(what) };
         let host = broker.bootstrap();
@@ -144,12 +143,12 @@ impl Broker {
         broker
     }
 
-    fn bootstrap(&self) -> String {
+    pub fn bootstrap(&self) -> String {
         format!("kafka.{}.svc.cluster.local:9092", self.space.name())
     }
 
     /// The names of all topics.
-    fn topics(&self) -> Vec<String> {
+    pub fn topics(&self) -> Vec<String> {
         let bootstrap = self.bootstrap();
         let tool = Tool::new(static_binary("klamm")).args(["--bootstrap", &bootstrap, "topics", "list", "-o", "json"]);
         let all: Value = serde_json::from_str(&tool.ok().out).expect("JSON");
@@ -157,12 +156,12 @@ impl Broker {
         names.map(String::from).collect()
     }
 
-    fn topic(&self, space: &Namespace, name: &str) {
+    pub fn topic(&self, space: &Namespace, name: &str) {
         space.apply(&object("Topic", name, &json!({ "bootstrapServers": self.bootstrap() })));
     }
 }
 
-fn finalizers(space: &Namespace, name: &str) -> Value {
+pub fn finalizers(space: &Namespace, name: &str) -> Value {
     space.get("kmt", name).expect("a Topic")["metadata"]["finalizers"].clone()
 }
 
@@ -243,81 +242,7 @@ fn an_operator_of_some_namespaces_does_with_its_roles() {
 }
 
 #[test]
-fn a_release_is_installed_upgraded_and_uninstalled() {
-    with_nodes_alone("releases::a_release_is_installed_upgraded_and_uninstalled", || {
-        let (release, broker) = (Release::new("release"), Broker::start("kept"));
-        let space = Namespace::new("team");
-        clear(&release);
-        // The resource types are there already, from other tests: not so at a user's.
-        let first = paths::tests_dir().join(FIRST).display().to_string();
-        release.run(&["install", "--take-ownership"], &first, &[]);
-        broker.topic(&space, "before");
-        until_condition(&space, "kmt", "before", "Ready", "True");
-
-        // From the first chart to this one: the operator is replaced, the resource types as well, nothing else.
-        let id = |name: &str| space.get("kmt", name).expect("a Topic")["status"]["topicId"].clone();
-        let before = id("before");
-        let current = chart("klamm-operator").display().to_string();
-        release.run(&["upgrade"], &current, &["replicas=2", "podLabels.upgraded=yes"]);
-        broker.topic(&space, "after");
-        until_condition(&space, "kmt", "after", "Ready", "True");
-        assert_eq!(id("before"), before, "it was not made anew");
-        let own = paths::tests_dir().join("../crds").display().to_string();
-        // Nothing differs from the definitions of today.
-        kubectl(["diff", "--server-side", "--force-conflicts", "-f", &own]).ok();
-        let labels = ["get", "pods", "-l", "upgraded=yes", "--field-selector=status.phase=Running", "-o", "name"];
-        assert_eq!(release.space.kubectl(labels).ok().out.lines().count(), 2);
-
-        // Away it goes; whatever it looked after stays, and can be deleted.
-        assert!(!finalizers(&space, "after").is_null(), "there was something to let go of");
-        release.uninstall();
-        for kind in ["clusters", "topics", "consumergroups"] {
-            kubectl(["get", "crd", &format!("{kind}.klamm.dev")]).ok();
-        }
-        for name in ["before", "after"] {
-            assert!(finalizers(&space, name).is_null(), "{name}");
-        }
-        assert_eq!(broker.topics(), ["after", "before"]);
-        let left =
-            ["get", "all,serviceaccounts,roles,rolebindings,networkpolicies", "-o", "name", "--ignore-not-found"];
-        let left = release.space.kubectl(left).ok().out;
-        let left: Vec<&str> = left.lines().filter(|name| !name.ends_with("/default")).collect();
-        assert!(left.is_empty(), "{left:?}");
-        let roles = kubectl(["get", "clusterroles,clusterrolebindings", "-o", "name"]).ok().out;
-        assert!(!roles.contains(&format!("{}:op", release.space.name())), "{roles}");
-        // Nobody is there to delete the topic.
-        space.kubectl(["delete", "kmt", "after", "--timeout=30s"]).ok();
-        assert_eq!(broker.topics(), ["after", "before"]);
-
-        // Back again, without being told to take the types over; the namespace goes with the topic in it.
-        release.run(&["install"], &current, &[]);
-        until_condition(&space, "kmt", "before", "Ready", "True");
-        eventually("it has its finalizer again", 30, || (!finalizers(&space, "before").is_null()).then_some(()));
-        kubectl(["delete", "namespace", space.name(), "--timeout=100s"]).limit(110).ok();
-        assert_eq!(broker.topics(), ["after"]);
-
-        // The operator goes, and right after it a namespace with Topics of brokers that nobody reaches any more.
-        let last = Namespace::new("last");
-        broker.topic(&last, "orphan");
-        until_condition(&last, "kmt", "orphan", "Ready", "True");
-        broker.space.kubectl(["delete", "pod", "kafka", "--grace-period=1"]).ok();
-        release.uninstall();
-        kubectl(["delete", "namespace", last.name(), "--timeout=60s"]).limit(70).ok();
-    });
-}
-
-/// Lets go of what earlier tests have left: an operator of all namespaces would look after it.
-fn clear(release: &Release) {
-    install_types();
-    let tool = as_admin(Tool::new(static_binary("klamm-operator")));
-    let lease = format!("--namespace={}", release.space.name());
-    tool.args(["drop-finalizers", &lease, "--identity=test"]).ok();
-    let kinds = "clusters.klamm.dev,topics.klamm.dev,consumergroups.klamm.dev";
-    kubectl(["delete", kinds, "--all", "--all-namespaces", "--timeout=100s"]).limit(110).ok();
-}
-
-#[test]
-fn finalizers_are_not_dropped_while_an_operator_runs() {
+pub fn finalizers_are_not_dropped_while_an_operator_runs() {
     with_nodes("releases::finalizers_are_not_dropped_while_an_operator_runs", || {
         install_types();
         let (release, broker) = (Release::new("busy"), Broker::start("busy"));
@@ -341,56 +266,6 @@ fn finalizers_are_not_dropped_while_an_operator_runs() {
         assert!(finalizers(&space, "t").is_null());
         release.uninstall();
         kubectl(["delete", "namespace", space.name(), "--timeout=60s"]).limit(70).ok();
-    });
-}
-
-#[test]
-fn five_commands_from_nothing_to_a_record() {
-    with_nodes_alone("releases::five_commands_from_nothing_to_a_record", || {
-        let version = env!("CARGO_PKG_VERSION");
-        let release = Release { space: Namespace::new("empty"), name: "klamm-operator".into() };
-        clear(&release);
-        let types = ["clusters.klamm.dev", "topics.klamm.dev", "consumergroups.klamm.dev"];
-        kubectl(["delete", "crd"]).args(types).limit(70).ok();
-        // As a registry would have them.
-        for (target, name) in [("operator", "docker.io/klamm/operator"), ("broker", "docker.io/klamm/broker")] {
-            load(&dockerfile::image(target, &format!("{name}:{version}")));
-        }
-        let since = Instant::now();
-        let lines = commands("README.md", "Five commands on Kubernetes");
-        assert_eq!(lines.len(), 5, "{lines:#?}");
-        let mut last = String::new();
-        for line in &lines {
-            let output = shell(line).run();
-            if output.code != 0 {
-                let shown = shell("kubectl get klamm,pods -A; kubectl describe kmc,kmt,pods; kubectl -n klamm-system logs -l app.kubernetes.io/name=klamm-operator --tail=50").run();
-                panic!("{output}\n{shown}");
-            }
-            last = output.out;
-        }
-        assert_eq!(last, "hello\n");
-        println!(
-            "figures five commands: a record is read {:.1} s after the first of them",
-            since.elapsed().as_secs_f64()
-        );
-
-        let tested = shell("helm test demo --timeout 3m").run();
-        assert!(tested.code == 0, "{tested}\n{}", shell("kubectl describe pod demo-test").run());
-        shell("kubectl delete pod demo-test").ok();
-
-        // What it said to do next, as it is, but for the creation.
-        let notes = shell("helm get notes klamm-operator --namespace klamm-system").ok().out;
-        let apply = notes.split_once("kubectl apply -f -").and_then(|(_, rest)| rest.split_once("\nEND\n"));
-        let (example, _) = apply.unwrap_or_else(|| panic!("{notes}"));
-        shell(&format!("kubectl apply --dry-run=server -f - {example}\nEND")).ok();
-
-        // The operator goes first, with Cluster and Topic there, and they can be deleted nevertheless.
-        shell("helm uninstall klamm-operator --namespace klamm-system --wait --timeout=150s").ok();
-        shell("kubectl exec demo-0 -- /klamm topics describe greetings").ok();
-        shell("helm uninstall demo --wait --timeout=60s").ok();
-        shell("kubectl wait --for=delete pod --selector=app.kubernetes.io/instance=demo --timeout=60s").ok();
-        shell("kubectl delete pvc --selector=app.kubernetes.io/instance=demo --timeout=60s").ok();
-        shell("kubectl delete namespace klamm-system --timeout=60s").ok();
     });
 }
 

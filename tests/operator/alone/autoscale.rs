@@ -11,11 +11,11 @@ use std::time::Duration;
 use klamm_tests::wait_for;
 use serde_json::{Value, json};
 
+use super::scaling::settled;
 use crate::clusters::World;
 use crate::kubernetes::{Namespace, with_nodes_alone};
 use crate::metrics_api::{Asked, Group, now, provide};
 use crate::pages::{commands, shell};
-use crate::scaling::settled;
 use crate::trial::{described, gone, trial};
 
 const METRICS: Group = Group { name: "metrics.k8s.io", version: "v1beta1", resource: "pods", kind: "PodMetrics" };
@@ -101,7 +101,7 @@ pub fn followed(space: &Namespace, count: i64) {
 
 #[test]
 fn an_autoscaler_sets_how_many_brokers_there_are() {
-    with_nodes_alone("autoscale::an_autoscaler_sets_how_many_brokers_there_are", || {
+    with_nodes_alone("alone::autoscale::an_autoscaler_sets_how_many_brokers_there_are", || {
         let (space, bootstrap, mut operator) = described(World::new("busy"), description());
         operator.kill();
         let space = &space;

@@ -67,7 +67,7 @@ fn others_are_looked_after(space: &Namespace, broker: &Broker, round: &str) {
 
 #[test]
 fn what_cannot_be_read_stops_nobody_else() {
-    with_control_plane_alone("malformed::what_cannot_be_read_stops_nobody_else", || {
+    with_control_plane_alone("alone::malformed::what_cannot_be_read_stops_nobody_else", || {
         install_types();
         let (space, broker) = (Namespace::new("malformed"), Broker::start(&[]));
         let mut operator = Operator::start(&[&space]);

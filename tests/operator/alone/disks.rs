@@ -1,5 +1,4 @@
-//! Disks that go: a volume that is lost, one that is full, and with `KLAMM_LONG=1` one that is lost with its node, under load as
-//! in `load`.
+//! Disks that go: a volume that is lost, one that is full, and one that is lost with its node, under load as in `load`.
 //!
 //! The volumes are small file systems of the test's own, so that one can be full, and grow as a driver's do.
 
@@ -202,7 +201,7 @@ fn lost_node(stage: &Stage<'_>, broker: usize) -> OnDrop<impl FnMut() + use<>> {
 
 #[test]
 fn lost_and_full_disks_harm_nobody() {
-    with_nodes_alone("disks::lost_and_full_disks_harm_nobody", || {
+    with_nodes_alone("alone::disks::lost_and_full_disks_harm_nobody", || {
         let mut random = Random::new(klamm_tests::seed());
         let world = World::new("disks");
         let disks = Disks::make(&world.space, 3);
@@ -226,9 +225,7 @@ fn lost_and_full_disks_harm_nobody() {
             trial.disturbed(|| {
                 phase("lost disk", STOPPED, &mut |broker| lost_disk(stage, &disks, broker));
                 phase("full disk", STOPPED, &mut |broker| full_disk(stage, &disks, broker));
-                if klamm_tests::long() {
-                    phase("lost node", CUT_OFF, &mut |broker| back = Some(lost_node(stage, broker)));
-                }
+                phase("lost node", CUT_OFF, &mut |broker| back = Some(lost_node(stage, broker)));
             });
             // Not before all that was written has been read.
             back

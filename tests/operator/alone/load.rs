@@ -122,7 +122,7 @@ fn description() -> Value {
 
 #[test]
 fn clients_notice_nothing() {
-    with_nodes_alone("load::clients_notice_nothing", || {
+    with_nodes_alone("alone::load::clients_notice_nothing", || {
         let rounds = if klamm_tests::long() { 10 } else { 1 };
         let mut random = Random::new(klamm_tests::seed());
         let world = World::new("load");

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use klamm_tests::{assert_contains, wait_for};
 use serde_json::{Value, json};
 
+use super::disks::Disks;
+use super::scaling::settled;
 use crate::clusters::World;
-use crate::disks::Disks;
 use crate::faulty::Proxy;
 use crate::kubernetes::{Namespace, with_nodes_alone};
 use crate::outages::{elect, leads};
 use crate::process::{Operator, until_condition};
-use crate::scaling::settled;
 use crate::trial::{Trial, described, gone, trial};
 
 /// Volumes that there are, but for the one of a broker that has come and gone: more brokers than that never start.
@@ -173,7 +173,7 @@ fn none(space: &Namespace) {
 
 #[test]
 fn brokers_that_go_while_other_things_fail() {
-    with_nodes_alone("mishaps::brokers_that_go_while_other_things_fail", || {
+    with_nodes_alone("alone::mishaps::brokers_that_go_while_other_things_fail", || {
         let world = World::new("mishaps");
         let disks = Disks::make(&world.space, 2);
         let (space, bootstrap, mut operator) = described(world, description(&disks.class));

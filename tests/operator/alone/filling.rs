@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use klamm_tests::{Tool, wait_for};
 use serde_json::{Value, json};
 
-use crate::autoscale::{asked_for, autoscaler, followed, until_asked_for};
+use super::autoscale::{asked_for, autoscaler, followed, until_asked_for};
+use super::disks::Disks;
+use super::scaling::even;
 use crate::clusters::World;
-use crate::disks::Disks;
 use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{Namespace, image, with_nodes_alone};
 use crate::metrics_api::{Asked, Group, now, provide};
-use crate::scaling::even;
 use crate::stage::{OnDrop, Stage};
 use crate::trial::{Trial, described, gone, trial};
 
@@ -213,7 +213,7 @@ fn seen(space: &Namespace) {
 
 #[test]
 fn an_autoscaler_makes_room_when_disks_fill() {
-    with_nodes_alone("filling::an_autoscaler_makes_room_when_disks_fill", || {
+    with_nodes_alone("alone::filling::an_autoscaler_makes_room_when_disks_fill", || {
         let world = World::new("filling");
         let disks = Disks::make(&world.space, 2);
         let (space, bootstrap, mut operator) = described(world, description(&disks.class));

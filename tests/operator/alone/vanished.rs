@@ -47,7 +47,7 @@ fn vanish(stage: &Stage<'_>, broker: usize) {
 
 #[test]
 fn a_name_that_nobody_knows_any_more_costs_no_session() {
-    with_nodes_alone("vanished::a_name_that_nobody_knows_any_more_costs_no_session", || {
+    with_nodes_alone("alone::vanished::a_name_that_nobody_knows_any_more_costs_no_session", || {
         let (space, bootstrap, _operator) = described(World::new("vanished"), description());
         let _gone = gone(&space);
         trial("vanished", &space, bootstrap, |trial| {
