@@ -54,6 +54,8 @@ fn clusters() -> Vec<Case> {
     let storage = |before: Value, after: Value, refusal| {
         change("Cluster", json!({ "storage": before }), json!({ "storage": after }), refusal)
     };
+    let resources =
+        |kind: &str, memory: Value, refusal| cluster(json!({ "resources": { kind: { "memory": memory } } }), refusal);
     let from = |namespaces: Value, refusal| cluster(json!({ "allowedNamespaces": namespaces }), refusal);
     let one_address = json!({ "name": "a", "port": 9092, "type": "nodeport", "advertisedHost": "b.example.com" });
     let fast = |size: &str| json!({ "size": size, "storageClassName": "fast" });
@@ -120,6 +122,13 @@ fn clusters() -> Vec<Case> {
         cluster(json!({ "image": "a b" }), "spec.image"),
         cluster(json!({ "storage": { "size": "much" } }), "spec.storage.size"),
         cluster(json!({ "replicas": 3, "minReplicas": 5, "rebalance": { "throttle": "1k" } }), ""),
+        resources("limits", json!("512Mi"), ""),
+        resources("limits", json!(2), ""),
+        resources("limits", json!("1e3"), ""),
+        resources("limits", json!("abc"), "spec.resources.limits.memory"),
+        resources("requests", json!("512 MB"), "spec.resources.requests.memory"),
+        resources("requests", json!("-1"), "spec.resources.requests.memory"),
+        cluster(json!({ "rebalance": { "throttle": "fast" } }), "spec.rebalance.throttle"),
         cluster(json!({ "minReplicas": 0 }), "spec.minReplicas"),
         cluster(json!({ "rebalance": { "throttle": "0" } }), "nothing moves"),
         cluster(json!({ "rebalance": { "maxConcurrentMoves": 0 } }), "spec.rebalance.maxConcurrentMoves"),
@@ -179,6 +188,7 @@ fn topics() -> Vec<Case> {
         ),
         topic(here(&json!({ "cleanupPolicy": ["compact", "compact"] })), "Duplicate value"),
         topic(here(&json!({ "retention": { "time": "1 week" } })), "spec.retention.time"),
+        topic(here(&json!({ "retention": { "size": "much" } })), "spec.retention.size"),
         topic(here(&json!({ "config": { "a": 1, "b": "x", "c": true, "d": null, "e": [1], "f": 0.5 } })), ""),
     ]
 }

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::common::{Conditions, Config, NamespacesFrom, quantity};
+use super::common::{Conditions, Config, NamespacesFrom, quantity, resources};
 
 /// The port of the listener that brokers and the quorum use among themselves.
 pub const INTERNAL_PORT: i32 = 9093;
@@ -100,7 +100,9 @@ pub struct ClusterSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rack: Option<Rack>,
     /// Processor and memory of each broker. Without it a broker asks for 100m and 256Mi and has no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    // The default keeps a schema of its own from making the field required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resources")]
     pub resources: Option<ResourceRequirements>,
     /// Which namespaces may hold Topics and ConsumerGroups of this cluster.
     #[serde(default)]

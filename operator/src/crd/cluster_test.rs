@@ -1,5 +1,6 @@
 //! What the API server refuses of a Cluster, by the same rules run here.
 
+use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -83,6 +84,24 @@ fn partitions_move_at_some_pace() {
     assert!(throttled("50Mi").validate_cel().is_ok());
     refused(throttled("0").validate_cel(), "nothing moves");
     refused(throttled("0.5").validate_cel(), "nothing moves");
+}
+
+#[test]
+fn processor_and_memory_are_quantities() {
+    let schema = serde_json::to_value(Cluster::crd()).expect("JSON");
+    let resources =
+        &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["resources"];
+    for kind in ["limits", "requests"] {
+        let quantity = &resources["properties"][kind]["additionalProperties"];
+        assert_eq!(quantity["x-kubernetes-int-or-string"], true, "{kind}: `cpu: 2` is one, too");
+        let pattern = regex::Regex::new(quantity["pattern"].as_str().expect("a pattern")).expect("a good one");
+        for right in ["2", "500m", "0.5", ".5", "1.", "512Mi", "1.5G", "100k", "1e3", "1E-3", "+1", "1E", "50n"] {
+            assert!(pattern.is_match(right), "{kind}: {right}");
+        }
+        for wrong in ["abc", "", "Gi", "1K", "1mi", "1 Gi", "1Gb", "-1", "1.2.3", "1e", "1e0.5", "512 Mi"] {
+            assert!(!pattern.is_match(wrong), "{kind}: {wrong}");
+        }
+    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What addresses of brokers have to be: a host, a name or an IPv6 address in brackets, and a port that there is.
 pub const ADDRESSES_RULE: &str = r"self.matches('^(([a-zA-Z0-9._-]+|[\\[][0-9a-fA-F:.%a-zA-Z]+[\\]]):0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])(,|$))+$')";
@@ -105,6 +106,24 @@ pub enum DeletionPolicy {
 /// A number of bytes or a share, as Kubernetes writes quantities: `100Gi`, `512Mi`, `10G`.
 pub fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$", "maxLength": 32 })
+}
+
+/// Processor and memory as pods ask for them. Of a quantity Kubernetes' own schema says only that it is a number or a string: what
+/// is none would be refused when the StatefulSet is applied, long after whoever wrote it has gone.
+pub fn resources(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = ResourceRequirements::json_schema(generator);
+    let quantity = json!({
+        "description": "A quantity: `500m`, `2`, `512Mi`, `1.5G`.",
+        "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+        "x-kubernetes-int-or-string": true,
+    });
+    for kind in ["limits", "requests"] {
+        if let Some(map) = schema.pointer_mut(&format!("/properties/{kind}")) {
+            map["additionalProperties"] = quantity.clone();
+        }
+    }
+    schema.insert("nullable".into(), true.into());
+    schema
 }
 
 /// A time span: whole numbers with units, `90s`, `5m`, `12h`, `7d`, also joined (`1d12h`).
