@@ -4,7 +4,8 @@
 //! What is there is found by `observed`, certificates are kept by `secrets`, what brokers are told while they run is in
 //! `live`, how their volumes grow in `storage`, and the StatefulSet with them in `recreate`, which rack they are in in
 //! `rack`, which of them is restarted in `rolling`, how many there are in `scaling`, what is moved for that in `moves`,
-//! which listeners stay for a while in `lingering`, and what all of that comes to in `status`.
+//! which listeners stay for a while in `lingering`, what all of that comes to in `status`, and what of it is told in Events in
+//! `news`.
 //!
 //! It does not delete a Cluster's parts: all of them have the Cluster as their owner.
 
@@ -12,6 +13,7 @@ mod lingering;
 mod live;
 pub mod metrics;
 mod moves;
+mod news;
 pub(crate) mod observed;
 mod rack;
 mod recreate;
@@ -58,7 +60,7 @@ use crate::api;
 use crate::apply::{self, ApplyError, Owner};
 use crate::brokers::Address;
 use crate::ca::Data;
-use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus, INTERNAL_PORT, OperationStep};
+use crate::crd::cluster::{BrokerState, Cluster, INTERNAL_PORT, OperationStep};
 use crate::events::publish;
 use crate::render::{self, Checked, Facts, NotYet};
 use crate::scale;
@@ -114,7 +116,7 @@ impl Reconcile for Cluster {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         context.cluster_metrics.found(&namespace, &name, object.spec.replicas, &status);
         if write(&context.client, object, before, &status).await? {
-            tell(object, context, before, &status).await;
+            news::tell(object, context, before, &status).await;
         }
         let awaited = matches!(view.configured, Configured::Unreachable(_))
             || status.ready_replicas < status.replicas
@@ -564,35 +566,5 @@ async fn interrupted(cluster: &Cluster, context: &Context, error: &Error, now: T
     let told = before.is_some_and(|before| before.conditions.iter().any(|is| is.reason == error.reason()));
     if write(&context.client, cluster, before, &status).await.unwrap_or(false) && !told {
         publish(context, cluster, EventType::Warning, error.reason(), "Reconcile", error.to_string()).await;
-    }
-}
-
-/// Tells in Events what has changed in the conditions that people wait for.
-async fn tell(cluster: &Cluster, context: &Context, before: Option<&ClusterStatus>, status: &ClusterStatus) {
-    for condition in &status.conditions {
-        let was = before.and_then(|before| before.conditions.iter().find(|c| c.type_ == condition.type_));
-        let Some(type_) = news(was, condition) else { continue };
-        let note = match condition.message.as_str() {
-            "" => format!("{} is {}", condition.type_, condition.status),
-            message => format!("{} is {}: {message}", condition.type_, condition.status),
-        };
-        publish(context, cluster, type_, &condition.reason, "Reconcile", note).await;
-    }
-}
-
-/// Whether a condition is worth an Event, and which.
-fn news(was: Option<&Condition>, is: &Condition) -> Option<EventType> {
-    let good = match is.type_.as_str() {
-        "Ready" | "UpToDate" | "ConfigApplied" | "StorageReady" => "True",
-        "Stalled" | "Warning" | "ScalingLimited" => "False",
-        _ => return None,
-    };
-    match was.map(|was| was.status.as_str()) {
-        Some(was) if was == is.status => None,
-        _ if is.status == "Unknown" => None,
-        // That a new Cluster is not ready is no news, and neither is that nothing is wrong with it.
-        None | Some("Unknown") if is.status == good || is.type_ == "Ready" => None,
-        _ if is.status == good => Some(EventType::Normal),
-        _ => Some(EventType::Warning),
     }
 }
