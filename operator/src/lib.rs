@@ -18,6 +18,8 @@ pub mod groups;
 mod http;
 mod lease;
 pub mod metrics;
+#[cfg(test)]
+mod metrics_page_test;
 pub mod plan;
 pub mod quantity;
 pub mod render;

@@ -11,7 +11,8 @@ fn the_documentation_is_up_to_date() {
          `GET /metrics` on the admin listener (`klamm.admin.listener`, 127.0.0.1:9644 unless configured) gives all of these \
          in the Prometheus text format. Names that begin with `kafka_` are those that the JMX exporter and kafka_exporter \
          give for Apache Kafka, with the same labels, so that dashboards and alerts made for them work; `klamm_` are ours. \
-         The process itself is described by the usual `process_*` metrics.\n\n\
+         The process itself is described by the usual `process_*` metrics. \
+         The operator's are on [a page of their own](operator-metrics.md).\n\n\
          This file is generated: `UPDATE=1 cargo test -p klamm` rewrites it from the table in code.\n\n\
          | Metric | Kind | Labels | What it tells |\n| --- | --- | --- | --- |\n",
     );

@@ -13,7 +13,8 @@ const HEAD: &str = "# Resource types\n\n\
     The definitions are in `crds/`, and `klamm-operator crds` prints them.\n\n\
     This file is generated: `UPDATE=1 cargo test -p klamm-operator` rewrites it from the types in code.\n";
 
-fn check(file: &str, text: &str) {
+/// Compares a file of the repository, or writes it.
+pub(crate) fn check(file: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
     if std::env::var_os("UPDATE").is_some_and(|v| v == "1") {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -17,7 +17,7 @@ mod cluster_test;
 #[cfg(test)]
 mod consumer_group_test;
 #[cfg(test)]
-mod docs_test;
+pub(crate) mod docs_test;
 #[cfg(test)]
 mod flux_test;
 #[cfg(test)]
