@@ -102,6 +102,54 @@ pub async fn surely_gone<K: OfCluster>(context: &Context, object: &K) -> Result<
     Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
+/// Whether a namespace is being deleted, or gone; `None` where the operator may not look.
+///
+/// # Errors
+/// The API server's.
+pub async fn namespace_goes(context: &Context, namespace: &str) -> Result<Option<bool>, kube::Error> {
+    let api: Api<Namespace> = Api::all(context.client.clone());
+    match api.get_metadata_opt(namespace).await {
+        Ok(found) => Ok(Some(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the addresses of a resource are those of Clusters of its own namespace that go: each is being deleted, or gone with
+/// the namespace being deleted. Nobody will answer there any more, and there will be nothing that could be deleted.
+///
+/// # Errors
+/// The API server's.
+pub async fn go_together<K: OfCluster>(context: &Context, object: &K) -> Result<bool, kube::Error> {
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let Some(names) = object.bootstrap_servers().and_then(|addresses| named_by(addresses, namespace)) else {
+        return Ok(false);
+    };
+    let api: Api<Cluster> = Api::namespaced(context.client.clone(), namespace);
+    for name in names {
+        let goes = match api.get_metadata_opt(name).await? {
+            Some(found) => found.metadata.deletion_timestamp.is_some(),
+            None => namespace_goes(context, namespace).await? == Some(true),
+        };
+        if !goes {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The Clusters of a namespace whose Services these addresses name, if all of them do: `NAME-bootstrap.NAMESPACE`, also with
+/// `.svc` and more. A name without its namespace is another thing for the operator than for whoever has written it.
+fn named_by<'a>(addresses: &'a str, namespace: &str) -> Option<Vec<&'a str>> {
+    let name = |address: &'a str| {
+        let (host, _) = address.rsplit_once(':')?;
+        let mut parts = host.split('.');
+        let name = parts.next()?.strip_suffix("-bootstrap")?;
+        (parts.next() == Some(namespace) && parts.next().is_none_or(|part| part == "svc")).then_some(name)
+    };
+    addresses.split(',').map(name).collect()
+}
+
 /// Whether a Cluster admits resources of another namespace.
 async fn admits(context: &Context, allowed: &AllowedNamespaces, namespace: &str) -> Result<bool, kube::Error> {
     match (allowed.from, &allowed.selector) {
@@ -123,6 +171,46 @@ mod tests {
     use super::*;
     use crate::controllers::mock::Server;
     use crate::crd::Topic;
+
+    #[test]
+    fn addresses_name_clusters_only_by_their_services_with_the_namespace() {
+        for (addresses, wanted) in [
+            ("prod-bootstrap.a:9092", Some(vec!["prod"])),
+            ("prod-bootstrap.a.svc:9092", Some(vec!["prod"])),
+            ("prod-bootstrap.a.svc.cluster.local:9092,next-bootstrap.a:1", Some(vec!["prod", "next"])),
+            ("prod-bootstrap:9092", None),
+            ("prod-bootstrap.b.svc:9092", None),
+            ("prod-bootstrap.a.example.com:9092", None),
+            ("prod-bootstrap.a:9092,kafka.example.com:9092", None),
+            ("127.0.0.1:9092", None),
+        ] {
+            assert_eq!(named_by(addresses, "a"), wanted, "{addresses}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_addressed_goes_with_its_namespace_or_by_itself() {
+        let spec = json!({ "bootstrapServers": "prod-bootstrap.a.svc:9092" });
+        let meta = json!({ "name": "t", "namespace": "a" });
+        let topic: Topic = serde_json::from_value(json!({ "metadata": meta, "spec": spec })).unwrap();
+        let (there, going) = (json!({}), json!({ "deletionTimestamp": "2026-10-01T00:00:00Z" }));
+        for (cluster, namespace, goes) in [
+            (Some(&there), &there, false),
+            (Some(&there), &going, false),
+            (Some(&going), &there, true),
+            (None, &going, true),
+            // It may be made again, and the records are on its volumes.
+            (None, &there, false),
+        ] {
+            let server = Server::default();
+            let object = |meta: &serde_json::Value| json!({ "metadata": meta });
+            let found = cluster.map_or(serde_json::Value::Null, object);
+            server.put("/apis/klamm.dev/v1alpha1/namespaces/a/clusters/prod", found);
+            server.put("/api/v1/namespaces/a", object(namespace));
+            let found = go_together(&server.context(), &topic).await.unwrap();
+            assert_eq!(found, goes, "{cluster:?} in {namespace}");
+        }
+    }
 
     #[tokio::test]
     async fn addresses_can_be_forbidden() {

@@ -57,5 +57,10 @@ pub async fn brokers<K: OfCluster>(
     if let Some(heir) = owner::heir(object, context).await? {
         return Ok(Err(Farewell::told(left, format!("{what} stays: {heir} describes it, too"))));
     }
-    clusters::way(context, &address).map(Ok)
+    let brokers = clusters::way(context, &address)?;
+    if clusters::go_together(context, object).await? && brokers.ask(async |_| Ok(())).await.is_err() {
+        let why = "its brokers were those of a Cluster of this namespace, which is gone or being deleted";
+        return Ok(Err(Farewell::told("ClusterGone", format!("there is nothing to delete: {why}"))));
+    }
+    Ok(Ok(brokers))
 }

@@ -23,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Has an object at a path.
+    /// Has an object at a path, or nothing if that is null.
     pub fn put(&self, path: &str, object: Value) {
         self.objects.lock().insert(path.to_owned(), object);
     }
@@ -54,6 +54,9 @@ impl Server {
         match method {
             "GET" => {
                 let objects = self.objects.lock();
+                if objects.get(path).is_some_and(Value::is_null) {
+                    return (404, json!({ "kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound" }));
+                }
                 if let Some(object) = objects.get(path) {
                     return (200, object.clone());
                 }

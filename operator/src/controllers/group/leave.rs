@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Namespace;
 use klamm_protocol::error::ErrorCode;
+use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use kube::{Api, ResourceExt};
 
 use super::look::{FINALIZER, Look};
 use super::{pausing, target};
+use crate::clusters;
 use crate::controllers::farewell::{self, Farewell};
 use crate::controllers::{Context, Error, finalizer};
 use crate::crd::ConsumerGroup;
@@ -78,12 +78,7 @@ async fn start(group: &ConsumerGroup, context: &Context) -> Result<bool, Error> 
 
 /// Whether the group's namespace is being deleted, as far as can be told.
 async fn goes(group: &ConsumerGroup, context: &Context) -> Result<bool, Error> {
-    let api: Api<Namespace> = Api::all(context.client.clone());
-    match api.get_metadata_opt(&group.namespace().unwrap_or_default()).await {
-        Ok(found) => Ok(found.is_none_or(|found| found.metadata.deletion_timestamp.is_some())),
-        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(true),
-        Err(error) => Err(error.into()),
-    }
+    Ok(clusters::namespace_goes(context, &group.namespace().unwrap_or_default()).await?.unwrap_or(true))
 }
 
 async fn farewell(group: &ConsumerGroup, context: &Context) -> Result<Farewell, Error> {
