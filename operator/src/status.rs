@@ -129,8 +129,12 @@ impl Conditions {
         self.set("Stalled", false, reason, "")
     }
 
-    /// Nothing is looked at, nothing is done: what was true stays so.
-    pub fn paused(&mut self) -> &mut Self {
+    /// Nothing is looked at, nothing is done: what was true stays so. `begun`: whether anything was ever done, or seen.
+    pub fn paused(&mut self, begun: bool) -> &mut Self {
+        if !begun {
+            let why = format!("{PAUSED} is set: nothing is done, and nothing has been done for this resource so far");
+            return self.ready("Paused", "").set("Ready", false, "Paused", why);
+        }
         let ready = self.before.iter().find(|condition| condition.type_ == "Ready");
         let is = match ready.map(|ready| ready.status.as_str()) {
             Some("True") => Is::True,
@@ -207,6 +211,27 @@ mod tests {
         assert_eq!((ready.last_transition_time.0, ready.observed_generation), (at(100), Some(2)));
         assert_eq!(ready.message, "1 of 3");
         assert_eq!((available.last_transition_time.0, available.status.as_str()), (at(200), "Unknown"));
+    }
+
+    #[test]
+    fn one_that_was_paused_before_anything_was_done_is_not_ready() {
+        let paused = |before: &[Condition], begun| {
+            let mut conditions = Conditions::new(before, Some(1), at(1));
+            conditions.paused(begun);
+            conditions.finish()
+        };
+        let said = |conditions: &[Condition]| {
+            let of = |kind: &str| conditions.iter().find(|is| is.type_ == kind).map(|is| is.status.clone());
+            ["Ready", "Reconciling", "Stalled"].map(|kind| of(kind).unwrap_or_default())
+        };
+        let never = paused(&[], false);
+        assert_eq!(said(&never), ["False", "False", "False"]);
+        assert_eq!(paused(&never, false), never, "it is said once");
+        for (was, is) in [(Is::True, "True"), (Is::False, "False"), (Is::Unknown, "Unknown")] {
+            let mut before = Conditions::new(&[], Some(1), at(0));
+            before.set("Ready", was, "AsDescribed", "");
+            assert_eq!(said(&paused(&before.finish(), true)), [is, "False", "False"]);
+        }
     }
 
     #[test]

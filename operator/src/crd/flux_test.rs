@@ -69,7 +69,7 @@ fn flux_reads_health_from_conditions() {
         ("waiting", object(2, |c| c.waiting("ClusterNotFound", "")), "InProgress"),
         ("going on", object(2, |c| c.ready("Ready", "").set("Reconciling", true, "Reassigning", "")), "InProgress"),
         ("unreachable", object(2, |c| c.failed(&unreachable)), "InProgress"),
-        ("paused", object(2, |c| c.ready("R", "").paused()), "InProgress"),
+        ("paused", object(2, |c| c.ready("R", "").paused(true)), "InProgress"),
         ("without conditions", json!({ "metadata": { "generation": 1 }, "status": { "partitions": 3 } }), "InProgress"),
         ("new", json!({ "metadata": { "generation": 1 }, "spec": {} }), "Unknown"),
     ];

@@ -65,7 +65,7 @@ impl<'a> Look<'a> {
     /// What is worth another try.
     pub async fn at(&mut self, context: &Context) -> Result<Action, Error> {
         if status::is_paused(self.group) {
-            self.conditions.paused();
+            self.conditions.paused(self.status.state.is_some() || self.status.pause.is_some());
             if let Some(pause) = &self.status.pause {
                 let (kind, name, count) = (&pause.kind, &pause.name, pause.replicas);
                 let left = format!("; {kind} {name} stays stopped for reset {}: it had {count} replicas", pause.reset);

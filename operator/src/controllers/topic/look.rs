@@ -61,7 +61,7 @@ impl<'a> Look<'a> {
     pub async fn at(&mut self, context: &Context) -> Result<Action, Error> {
         let spec = &self.topic.spec;
         if status::is_paused(self.topic) {
-            self.conditions.paused();
+            self.conditions.paused(self.status.topic_id.is_some());
             return Ok(Action::await_change());
         }
         let desired = match desired::desired(self.topic) {

@@ -49,6 +49,45 @@ async fn one_that_is_held_says_how_to_let_it_go() {
     assert_eq!(body["status"]["topicId"], "x");
 }
 
+#[tokio::test]
+async fn one_that_was_paused_before_its_topic_was_made_says_so() {
+    let server = Server::default();
+    let context = server.context();
+    let mut paused = topic(json!({ "annotations": { "klamm.dev/paused": "true" } }), json!({}));
+    let said = async |topic: &Topic| {
+        Topic::reconcile(topic, &context).await.expect("nobody is asked about it");
+        let status = server.writes.lock().pop().expect("a status").1["status"].clone();
+        let ready = status["conditions"].as_array().unwrap().iter().find(|is| is["type"] == "Ready").unwrap().clone();
+        format!("{}/{}: {}", ready["status"], ready["reason"], ready["message"]).replace('"', "")
+    };
+    let never = "klamm.dev/paused is set: nothing is done, and nothing has been done for this resource so far";
+    assert_eq!(said(&paused).await, format!("False/Paused: {never}"));
+    // One that was as described stays so.
+    let at = "2026-10-01T00:00:00Z";
+    let ready =
+        json!({ "type": "Ready", "status": "True", "reason": "AsDescribed", "message": "", "lastTransitionTime": at });
+    paused.status = Some(serde_json::from_value(json!({ "topicId": "x", "conditions": [ready] })).unwrap());
+    assert_eq!(said(&paused).await, "True/Paused: klamm.dev/paused is set: nothing is done");
+}
+
+#[tokio::test]
+async fn one_whose_addresses_are_those_of_a_cluster_that_goes_is_let_go() {
+    let server = Server::default();
+    let context = server.context();
+    let mut held = leaving(json!({ "topicId": "x" }));
+    held.spec.bootstrap_servers = Some("prod-bootstrap.a.svc:1".into());
+    let cluster = "/apis/klamm.dev/v1alpha1/namespaces/a/clusters/prod";
+    server.put(cluster, json!({ "metadata": { "name": "prod" } }));
+    let error = leave::leave(&held, &context).await;
+    assert_eq!(error.unwrap_err().reason(), "ClusterUnreachable", "that one is there, and does not answer");
+    server.writes.lock().clear();
+    server.put(cluster, json!({ "metadata": { "name": "prod", "deletionTimestamp": "2026-10-01T00:00:00Z" } }));
+    leave::leave(&held, &context).await.expect("it goes");
+    let writes = server.writes.lock().clone();
+    let [(path, body)] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!((path.as_str(), &body["metadata"]["finalizers"]), (PATH, &json!([])));
+}
+
 /// Killed after it had made the topic, and before it had noted its id.
 #[tokio::test]
 async fn one_whose_topic_may_have_been_made_is_held_until_its_brokers_say_so() {
