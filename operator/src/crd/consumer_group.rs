@@ -478,6 +478,14 @@ pub struct ResetStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub preview: Vec<String>,
+    /// Offsets that a partition does not have, and what was taken in their place: `topic-partition: asked for -> taken`, at
+    /// most 256 lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub clamped: Vec<String>,
+    /// A hash of `to` and `topics` as they were: tells whether the description has changed since under the same id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// When it was done.
     pub at: Time,
 }

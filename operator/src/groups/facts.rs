@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use klamm_client::TopicPartition;
 
+/// Topics, or partitions, that a message names at most.
+const NAMED: usize = 4;
+
 /// See the module's head.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
@@ -41,8 +44,37 @@ impl Facts {
         self.members == 0 && matches!(self.state.as_str(), "Empty" | "Dead")
     }
 
+    /// What could not be seen, in plain words.
+    pub fn unseen(&self) -> String {
+        let named = |mut names: Vec<String>| {
+            let more = names.len().saturating_sub(NAMED);
+            names.truncate(NAMED);
+            if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
+        };
+        let missing = named(self.missing.iter().cloned().collect());
+        let unknown = named(self.unknown.iter().map(|at| format!("{}-{}", at.topic, at.partition)).collect());
+        let missing = (!missing.is_empty()).then(|| format!("there is no topic {missing}"));
+        let unknown = (!unknown.is_empty()).then(|| format!("without a leader: {unknown}"));
+        missing.into_iter().chain(unknown).collect::<Vec<_>>().join("; ")
+    }
+
     /// Partitions without a commit.
     pub fn uncommitted(&self) -> impl Iterator<Item = &TopicPartition> {
         self.partitions.iter().filter(|(_, partition)| partition.committed.is_none()).map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_has_no_leader() {
+        let names = |count: usize| (0..count).map(|n| format!("t{n}")).collect();
+        let mut facts = Facts { missing: names(1), ..Facts::default() };
+        assert_eq!(facts.unseen(), "there is no topic t0");
+        facts.missing = names(6);
+        facts.unknown.insert(TopicPartition::new("u", 3));
+        assert_eq!(facts.unseen(), "there is no topic t0, t1, t2, t3 and 2 more; without a leader: u-3");
     }
 }

@@ -10,11 +10,16 @@ use std::collections::BTreeMap;
 
 use klamm_client::TopicPartition;
 
+use serde_json::json;
+
 use super::facts::Facts;
 use crate::crd::consumer_group::{Edge, Reset, ResetResult, ResetStatus, ResetTo};
+use crate::render::hash;
 
 /// Lines of a preview at most.
 const LINES: usize = 256;
+/// Partitions that a message names at most.
+const NAMED: usize = 4;
 
 /// An offset's way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,6 +28,15 @@ pub struct Move {
     pub from: Option<i64>,
     /// What is to be.
     pub to: i64,
+}
+
+/// What a reset does.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// Where offsets go.
+    pub moves: BTreeMap<TopicPartition, Move>,
+    /// Offsets that were asked for and that partitions do not have, each with what is taken in its place.
+    pub clamped: BTreeMap<TopicPartition, (i64, i64)>,
 }
 
 /// What is wrong with a reset.
@@ -47,12 +61,22 @@ pub fn is_due(reset: &Reset, last: Option<&ResetStatus>, past: &[String]) -> boo
     match last {
         Some(last) if last.id == reset.id => match last.result {
             ResetResult::Started => true,
-            // Shown first and done then, under one id.
-            ResetResult::DryRun => !reset.dry_run,
+            // Shown first and done then, under one id; what has changed since is shown anew.
+            ResetResult::DryRun => !reset.dry_run || is_other(reset, last),
             ResetResult::Applied | ResetResult::Failed => false,
         },
         _ => !past.contains(&reset.id),
     }
+}
+
+/// What a reset asks for, as a hash. How it is done, and whether it is only shown, is no part of it.
+pub fn asked(reset: &Reset) -> String {
+    hash(&json!({ "to": reset.to, "topics": reset.topics }))
+}
+
+/// Whether something else is asked for under the id of the last one. Of one that was done long ago nobody can tell.
+pub fn is_other(reset: &Reset, last: &ResetStatus) -> bool {
+    last.id == reset.id && last.asked.as_ref().is_some_and(|was| *was != asked(reset))
 }
 
 /// Remembers that `last` has ended, now that another one has: a preview, and one that was begun only, may still be done.
@@ -101,12 +125,8 @@ fn partition(name: &str, facts: &Facts) -> Result<TopicPartition, Invalid> {
 ///
 /// # Errors
 /// It names something that the group does not read.
-pub fn plan(
-    reset: &Reset,
-    facts: &Facts,
-    found: &BTreeMap<TopicPartition, i64>,
-) -> Result<BTreeMap<TopicPartition, Move>, Invalid> {
-    let mut moves = BTreeMap::new();
+pub fn plan(reset: &Reset, facts: &Facts, found: &BTreeMap<TopicPartition, i64>) -> Result<Plan, Invalid> {
+    let mut plan = Plan::default();
     for at in partitions(reset, facts)? {
         let Some(partition) = facts.partitions.get(&at) else { continue };
         let ResetTo { offset, timestamp, shift_by, offsets } = &reset.to;
@@ -128,11 +148,15 @@ pub fn plan(
             _ => continue,
         };
         let to = wanted.min(partition.end).max(partition.start);
+        // Of a time nobody knows which offset it will be.
+        if to != wanted && (shift_by.is_some() || named.is_some()) {
+            plan.clamped.insert(at.clone(), (wanted, to));
+        }
         if partition.committed != Some(to) {
-            moves.insert(at, Move { from: partition.committed, to });
+            plan.moves.insert(at, Move { from: partition.committed, to });
         }
     }
-    Ok(moves)
+    Ok(plan)
 }
 
 /// The moves as a status shows them.
@@ -142,6 +166,21 @@ pub fn preview(moves: &BTreeMap<TopicPartition, Move>) -> Vec<String> {
         format!("{}-{}: {from} -> {to}", at.topic, at.partition)
     };
     moves.iter().take(LINES).map(line).collect()
+}
+
+/// What was taken in place of what was asked for, as a status shows it.
+pub fn clamped(plan: &Plan) -> Vec<String> {
+    let line =
+        |(at, (wanted, to)): (&TopicPartition, &(i64, i64))| format!("{}-{}: {wanted} -> {to}", at.topic, at.partition);
+    plan.clamped.iter().take(LINES).map(line).collect()
+}
+
+/// The same in plain words, if there is any.
+pub fn clamped_text(lines: &[String]) -> Option<String> {
+    let (some, more) = lines.split_at(lines.len().min(NAMED));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    let some = some.join(", ");
+    (!some.is_empty()).then(|| format!("clamped to what there is: {some}{more}"))
 }
 
 /// What became of a reset that was begun.
@@ -204,7 +243,7 @@ mod tests {
 
     fn moves(reset: &Reset, found: &[(&str, i32, i64)]) -> Result<Vec<String>, Invalid> {
         let found = found.iter().map(|(topic, number, offset)| (TopicPartition::new(*topic, *number), *offset));
-        plan(reset, &facts(), &found.collect()).map(|moves| preview(&moves))
+        plan(reset, &facts(), &found.collect()).map(|plan| preview(&plan.moves))
     }
 
     #[test]
@@ -221,6 +260,35 @@ mod tests {
         let at = reset(json!({ "timestamp": "2026-10-01T00:00:00Z" }));
         let found = moves(&at, &[("a-b", 0, 6), ("a-b", 1, -1), ("c", 0, 0)]).unwrap();
         assert_eq!(found, ["a-b-0: 5 -> 6", "a-b-1: none -> 4", "c-0: 1 -> 0"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_what_is_taken_instead() {
+        let told = |to: Value| clamped(&plan(&reset(to), &facts(), &BTreeMap::new()).unwrap());
+        assert_eq!(told(json!({ "offsets": { "a-b-0": 7, "a-b-1": 4 } })), Vec::<String>::new());
+        // Also where nothing moves since the group is there already.
+        assert_eq!(told(json!({ "offsets": { "a-b-0": 1, "c-0": 99 } })), ["a-b-0: 1 -> 2", "c-0: 99 -> 1"]);
+        assert_eq!(told(json!({ "shiftBy": -4 })), ["a-b-0: 1 -> 2", "c-0: -3 -> 0"]);
+        assert_eq!(told(json!({ "timestamp": "2026-10-01T00:00:00Z" })), Vec::<String>::new(), "no offset was named");
+        assert_eq!(clamped_text(&[]), None);
+        let lines: Vec<String> = (0..6).map(|n| format!("t-{n}: 9 -> 1")).collect();
+        let text = clamped_text(&lines).unwrap();
+        assert!(text.ends_with(": t-0: 9 -> 1, t-1: 9 -> 1, t-2: 9 -> 1, t-3: 9 -> 1 and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn another_description_under_one_id_is_told_from_the_same() {
+        let wanted = reset(json!({ "offset": "Earliest" }));
+        let last = ResetStatus { asked: Some(asked(&wanted)), ..status(ResetResult::Applied, &[]) };
+        assert!(!is_other(&wanted, &last));
+        assert!(!is_other(&Reset { dry_run: true, ..wanted.clone() }, &last), "how it is done is no part of it");
+        let other = reset(json!({ "offset": "Latest" }));
+        assert!(is_other(&other, &last) && is_other(&Reset { topics: vec!["c".into()], ..wanted.clone() }, &last));
+        assert!(!is_other(&other, &ResetStatus { asked: None, ..last.clone() }), "of an older operator");
+        assert!(!is_due(&other, Some(&last), &[]), "it is not done again all the same");
+        let shown = ResetStatus { result: ResetResult::DryRun, ..last };
+        assert!(!is_due(&Reset { dry_run: true, ..wanted }, Some(&shown), &[]));
+        assert!(is_due(&Reset { dry_run: true, ..other }, Some(&shown), &[]), "it is shown anew");
     }
 
     #[test]
@@ -248,6 +316,8 @@ mod tests {
             message: None,
             partitions: 1,
             preview: preview.iter().map(|line| (*line).to_owned()).collect(),
+            clamped: Vec::new(),
+            asked: None,
             at: Time(Timestamp::UNIX_EPOCH),
         }
     }

@@ -288,13 +288,22 @@ impl<'a> Look<'a> {
     }
 
     /// What came of the reset, if there is one.
-    fn told_of_reset(&mut self) {
+    pub fn told_of_reset(&mut self) {
         use crate::crd::consumer_group::ResetResult::{Applied, DryRun, Failed, Started};
         let Some(wanted) = &self.group.spec.reset else { return };
         let last = self.status.last_reset.as_ref().filter(|last| last.id == wanted.id);
+        let other = last.is_some_and(|last| reset::is_other(wanted, last));
         match last.map(|last| (last.result, last.message.clone().unwrap_or_default())) {
+            Some((Applied, _)) if other => {
+                let why = "a reset with this id was done, to somewhere else: it is not done again. Give it another id";
+                self.conditions.set("ResetComplete", true, "DoneBefore", why)
+            }
             Some((Applied, message)) => self.conditions.set("ResetComplete", true, "Applied", message),
             Some((DryRun, message)) if wanted.dry_run => self.conditions.set("ResetComplete", true, "DryRun", message),
+            Some((Failed, message)) if other => {
+                let why = format!("{message}; what is described now was not tried: give it another id");
+                self.conditions.set("ResetComplete", false, "Failed", why)
+            }
             Some((Failed, message)) => self.conditions.set("ResetComplete", false, "Failed", message),
             None if !self.is_due(wanted) => {
                 let why = "a reset with this id was done before another one: it is not done again";

@@ -12,6 +12,8 @@ mod scaling;
 mod target;
 
 #[cfg(test)]
+mod offsets_test;
+#[cfg(test)]
 mod pausing_test;
 #[cfg(test)]
 mod scaling_test;

@@ -61,7 +61,9 @@ pub async fn reset(
             ended(look, context, wanted, ResetResult::Failed, Some(why)).await;
             return Ok(false);
         }
-        look.conditions.waiting("TopicsMissing", "the reset waits until all partitions can be seen");
+        let why = format!("the reset waits: {}", facts.unseen());
+        look.conditions.waiting("TopicsMissing", why.clone());
+        look.waits = Some(("TopicsMissing", why));
         return Ok(false);
     }
     if facts.partitions.is_empty() {
@@ -78,21 +80,24 @@ pub async fn reset(
             brokers.ask(async |client| cluster::at_time(client, &all, ms).await).await?
         }
     };
-    let moves = match reset::plan(wanted, facts, &found) {
-        Ok(moves) => moves,
+    let plan = match reset::plan(wanted, facts, &found) {
+        Ok(plan) => plan,
         Err(invalid) => {
             look.status.last_reset = None;
             ended(look, context, wanted, ResetResult::Failed, Some(invalid.to_string())).await;
             return Ok(false);
         }
     };
+    let moves = &plan.moves;
     remember_last(look, wanted);
     look.status.last_reset = Some(ResetStatus {
         id: wanted.id.clone(),
         result: ResetResult::Started,
         message: None,
         partitions: i32::try_from(moves.len()).unwrap_or(i32::MAX),
-        preview: reset::preview(&moves),
+        preview: reset::preview(moves),
+        clamped: reset::clamped(&plan),
+        asked: Some(reset::asked(wanted)),
         at: Time(Timestamp::now()),
     });
     if wanted.dry_run {
@@ -172,11 +177,18 @@ fn remember_last(look: &mut Look<'_>, wanted: &Reset) {
 pub async fn ended(look: &mut Look<'_>, context: &Context, wanted: &Reset, result: ResetResult, why: Option<String>) {
     remember_last(look, wanted);
     let before = look.status.last_reset.take().filter(|last| last.id == wanted.id);
-    let (partitions, preview) = before.map(|last| (last.partitions, last.preview)).unwrap_or_default();
-    let message = why.unwrap_or_else(|| match result {
+    // One that was begun is what was asked for then, whatever the description says by now.
+    let asked = before.as_ref().filter(|last| last.result == ResetResult::Started).and_then(|last| last.asked.clone());
+    let asked = asked.or_else(|| Some(reset::asked(wanted)));
+    let begun = before.map(|last| (last.partitions, last.preview, last.clamped));
+    let (partitions, preview, clamped) = begun.unwrap_or_default();
+    let mut message = why.unwrap_or_else(|| match result {
         ResetResult::DryRun => format!("the offsets of {partitions} partitions would move"),
         _ => format!("the offsets of {partitions} partitions have moved"),
     });
+    if let Some(odd) = reset::clamped_text(&clamped).filter(|_| result != ResetResult::Failed) {
+        message = format!("{message}; {odd}");
+    }
     let (kind, reason) = match result {
         ResetResult::Failed => (EventType::Warning, "ResetFailed"),
         ResetResult::DryRun => (EventType::Normal, "ResetPreviewed"),
@@ -186,7 +198,8 @@ pub async fn ended(look: &mut Look<'_>, context: &Context, wanted: &Reset, resul
     events::publish(context, look.group, kind, reason, "Reset", format!("reset {id}: {message}")).await;
     let id = wanted.id.clone();
     let at = Time(Timestamp::now());
-    look.status.last_reset = Some(ResetStatus { id, result, message: Some(message), partitions, preview, at });
+    let message = Some(message);
+    look.status.last_reset = Some(ResetStatus { id, result, message, partitions, preview, clamped, asked, at });
 }
 
 /// Commits where the group is to begin in partitions that it has not committed anything in. Answers whether it has.

@@ -26,7 +26,8 @@ fn is_done(group: &ConsumerGroup) -> bool {
 
 fn ended(result: ResetResult) -> ResetStatus {
     let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now());
-    ResetStatus { id: "r1".into(), result, message: None, partitions: 1, preview: Vec::new(), at }
+    let (preview, clamped) = (Vec::new(), Vec::new());
+    ResetStatus { id: "r1".into(), result, message: None, partitions: 1, preview, clamped, asked: None, at }
 }
 
 /// One look, in the order of `Look::at`; `moved` counts what brokers were told.
