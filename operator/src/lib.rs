@@ -30,6 +30,7 @@ pub mod scale;
 pub mod settings;
 pub mod status;
 pub mod topics;
+pub mod words;
 
 /// The name under which fields are owned in objects that the operator applies. Never changed: fields owned by another
 /// name would stay behind.

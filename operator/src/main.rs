@@ -1,11 +1,12 @@
 //! The binary `klamm-operator`.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use klamm_operator::settings::Settings;
-use klamm_operator::{crd, finalizers, plan, run};
+use klamm_operator::{crd, finalizers, plan, run, words};
 
 /// Runs Klamm on Kubernetes.
 #[derive(Parser)]
@@ -27,8 +28,15 @@ enum Command {
     Crds,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let Err(error) = done(Cli::parse().command) else { return ExitCode::SUCCESS };
+    // Nobody is left to be told that this cannot be written.
+    let _ = writeln!(std::io::stderr().lock(), "klamm-operator: {}", words::in_a_line(&error));
+    ExitCode::FAILURE
+}
+
+fn done(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(settings) => to_its_end(run::run(*settings)),
         Command::DropFinalizers(settings) => to_its_end(finalizers::drop_all(*settings)),
         Command::Plan(args) => {
