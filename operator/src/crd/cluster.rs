@@ -367,7 +367,10 @@ pub enum OnOperatorUpgrade {
 }
 
 /// A time in which brokers are restarted.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[x_kube(validation = Rule::new(
+    "self.cron.matches('^([*]|0?[0-9]|[1-5][0-9])([,/-]([*]|0?[0-9]|[1-5][0-9]))* ([*]|[01]?[0-9]|2[0-3])([,/-]([*]|[01]?[0-9]|2[0-3]))* ([*]|L|([0-2]?[0-9]|3[01])W?)([,/-]([*]|L|([0-2]?[0-9]|3[01])W?))* ([*]|[A-Za-z]{3}|0?[0-9]|1[0-2])([,/-]([*]|[A-Za-z]{3}|0?[0-9]|1[0-2]))* ([*]|([A-Za-z]{3}|0?[0-7])(L|#0?[1-5])?)([,/-]([*]|([A-Za-z]{3}|0?[0-7])(L|#0?[1-5])?))*$')"
+).message("cron is minute (0-59), hour (0-23), day of the month (1-31), month (1-12) and day of the week (0-7)"))]
 #[serde(rename_all = "camelCase")]
 pub struct RollingWindow {
     /// When it opens, in UTC: minute, hour, day of the month, month and day of the week. `0 2 * * 6,0` is two o'clock on
@@ -375,7 +378,9 @@ pub struct RollingWindow {
     #[schemars(length(min = 9, max = 100), regex(pattern = r"^\S+( \S+){4}$"))]
     pub cron: String,
     /// How long it stays open: `90m`, `3h`; `7d` at most.
-    #[schemars(regex(pattern = "^[1-9][0-9]{0,4}[mhd]$"))]
+    #[schemars(regex(
+        pattern = "^([1-7]d|([1-9][0-9]?|1[0-5][0-9]|16[0-8])h|([1-9][0-9]{0,3}|100[0-7][0-9]|10080)m)$"
+    ))]
     pub duration: String,
 }
 
@@ -556,7 +561,8 @@ pub struct Operation {
     /// The broker that it is about just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker: Option<i32>,
-    /// Why it does not go on: what would suffer if that broker were stopped now.
+    /// Why it does not go on: what would suffer if that broker were stopped now, or why brokers that are waited for do not
+    /// come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<String>,
     /// The brokers that are left to do.

@@ -1,6 +1,7 @@
 //! What the API server refuses of a Cluster, by the same rules run here.
 
 use kube::CustomResourceExt as _;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -111,4 +112,48 @@ fn namespaces_are_selected_by_a_selector() {
     assert!(from(json!({ "from": "Selector", "selector": { "matchLabels": { "a": "b" } } })).validate_cel().is_ok());
     refused(from(json!({ "from": "Selector" })).validate_cel(), "selector belongs to");
     refused(from(json!({ "selector": {} })).validate_cel(), "selector belongs to");
+}
+
+fn windows(cron: &str) -> Result<(), String> {
+    let rolling = json!({ "windows": [{ "cron": cron, "duration": "1h" }] });
+    cluster(json!({ "rolling": rolling })).validate_cel().map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_window_that_never_opens_is_refused_when_it_is_applied() {
+    for cron in [
+        "60 0 * * *",
+        "0 24 * * *",
+        "0 2 32 * *",
+        "0 2 * 13 *",
+        "0 2 * * 8",
+        "0-75 2 * * *",
+        "*/90 2 * * *",
+        "0,99 2 * * *",
+        "a 2 * * *",
+        "0 2 * * sunday",
+        "0 -1 * * *",
+        "0  2 * *",
+        "@daily",
+        "0 2 * *",
+    ] {
+        let said = windows(cron).err().unwrap_or_default();
+        assert!(said.contains("minute (0-59)"), "{cron}: {said:?}");
+    }
+    for cron in
+        ["0 2 * * 6,0", "*/15 0-5,22-23 1,15 jan-MAR mon-fri", "59 23 31 12 7", "05 02 L * 5L", "0 2 15W * MON#1"]
+    {
+        assert_eq!(windows(cron), Ok(()), "{cron}");
+        assert!(crate::roll::window::Window::parse(cron, "1h").is_ok(), "{cron}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn nothing_that_makes_sense_is_refused(cron in "[*0-9][0-9]?([-/,][0-9]{1,2})? [*0-9][0-9]?([-/,][0-9]{1,2})? ([*L]|[0-9]{1,2}W?)(,[0-9]{1,2})? ([*]|[0-9]{1,2}|(JAN|dec)(-[0-9]{1,2})?) ([*]|[0-9]|(MON|sun)(L|#[0-9])?)([-/,][0-9])?") {
+        if crate::roll::window::Window::parse(&cron, "1h").is_ok() {
+            prop_assert_eq!(windows(&cron), Ok(()), "{}", cron);
+        }
+    }
 }
