@@ -48,6 +48,15 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)]
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
 impl Error {
+    /// Whether it only came too late: somebody else has written first, and the next look is as good as the first one.
+    pub fn is_late(&self) -> bool {
+        match self {
+            Error::Changed(_) => true,
+            Error::Kube(kube::Error::Api(status)) => status.is_conflict(),
+            _ => false,
+        }
+    }
+
     /// One word for it, as a condition's reason.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -119,6 +128,12 @@ impl Context {
         spread(PAUSES[0].saturating_mul(1 << (*times - 1).min(16)).min(PAUSES[1]), (object, *times))
     }
 
+    /// How often an object has failed in a row before.
+    pub(crate) fn failures<K: Watched>(&self, object: &K) -> u32 {
+        let key = key::<K>(&place(object).join("/"));
+        self.failures.lock().get(&key).copied().unwrap_or_default()
+    }
+
     /// It did not fail, or is gone.
     fn succeeded(&self, object: &str) {
         self.failures.lock().remove(object);
@@ -145,6 +160,9 @@ pub enum Error {
     /// A reading task ended.
     #[error("this object cannot be read: {0}")]
     Malformed(String),
+    /// Somebody has written meanwhile to what was looked at: the next look goes by what is there then.
+    #[error("{0}")]
+    Changed(String),
     /// Something else.
     #[error("{0}")]
     Other(String),
@@ -311,6 +329,7 @@ async fn one<K: Reconcile>(object: Arc<DeserializeGuard<K>>, context: Arc<Contex
     let outcome = match done {
         Ok(_) if is_as_described(object.conditions(), object.meta().generation) => Outcome::Steady,
         Ok(_) => Outcome::Ok,
+        Err(ref late) if late.is_late() => Outcome::Ok,
         Err(_) => Outcome::Error,
     };
     context.metrics.ended(K::CONTROLLER, place(object), outcome, since.elapsed());
@@ -323,7 +342,12 @@ async fn one<K: Reconcile>(object: Arc<DeserializeGuard<K>>, context: Arc<Contex
 fn again<K: Reconcile>(object: Arc<DeserializeGuard<K>>, error: &Error, context: Arc<Context>) -> Action {
     let name = named(&*object);
     let pause = context.failed(&key::<K>(&name));
-    tracing::warn!(controller = K::CONTROLLER, object = name, %error, again_in_s = pause.as_secs(), "not reconciled");
+    if error.is_late() {
+        tracing::debug!(controller = K::CONTROLLER, object = name, %error, "looked at again");
+    } else {
+        let again_in_s = pause.as_secs();
+        tracing::warn!(controller = K::CONTROLLER, object = name, %error, again_in_s, "not reconciled");
+    }
     Action::requeue(pause)
 }
 

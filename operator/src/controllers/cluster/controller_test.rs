@@ -594,3 +594,68 @@ async fn certificates_that_are_not_there_are_told_of() {
     assert!(status.conditions.iter().all(|condition| condition.type_ != "Warning"));
     assert_eq!(world.server.get("/api/v1/namespaces/x/secrets/mine"), Some(secret));
 }
+
+#[tokio::test]
+async fn who_comes_too_late_looks_again_and_tells_nobody() {
+    let world = World::new(outside());
+    world.pass().await.unwrap();
+    let before = world.cluster().status;
+    world.edit(|cluster| cluster["spec"]["config"] = json!({ "num.partitions": 7 }));
+    let events = |world: &World| {
+        let bodies = &world.server.0.lock().bodies;
+        bodies.iter().filter(|(path, _)| path.ends_with("/events")).count()
+    };
+    let told = events(&world);
+    world.server.0.lock().refuse = Some((SET.into(), 409));
+    let error = world.pass().await.unwrap_err();
+    assert!(error.is_late(), "{error}");
+    assert_eq!((world.cluster().status, events(&world)), (before.clone(), told));
+    // Nor when somebody has written to it between the look and the write.
+    world.server.0.lock().refuse = None;
+    let mut theirs = world.server.get(SET).unwrap();
+    theirs["metadata"]["generation"] = 77.into();
+    let mut late = 0;
+    for number in 0..20 {
+        world.edit(|cluster| cluster["spec"]["config"] = json!({ "num.partitions": 8 + number }));
+        world.server.writes();
+        theirs["metadata"]["generation"] = (77 + number).into();
+        world.server.0.lock().meddle = Some((number, SET.into(), theirs.clone()));
+        late += usize::from(world.pass().await.is_err_and(|error| matches!(error, Error::Changed(_))));
+        assert_ne!(world.condition("Reconciling"), "True/Error");
+    }
+    assert!(late > 0);
+    // What goes on and on is told of.
+    world.server.0.lock().refuse = Some((SET.into(), 409));
+    for _ in 0..LATE {
+        world.context.failed("Cluster/x/prod");
+    }
+    world.edit(|cluster| cluster["spec"]["config"] = json!({ "num.partitions": 99 }));
+    assert!(world.pass().await.is_err());
+    assert_eq!(world.condition("Reconciling"), "True/KubernetesError");
+    world.server.0.lock().refuse = None;
+    world.context.succeeded("Cluster/x/prod");
+    world.pass().await.unwrap();
+    assert_ne!(world.condition("Reconciling"), "True/KubernetesError");
+}
+
+#[test]
+fn what_was_asked_for_is_no_warning() {
+    let condition = |kind: &str, status: &str, reason: &str| -> Condition {
+        let time = "2026-01-01T00:00:00Z";
+        let object =
+            json!({ "type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": time });
+        serde_json::from_value(object).unwrap()
+    };
+    let news = |kind: &str, was: &str, is: &str, reason: &str| {
+        super::news(Some(&condition(kind, was, "")), &condition(kind, is, reason))
+    };
+    for reason in ["Rolling", "RestartRequired", "Scaling", "ScalingPending"] {
+        assert_eq!(news("UpToDate", "True", "False", reason), Some(EventType::Normal), "{reason}");
+    }
+    assert_eq!(news("UpToDate", "False", "True", "AsDescribed"), Some(EventType::Normal));
+    assert_eq!(news("StorageReady", "True", "False", "Growing"), Some(EventType::Normal));
+    assert_eq!(news("StorageReady", "True", "False", "CannotGrow"), Some(EventType::Warning));
+    assert_eq!(news("Ready", "True", "False", "PartitionsUnavailable"), Some(EventType::Warning));
+    assert_eq!(news("ConfigApplied", "True", "False", "Refused"), Some(EventType::Warning));
+    assert_eq!(news("Stalled", "False", "True", "BrokersFail"), Some(EventType::Warning));
+}

@@ -80,6 +80,11 @@ const SOON: Duration = Duration::from_secs(10);
 /// The same while stopping a broker would hurt, or partitions move: that they no longer do is told by nobody.
 const UNTOLD: Duration = Duration::from_secs(2);
 
+/// The same when something was done with a broker that nothing tells of, and that is not waited for.
+const NEXT: Duration = Duration::from_millis(200);
+/// So often in a row somebody else may write first without anybody being told.
+const LATE: u32 = 4;
+
 impl Reconcile for Cluster {
     const CONTROLLER: &'static str = "cluster";
 
@@ -107,7 +112,10 @@ impl Reconcile for Cluster {
         let view = match view {
             Ok(view) => view,
             Err(error) => {
-                interrupted(object, context, &error, now).await;
+                // One that came too late is tried again at once, and is no news before that has gone on for a while.
+                if !error.is_late() || context.failures(object) >= LATE {
+                    interrupted(object, context, &error, now).await;
+                }
                 return Err(error);
             }
         };
@@ -202,7 +210,7 @@ impl From<ApplyError> for Halt {
         match (reason, error) {
             (Some(reason), error) => Self::Problem(Problem { reason: reason.into(), message: error.to_string() }),
             (None, ApplyError::Kube(error)) => Self::Error(error.into()),
-            (None, error) => Self::Error(Error::Other(error.to_string())),
+            (None, error) => Self::Error(Error::Changed(error.to_string())),
         }
     }
 }

@@ -46,6 +46,8 @@ fn kind(was: Option<&Condition>, is: &Condition) -> Option<EventType> {
         // That a new Cluster is not ready is no news, and neither is that nothing is wrong with it.
         None | Some("Unknown") if is.status == good || is.type_ == "Ready" => None,
         _ if is.status == good => Some(EventType::Normal),
+        // That brokers are restarted, come or go, or that volumes grow, is what somebody has asked for.
+        _ if is.type_ == "UpToDate" || is.reason == "Growing" => Some(EventType::Normal),
         _ => Some(EventType::Warning),
     }
 }
