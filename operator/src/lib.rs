@@ -16,6 +16,7 @@ mod events;
 pub mod finalizers;
 pub mod groups;
 mod http;
+mod ids;
 mod lease;
 pub mod metrics;
 #[cfg(test)]

@@ -144,6 +144,15 @@ impl Conditions {
         self.ready("Paused", "").set("Ready", is, "Paused", format!("{PAUSED} is set: nothing is done"))
     }
 
+    /// What was said of it before holds, if anything was.
+    pub fn keep(&mut self, kind: &str) -> bool {
+        let before = self.before.iter().find(|condition| condition.type_ == kind).cloned();
+        let Some(before) = before else { return false };
+        self.now.retain(|condition| condition.type_ != kind);
+        self.now.push(Condition { observed_generation: self.generation, ..before });
+        true
+    }
+
     /// Says more about a condition that was set.
     pub fn append(&mut self, kind: &str, more: &str) {
         self.now.iter_mut().filter(|condition| condition.type_ == kind).for_each(|condition| condition.message += more);

@@ -85,7 +85,10 @@ impl Answer {
 
 impl AtRisk {
     fn text(&self) -> String {
-        format!("{}-{} ({} of {} in sync)", self.topic, self.partition, self.in_sync_after, self.min_isr)
+        format!(
+            "{}-{} ({} in sync without it, {} needed)",
+            self.topic, self.partition, self.in_sync_after, self.min_isr
+        )
     }
 }
 
@@ -151,7 +154,7 @@ mod tests {
             |always: bool| json!({ "topic": "t", "partition": 1, "in_sync_after": 1, "min_isr": 2, "always": always });
         assert_eq!(answer(json!({ "safe": true })).blocked(), None);
         let later = answer(json!({ "safe": false, "below_min_isr": [at(false), at(true)] }));
-        assert_eq!(later.blocked().unwrap(), "t-1 (1 of 2 in sync) would be below min.insync.replicas");
+        assert_eq!(later.blocked().unwrap(), "t-1 (1 in sync without it, 2 needed) would be below min.insync.replicas");
         assert_eq!(later.hurt(), 1);
         let always = answer(json!({ "safe": false, "offline": [at(true)], "below_min_isr": [] }));
         assert_eq!((always.blocked(), always.hurt()), (None, 1));

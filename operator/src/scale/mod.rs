@@ -102,6 +102,12 @@ pub enum Next {
     Wait(Wait),
 }
 
+/// What comes before all else, and needs nobody's answer: brokers that are `noted` and that the StatefulSet has no place
+/// for were taken away by somebody else, and those that are left may be too few to say anything.
+pub fn taken_away(there: i32, noted: i32, begun: &Begun) -> Option<Next> {
+    (there < noted && begun.leaving.is_none()).then_some(Next::Add(noted))
+}
+
 /// Why nothing is done now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Wait {
@@ -145,6 +151,15 @@ impl Facts {
     fn gone(&self) -> Option<(i32, &Broker)> {
         let mut beyond = self.brokers.range(self.there..);
         beyond.find(|(_, broker)| broker.pod || broker.registered || broker.holds > 0).map(|(id, broker)| (*id, broker))
+    }
+
+    /// Whether brokers go in the end, rather than come: those that the StatefulSet has no place for just now, and that are
+    /// to stay, come back.
+    pub fn inward(&self) -> bool {
+        let (target, _) = self.target();
+        self.begun.leaving.is_some_and(|id| id >= target)
+            || target < self.there
+            || self.brokers.range(self.there.max(target)..).next().is_some()
     }
 
     /// Whether something was begun that has not come to its end: then nothing else is to come between.

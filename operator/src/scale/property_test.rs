@@ -191,6 +191,22 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn who_is_noted_comes_back_unless_one_was_about_to_go(there in 1..9_i32, noted in 0..9_i32,
+        leaving in proptest::option::of(0..9_i32), joining in proptest::collection::btree_set(0..9_i32, 0..3)) {
+        let begun = Begun { leaving, joining };
+        let next = taken_away(there, noted, &begun);
+        prop_assert_eq!(next.is_some(), there < noted && leaving.is_none());
+        if let Some(next) = next {
+            prop_assert_eq!(next.replicas(there), noted);
+            // They get their share, or are let in again, as any that come.
+            let after = begun.after(&next, there);
+            prop_assert!((there..noted).all(|id| after.joining.contains(&id)));
+        }
+    }
+}
+
 fn five() -> Facts {
     let one = |id: i32| (id, Broker { holds: 3, voter: id < 3, ..well() });
     Facts { asked: 5, least: 1, replication: 3, there: 5, brokers: (0..5).map(one).collect(), ..Facts::default() }
@@ -328,6 +344,18 @@ fn a_set_that_somebody_else_made_smaller_is_as_large_as_asked_for_again() {
         facts.brokers.insert(id, Broker { holds: 3, ..well() });
     }
     assert_eq!(facts.next(), Next::Cordon(4));
+}
+
+#[test]
+fn brokers_that_come_back_are_none_that_go() {
+    let by_hand = Facts { there: 1, ..five() };
+    assert_eq!((by_hand.next(), by_hand.inward()), (Next::Add(5), false));
+    assert!(!Facts { unknown: true, ..by_hand.clone() }.inward());
+    assert!(Facts { asked: 4, ..by_hand }.inward(), "the last one comes back to go in order");
+    assert!(Facts { asked: 4, ..five() }.inward());
+    let gone = Facts { there: 4, asked: 4, begun: Begun::default(), ..five() };
+    assert!(gone.inward(), "it is to be forgotten");
+    assert!(!Facts { asked: 7, ..five() }.inward());
 }
 
 #[test]

@@ -647,7 +647,7 @@ fn what_was_asked_for_is_no_warning() {
         serde_json::from_value(object).unwrap()
     };
     let news = |kind: &str, was: &str, is: &str, reason: &str| {
-        super::news(Some(&condition(kind, was, "")), &condition(kind, is, reason))
+        super::news::kind(Some(&condition(kind, was, "")), &condition(kind, is, reason))
     };
     for reason in ["Rolling", "RestartRequired", "Scaling", "ScalingPending"] {
         assert_eq!(news("UpToDate", "True", "False", reason), Some(EventType::Normal), "{reason}");

@@ -29,6 +29,8 @@ pub enum Configured {
     Paused,
     /// They refuse it.
     Refused(String),
+    /// Nobody was asked in this look: what was said before holds.
+    Later,
     /// None of them answers.
     Unreachable(String),
 }

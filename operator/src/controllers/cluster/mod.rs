@@ -3,12 +3,13 @@
 //!
 //! What is there is found by `observed`, certificates are kept by `secrets`, what brokers are told while they run is in
 //! `live`, how their volumes grow in `storage`, and the StatefulSet with them in `recreate`, which rack they are in in
-//! `rack`, which of them is restarted in `rolling`, how many there are in `scaling`, what is moved for that in `moves`,
-//! which listeners stay for a while in `lingering`, what all of that comes to in `status`, and what of it is told in Events in
-//! `news`.
+//! `rack`, which of them is restarted in `rolling`, how many there are in `scaling`, why some do not come in `hindered`, what is
+//! moved for that in `moves`, which listeners stay for a while in `lingering`, what all of that comes to in `status`, and what
+//! of it is told in Events in `news`.
 //!
 //! It does not delete a Cluster's parts: all of them have the Cluster as their owner.
 
+mod hindered;
 mod lingering;
 mod live;
 pub mod metrics;
@@ -126,18 +127,7 @@ impl Reconcile for Cluster {
         if write(&context.client, object, before, &status).await? {
             news::tell(object, context, before, &status).await;
         }
-        let awaited = matches!(view.configured, Configured::Unreachable(_))
-            || status.ready_replicas < status.replicas
-            || view.renewing;
-        let scaling = view.scaling.as_ref().is_some_and(|scaling| scaling.step != OperationStep::Pending);
-        Ok(Action::requeue(match (view.problem, view.rolling.map(|rolling| rolling.step)) {
-            (Some(_), _) => AGAIN,
-            (None, Some(OperationStep::WaitingForSafety)) => UNTOLD,
-            (None, Some(step)) if step != OperationStep::Pending => SOON,
-            (None, _) if scaling => UNTOLD,
-            (None, _) if awaited => SOON,
-            (None, _) => AGAIN,
-        }))
+        Ok(Action::requeue(pause(&view, &status)))
     }
 
     fn watch_more(
@@ -158,6 +148,24 @@ impl Reconcile for Cluster {
                 api::patiently(watcher(all::<PersistentVolumeClaim>(of), ours())).touched_objects(),
                 |claim| cluster_of(&claim),
             )
+    }
+}
+
+/// How long until the next look, if nothing tells of a change before.
+fn pause(view: &View, status: &ClusterStatus) -> Duration {
+    let awaited = matches!(view.configured, Configured::Unreachable(_))
+        || status.ready_replicas < status.replicas
+        || view.renewing;
+    let scaling = view.scaling.as_ref().map(|scaling| (scaling.step, scaling.blocked_by.is_some()));
+    match (&view.problem, view.rolling.as_ref().map(|rolling| rolling.step), scaling) {
+        (Some(_), ..) => AGAIN,
+        (None, Some(OperationStep::WaitingForSafety), _) => UNTOLD,
+        (None, Some(step), _) if step != OperationStep::Pending => SOON,
+        // That one is forgotten is done when it is said, and the next one may go.
+        (None, _, Some((OperationStep::Unregistering, false))) => NEXT,
+        (None, _, Some((step, _))) if step != OperationStep::Pending => UNTOLD,
+        _ if awaited => SOON,
+        _ => AGAIN,
     }
 }
 
@@ -321,7 +329,14 @@ impl<'a> Pass<'a> {
         self.set = observed.set.as_ref().map(|set| set.metadata.clone());
         let certificates = secrets::keep(client, &self.owner, &names, self.now, paused).await?;
         if !paused {
+            let taken = scaling::taken_away(self, observed);
             self.apply(observed, self.tracked(observed)).await?;
+            if taken && self.waiting.is_none() {
+                scaling::put_back(self, observed).await;
+                // Whether anybody can tell more is seen when they are on their way.
+                self.configured = Configured::Later;
+                return Ok(());
+            }
         }
         self.missing_secrets().await?;
         self.volumes = storage::grow(client, observed, &self.checked.spec.storage, paused).await?;
@@ -521,6 +536,7 @@ impl<'a> Pass<'a> {
             renewing: self.renewing,
             rolling: self.rolling,
             unsettled,
+            hindered: hindered::hindered(observed, names, 0..replicas.unwrap_or(0)),
             scaling: self.scaling,
             limited: self.limited,
             listeners: render::bootstrap(&self.checked, &nodes, &places),
@@ -561,6 +577,7 @@ async fn refused(cluster: &Cluster, context: &Context, problem: Problem) -> Resu
         renewing: false,
         rolling: None,
         unsettled: replicas.is_some_and(|there| there != cluster.spec.replicas),
+        hindered: None,
         scaling: None,
         limited: None,
         listeners: status.listeners.into_iter().map(|l| (l.name, l.bootstrap_servers)).collect(),

@@ -34,7 +34,7 @@ fn all<'a>(before: &[Condition], now: &'a [Condition]) -> Vec<(EventType, &'a Co
 }
 
 /// Whether a condition is worth an Event, and which.
-fn kind(was: Option<&Condition>, is: &Condition) -> Option<EventType> {
+pub fn kind(was: Option<&Condition>, is: &Condition) -> Option<EventType> {
     let good = match is.type_.as_str() {
         "Ready" | "UpToDate" | "ConfigApplied" | "StorageReady" => "True",
         "Stalled" | "Warning" | "ScalingLimited" => "False",

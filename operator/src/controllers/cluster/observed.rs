@@ -176,6 +176,12 @@ impl Observed {
         noted.max(highest).map(|brokers: i32| brokers.clamp(1, MOST))
     }
 
+    /// How many brokers there were when the StatefulSet was last applied, whatever it says now.
+    pub fn noted(&self) -> Option<i32> {
+        let noted = self.config.as_ref()?.metadata.annotations.as_ref()?.get(BROKERS)?.parse().ok()?;
+        Some(i32::clamp(noted, 0, MOST))
+    }
+
     /// The size of volumes that the StatefulSet was made anew for.
     pub fn made_for(&self) -> Option<&String> {
         self.set.as_ref()?.metadata.annotations.as_ref()?.get(MADE_FOR)

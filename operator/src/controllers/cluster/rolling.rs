@@ -1,7 +1,7 @@
 //! Restarts the broker whose turn it is: looks, asks who decides (`roll`), asks the brokers whether it hurts, and deletes
 //! that pod and no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::storage;
 use crate::brokers::Brokers;
 use crate::crd::cluster::{ADMIN_PORT, BrokerState, OnOperatorUpgrade, OperationStep, StorageType};
 use crate::events::publish;
+use crate::ids;
 use crate::render::Checked;
 use crate::render::names::{RESTART, RESTARTED_FOR, TEMPLATE_HASH};
 use crate::roll::{self, Facts, Next, Reason, Wait, safety};
@@ -152,6 +153,7 @@ pub(super) async fn step(pass: &mut Pass<'_>, observed: &Observed) -> Result<Opt
     let mut facts = facts(&pass.checked, observed, now);
     let mut next = facts.next(now);
     let brokers = pass.brokers();
+    let mut lagging = BTreeSet::new();
     if matches!(next, Next::Restart(_)) {
         // Who comes last is known only now, and costs a look at all partitions.
         let asked = match &brokers {
@@ -159,9 +161,10 @@ pub(super) async fn step(pass: &mut Pass<'_>, observed: &Observed) -> Result<Opt
             None => Err("the brokers cannot be reached".to_owned()),
         };
         match asked {
-            Ok((controller, leaders)) => {
-                facts.controller = Some(controller);
-                for (id, count) in leaders {
+            Ok(told) => {
+                facts.controller = Some(told.controller);
+                lagging = told.lagging;
+                for (id, count) in told.leaders {
                     if let Some(broker) = facts.brokers.get_mut(&id) {
                         broker.leaders = count;
                     }
@@ -175,19 +178,29 @@ pub(super) async fn step(pass: &mut Pass<'_>, observed: &Observed) -> Result<Opt
         Next::Nothing => None,
         Next::Wait(why) => Some(waiting(&facts, &why)),
         Next::Replace(id) => Some(restart(pass, observed, &facts, id, Ok("it cannot run as it is")).await?),
-        Next::Restart(order) => Some(first_safe(pass, observed, &facts, &order).await?),
+        Next::Restart(order) => Some(first_safe(pass, observed, &facts, &order, &lagging).await?),
     })
 }
 
-/// The active controller, and how many partitions each broker leads.
-async fn leadership(client: &Client) -> Result<(i32, BTreeMap<i32, usize>), ClientError> {
+/// Who leads what.
+struct Leadership {
+    /// The active controller.
+    controller: i32,
+    /// How many partitions each broker leads.
+    leaders: BTreeMap<i32, usize>,
+    /// Brokers that hold a replica that is not in sync.
+    lagging: BTreeSet<i32>,
+}
+
+async fn leadership(client: &Client) -> Result<Leadership, ClientError> {
     let quorum = client.describe_quorum().await?;
     let known = client.refresh(None).await?;
-    let mut leaders = BTreeMap::new();
+    let (mut leaders, mut lagging) = (BTreeMap::new(), BTreeSet::new());
     for partition in known.topics.values().flat_map(|topic| &topic.partitions) {
         *leaders.entry(partition.leader).or_default() += 1;
+        lagging.extend(partition.replicas.iter().filter(|id| !partition.isr.contains(id)));
     }
-    Ok((quorum.leader, leaders))
+    Ok(Leadership { controller: quorum.leader, leaders, lagging })
 }
 
 /// Restarts the first broker of `order` that may be stopped.
@@ -196,6 +209,7 @@ async fn first_safe(
     observed: &Observed,
     facts: &Facts,
     order: &[i32],
+    lagging: &BTreeSet<i32>,
 ) -> Result<Rolling, kube::Error> {
     let mut first = None;
     for id in order {
@@ -205,7 +219,7 @@ async fn first_safe(
             Err(why) => return Ok(first.unwrap_or_else(|| blocked(facts, Some(*id), why))),
         };
         let lost = lost_with(&pass.checked, observed.pods.get(id), &answer);
-        match answer.blocked().or(lost) {
+        match answer.blocked().map(|why| with_lagging(why, *id, lagging)).or(lost) {
             Some(why) => {
                 first.get_or_insert_with(|| blocked(facts, Some(*id), why));
             }
@@ -217,6 +231,16 @@ async fn first_safe(
         }
     }
     Ok(first.unwrap_or_else(|| blocked(facts, None, "nobody may be stopped".into())))
+}
+
+/// Why a broker may not be stopped, with the others that this waits for.
+pub(super) fn with_lagging(why: String, id: i32, lagging: &BTreeSet<i32>) -> String {
+    let others: Vec<i32> = lagging.iter().copied().filter(|other| *other != id).collect();
+    match others.len() {
+        0 => why,
+        1 => format!("{why}; {} is not in sync yet", ids::brokers(&others)),
+        _ => format!("{why}; {} are not in sync yet", ids::brokers(&others)),
+    }
 }
 
 /// What a pod would take with it that is nowhere else: such a one is restarted only when somebody asks for it.
@@ -257,8 +281,7 @@ fn blocked(facts: &Facts, broker: Option<i32>, why: String) -> Rolling {
 
 fn waiting(facts: &Facts, why: &Wait) -> Rolling {
     let pending = |message: String| Rolling::new(facts, OperationStep::Pending, None, message);
-    let left: Vec<_> = facts.due().map(|(id, _)| id.to_string()).collect();
-    let left = left.join(", ");
+    let left = ids::ranges(facts.due().map(|(id, _)| id));
     match why {
         Wait::Paused => pending(format!("brokers {left} run by an older description; spec.paused is true")),
         Wait::Deferred => pending(format!(
@@ -274,10 +297,28 @@ fn waiting(facts: &Facts, why: &Wait) -> Rolling {
         Wait::Settling => {
             Rolling::new(facts, OperationStep::Running, None, "the StatefulSet is about to take the new description")
         }
-        Wait::Broker(id) => {
-            let message = format!("broker {id} is not ready; left to restart: {left}");
-            Rolling::new(facts, OperationStep::WaitingForBroker, Some(*id), message)
-        }
+        Wait::Broker(id) => Rolling::new(facts, OperationStep::WaitingForBroker, Some(*id), awaited(facts)),
+    }
+}
+
+/// Whom a roll waits for, and who comes after that: the one that is being restarted is not among the latter.
+fn awaited(facts: &Facts) -> String {
+    let away = facts.brokers.iter().filter_map(|(id, broker)| {
+        let how = match broker.pod {
+            roll::Pod::Ready => return None,
+            roll::Pod::Missing => "is about to start",
+            roll::Pod::Going => "is stopping",
+            roll::Pod::Stuck => "does not run",
+            roll::Pod::Unready(_) => "is not in sync yet",
+        };
+        Some(format!("broker {id}, which {how}"))
+    });
+    let away = away.collect::<Vec<_>>().join("; ");
+    let later = |id: &i32| facts.brokers.get(id).is_none_or(|broker| broker.pod != roll::Pod::Going);
+    let left: Vec<i32> = facts.due().map(|(id, _)| id).filter(later).collect();
+    match left.is_empty() {
+        true => format!("waits for {away}"),
+        false => format!("waits for {away}; left to restart: {}", ids::brokers(&left)),
     }
 }
 

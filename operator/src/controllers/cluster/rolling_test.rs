@@ -255,3 +255,49 @@ async fn the_only_copy_on_a_disk_that_goes_with_its_pod_stays_until_its_restart_
         assert_eq!(lost(), None);
     }
 }
+
+#[tokio::test]
+async fn a_missing_image_is_what_a_roll_is_blocked_by() {
+    let world = running_by(json!({ "replicas": 3 })).await;
+    world.edit(|cluster| cluster["spec"]["image"] = "r/missing:1".into());
+    world.pass().await.unwrap();
+    followed(&world, 2);
+    let template = world.server.get(SET).unwrap()["spec"]["template"]["metadata"]["annotations"].clone();
+    for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"] {
+        // It was restarted and has the newest description; two are left.
+        edit_pod(&world, 0, |pod| {
+            pod["metadata"]["annotations"] = template.clone();
+            let waiting = json!({ "waiting": { "reason": reason, "message": "no such image" } });
+            let container = json!({ "name": "broker", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                "state": waiting });
+            pod["status"] = json!({ "phase": "Pending", "containerStatuses": [container] });
+        });
+        world.pass().await.unwrap();
+        let operation = world.cluster().status.unwrap().operation.unwrap();
+        assert_eq!((operation.step, operation.broker), (OperationStep::WaitingForBroker, Some(0)));
+        let expected = format!("broker 0: {reason}: no such image");
+        assert_eq!(operation.blocked_by.as_deref(), Some(expected.as_str()));
+        assert_eq!(operation.message, "waits for broker 0, which does not run; left to restart: brokers 1, 2");
+    }
+}
+
+#[tokio::test]
+async fn who_is_being_restarted_is_not_left_to_restart() {
+    let world = running_by(json!({ "replicas": 3 })).await;
+    world.edit(|cluster| cluster["spec"]["config"] = json!({ "num.partitions": 7 }));
+    world.pass().await.unwrap();
+    followed(&world, 2);
+    edit_pod(&world, 1, |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
+    world.pass().await.unwrap();
+    let message = world.cluster().status.unwrap().operation.unwrap().message;
+    assert_eq!(message, "waits for broker 1, which is stopping; left to restart: brokers 0, 2");
+}
+
+#[test]
+fn a_restart_that_waits_names_those_that_it_waits_for() {
+    let why = || "t-0 would be below min.insync.replicas".to_owned();
+    let said = |lagging: &[i32]| rolling::with_lagging(why(), 1, &lagging.iter().copied().collect());
+    assert_eq!(said(&[1, 2]), "t-0 would be below min.insync.replicas; broker 2 is not in sync yet");
+    assert!(said(&[0, 2, 3, 4]).ends_with("; brokers 0, 2-4 are not in sync yet"));
+    assert_eq!(said(&[1]), why(), "it is not waited for itself");
+}

@@ -18,19 +18,23 @@ use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::hindered::hindered;
 use super::moves::{self, Moved};
 use super::observed::Observed;
-use super::{Halt, Pass, rolling};
+use super::{Halt, Pass, recreate, rolling};
 use crate::FIELD_MANAGER;
 use crate::brokers::Brokers;
 use crate::crd::cluster::{BrokerState, OnScaleOut, OperationStep, OperationType, Progress};
 use crate::events::publish;
+use crate::ids;
 use crate::quantity::milli;
 use crate::render::names::DRAINING;
-use crate::scale::{Broker, Facts, Limit, Next, Wait};
+use crate::scale::{self, Broker, Facts, Limit, Next, Wait};
 
 /// What Events say that the operator did.
 const ACTION: &str = "Scale";
+/// Why brokers come that nobody has asked to come, in one word.
+pub(super) const TAKEN_AWAY: &str = "BrokersTakenAway";
 /// The configuration by which a broker gets no new replicas, and its value for all directories.
 const CORDONED: (&str, &str) = ("cordoned.log.dirs", "*");
 /// The topic of the metadata, which every broker has.
@@ -41,6 +45,8 @@ const METADATA: &str = "__cluster_metadata";
 pub struct Scaling {
     /// Out or in.
     pub kind: OperationType,
+    /// Why, in one word.
+    pub reason: &'static str,
     /// How far it is.
     pub step: OperationStep,
     /// In plain words.
@@ -134,6 +140,35 @@ pub(super) fn is_settled(pass: &Pass<'_>, observed: &Observed, there: i32) -> bo
     let told = pass.told.iter().flat_map(|told| told.registered.iter());
     let beyond = observed.pods.keys().chain(told).any(|id| *id >= there);
     pass.checked.spec.replicas == there && observed.begun() == Default::default() && !beyond
+}
+
+/// Whether somebody else has taken brokers away: then it is decided that they come back, without asking anybody.
+pub(super) fn taken_away(pass: &mut Pass<'_>, observed: &Observed) -> bool {
+    let Some(there) = observed.replicas().filter(|_| !observed.set.as_ref().is_some_and(recreate::is_going)) else {
+        return false;
+    };
+    // The note is written before brokers are there, the status after.
+    let shown = pass.cluster.status.as_ref().map_or(0, |status| status.brokers.len());
+    let noted = observed.noted().unwrap_or(0).min(i32::try_from(shown).unwrap_or(i32::MAX));
+    let begun = observed.begun();
+    let Some(next) = scale::taken_away(there, noted, &begun) else { return false };
+    let after = begun.after(&next, there);
+    pass.scaled = Some((next, after));
+    true
+}
+
+/// Says that they come back.
+pub(super) async fn put_back(pass: &mut Pass<'_>, observed: &Observed) {
+    let (Some(there), Some((Next::Add(count), _))) = (observed.replicas(), &pass.scaled) else { return };
+    let left: Vec<i32> = (there..*count).collect();
+    let who = ids::brokers(&left);
+    let come = if left.len() == 1 { "comes" } else { "come" };
+    let set = &pass.checked.names.cluster;
+    let message = format!("somebody else has scaled StatefulSet {set} to {there}: {who} {come} back");
+    tracing::info!(message, "brokers come or go");
+    publish(pass.context, pass.cluster, EventType::Warning, TAKEN_AWAY, ACTION, message.as_str()).await;
+    let (kind, step, reason) = (OperationType::ScaleOut, OperationStep::Running, TAKEN_AWAY);
+    pass.scaling = Some(Scaling { kind, reason, step, message, broker: None, blocked_by: None, left, progress: None });
 }
 
 /// Labels the pod of the broker that goes, and no other one, so that autoscalers do not count it.
@@ -350,7 +385,7 @@ impl Acting<'_> {
         Some(match next {
             Next::Add(count) => {
                 let there = self.facts.there;
-                ("ScaleOut", format!("{count} brokers are asked for: {} are added", list(there..*count)))
+                ("ScaleOut", format!("{count} brokers are asked for: {} are added", ids::ranges(there..*count)))
             }
             Next::Cordon(id) if begun.leaving != Some(*id) => {
                 ("BrokerCordoned", format!("broker {id} is to go: it gets nothing more, and what it holds is moved"))
@@ -363,7 +398,7 @@ impl Acting<'_> {
             Next::Joined => {
                 let joined: Vec<i32> = begun.joining.range(..self.facts.there).copied().collect();
                 // Those that stay after one has gone are even, which is no news.
-                let told = format!("brokers {} have their share", list(joined.iter().copied()));
+                let told = format!("brokers {} have their share", ids::ranges(joined.iter().copied()));
                 return (!joined.is_empty()).then_some(("ScaledOut", told));
             }
             _ => return None,
@@ -373,16 +408,14 @@ impl Acting<'_> {
     fn shown(&self, pass: &Pass<'_>, next: &Next, moved: Moved) -> Scaling {
         let facts = &self.facts;
         let (target, there) = (facts.target().0, facts.there);
-        let inward = facts.begun.leaving.is_some_and(|id| id >= target)
-            || target < there
-            || facts.brokers.range(there..).next().is_some();
-        let kind = if inward { OperationType::ScaleIn } else { OperationType::ScaleOut };
+        let kind = if facts.inward() { OperationType::ScaleIn } else { OperationType::ScaleOut };
         let mut left: BTreeSet<i32> = facts.brokers.range(target.max(0)..).map(|(id, _)| *id).collect();
         left.extend(target..there);
         left.extend(there..target);
         left.extend(facts.begun.joining.range(..there));
         let mut scaling = Scaling {
             kind,
+            reason: "ReplicasChanged",
             step: OperationStep::Running,
             message: String::new(),
             broker: None,
@@ -392,11 +425,15 @@ impl Acting<'_> {
         };
         let (step, broker, message) = match next {
             Next::Nothing => (OperationStep::Running, None, String::new()),
-            Next::Add(count) => (OperationStep::Running, None, format!("brokers {} are added", list(there..*count))),
+            Next::Add(count) => {
+                // Their addresses may have to be known before.
+                scaling.blocked_by = pass.waiting.clone();
+                (OperationStep::Running, None, format!("brokers {} are added", ids::ranges(there..*count)))
+            }
             Next::Spread(joining) => {
                 let who = match joining.is_empty() {
                     true => "those that stay".to_owned(),
-                    false => format!("brokers {}", list(joining.iter().copied())),
+                    false => format!("brokers {}", ids::ranges(joining.iter().copied())),
                 };
                 (OperationStep::Spreading, None, format!("{who} get their share of partitions and leaders"))
             }
@@ -441,20 +478,25 @@ impl Acting<'_> {
             }
             Wait::Gone(id) => (OperationStep::Removing, Some(*id), format!("broker {id} is about to be gone")),
             Wait::Ready(id) => {
-                let away = (0..facts.there).filter(|id| facts.brokers.get(id).is_none_or(|b| !(b.ready && b.alive)));
-                let seen = self.observed.seen(&pass.checked.names, *id);
-                let why = seen.why.unwrap_or_else(|| format!("pod {} is {:?}", seen.pod, seen.state));
-                scaling.blocked_by = Some(why);
-                let message = match away.count() {
+                let names = &pass.checked.names;
+                // Those that go as well need not be.
+                let stay = 0..facts.there.min(facts.target().0);
+                let away = |id: &i32| facts.brokers.get(id).is_none_or(|b| !(b.ready && b.alive));
+                let mut waited: Vec<i32> = stay.filter(away).collect();
+                if !waited.contains(id) {
+                    waited = vec![*id];
+                }
+                let why = hindered(self.observed, names, waited.iter().copied());
+                scaling.blocked_by = Some(why.unwrap_or_else(|| match self.observed.seen(names, *id).state {
+                    BrokerState::Running => format!("broker {id} does not take part yet"),
+                    state => format!("pod {} is {state:?}", names.pod(*id)),
+                }));
+                let message = match waited.len() {
                     0 | 1 => format!("broker {id} has to be ready first"),
-                    more => format!("{more} of {} brokers have to be ready first, broker {id} among them", facts.there),
+                    _ => format!("{} have to be ready first", ids::brokers(&waited)),
                 };
                 (OperationStep::WaitingForBroker, Some(*id), message)
             }
         }
     }
-}
-
-fn list(ids: impl Iterator<Item = i32>) -> String {
-    ids.map(|id| id.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::controller_test::{SET, World, outside};
-use super::rolling_test::running;
+use super::rolling_test::{running, running_by};
 use super::*;
 use crate::crd::cluster::OperationType;
 use crate::render::names;
@@ -143,4 +143,84 @@ async fn autoscalers_count_who_stays() {
     assert_eq!(patched().await, ["PATCH pods/prod-1"]);
     labelled(None);
     assert!(patched().await.is_empty());
+}
+
+/// Puts a StatefulSet there that somebody has scaled, whose own controller has seen it.
+fn scaled_by_hand(world: &World, replicas: i32) {
+    let mut set = world.server.get(SET).unwrap();
+    set["spec"]["replicas"] = replicas.into();
+    (set["metadata"]["generation"], set["status"]["observedGeneration"]) = (9.into(), 9.into());
+    world.server.put(SET, set);
+}
+
+#[tokio::test]
+async fn brokers_that_somebody_takes_away_are_back_in_one_look_and_nobody_is_asked() {
+    let world = running_by(json!({ "replicas": 3 })).await;
+    let ready = world.condition("Ready");
+    scaled_by_hand(&world, 1);
+    world.pass().await.unwrap();
+    assert_eq!(replicas(&world), 3);
+    let set = world.server.get(SET).unwrap();
+    assert_eq!(set["metadata"]["annotations"][names::JOINING], "1,2", "they get their share as any that come");
+    let operation = world.cluster().status.unwrap().operation.unwrap();
+    assert_eq!((operation.kind, operation.reason.as_str()), (OperationType::ScaleOut, "BrokersTakenAway"));
+    assert!(operation.message.contains("to 1: brokers 1, 2 come back"), "{}", operation.message);
+    assert_eq!(world.condition("Ready"), ready, "nobody was asked");
+    // It is a recovery until they are well.
+    world.pass().await.unwrap();
+    let operation = world.cluster().status.unwrap().operation.unwrap();
+    assert_eq!((operation.kind, operation.reason.as_str()), (OperationType::ScaleOut, "BrokersTakenAway"));
+
+    // All that there were, though fewer are asked for: those that go give away before what they hold.
+    let world = running_by(json!({ "replicas": 3 })).await;
+    asked(&world, 2);
+    scaled_by_hand(&world, 1);
+    world.pass().await.unwrap();
+    assert_eq!(replicas(&world), 3);
+
+    // Nothing is changed while that is not wished, and then it is.
+    let world = running_by(json!({ "replicas": 3 })).await;
+    world.edit(|cluster| cluster["spec"]["paused"] = true.into());
+    scaled_by_hand(&world, 1);
+    world.pass().await.unwrap();
+    assert_eq!(replicas(&world), 1);
+}
+
+#[tokio::test]
+async fn who_was_about_to_go_is_not_put_back_without_asking() {
+    let world = running_by(json!({ "replicas": 3 })).await;
+    asked(&world, 2);
+    let mut set = world.server.get(SET).unwrap();
+    set["metadata"]["annotations"][names::LEAVING] = "2".into();
+    world.server.put(SET, set);
+    scaled_by_hand(&world, 2);
+    for _ in 0..3 {
+        world.pass().await.unwrap();
+        assert_eq!(replicas(&world), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_was_noted_of_brokers_that_never_came_brings_none() {
+    // The operator died between the note and the StatefulSet, and the wish was taken back.
+    let world = running_by(json!({ "replicas": 3 })).await;
+    let at = "/api/v1/namespaces/x/configmaps/prod-config";
+    let mut config = world.server.get(at).unwrap();
+    config["metadata"]["annotations"][names::BROKERS] = "50".into();
+    world.server.put(at, config);
+    for _ in 0..2 {
+        world.pass().await.unwrap();
+        assert_eq!(replicas(&world), 3);
+    }
+}
+
+#[tokio::test]
+async fn fifty_by_mistake_are_told_in_a_line() {
+    let world = running_by(json!({ "replicas": 3 })).await;
+    asked(&world, 50);
+    world.pass().await.unwrap();
+    let first = world.cluster().status.unwrap().operation.unwrap();
+    assert!(first.message.contains("brokers 3-49"), "{}", first.message);
+    let notes: Vec<String> = world.server.0.lock().bodies.iter().map(|(_, body)| body.clone()).collect();
+    assert!(notes.iter().any(|body| body.contains("brokers are asked for: 3-49 are added")));
 }

@@ -9,12 +9,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::live::{Configured, Told};
 use super::observed::Seen;
 use super::rolling::Rolling;
-use super::scaling::{Limited, Scaling};
+use super::scaling::{Limited, Scaling, TAKEN_AWAY};
 use super::storage::Volumes;
 use crate::controllers::Error;
 use crate::crd::cluster::{
     BrokerState, BrokerStatus, ClusterStatus, ListenerStatus, Operation, OperationStep, OperationType,
 };
+use crate::ids;
 use crate::roll::Reason;
 use crate::status::{Conditions, Is};
 
@@ -66,6 +67,8 @@ pub struct View {
     pub rolling: Option<Rolling>,
     /// Whether it takes another look to know that there are as many brokers as there are to be.
     pub unsettled: bool,
+    /// Why brokers that are waited for do not come.
+    pub hindered: Option<String>,
     /// How far coming to the number of brokers that is asked for is; `None` when there are as many, or nobody has looked.
     pub scaling: Option<Scaling>,
     /// Why there are not to be as few as are asked for.
@@ -99,6 +102,8 @@ pub fn build(view: &View, before: Option<&ClusterStatus>, now: Timestamp) -> Clu
             conditions.set("ConfigApplied", Is::Unknown, "NotAsked", "the brokers were not asked")
         }
         Configured::NotAsked => conditions.set("ConfigApplied", Is::Unknown, "NoBroker", "no broker is ready yet"),
+        Configured::Later if conditions.keep("ConfigApplied") => &mut conditions,
+        Configured::Later => conditions.set("ConfigApplied", Is::Unknown, "NotAsked", "the brokers were not asked"),
         Configured::Refused(why) => conditions.set("ConfigApplied", false, "Refused", why.as_str()),
         Configured::Unreachable(why) => conditions.set("ConfigApplied", Is::Unknown, "Unreachable", why.as_str()),
     };
@@ -230,6 +235,13 @@ fn readiness(conditions: &mut Conditions, view: &View, ready: i32, wanted: i32, 
         conditions.set("Ready", false, &problem.reason, problem.message.as_str());
         return;
     }
+    if view.configured == Configured::Later {
+        // Whether those that are left serve nobody was asked.
+        if ready < wanted || !conditions.keep("Ready") {
+            conditions.set("Ready", Is::Unknown, "NotAsked", format!("{ready} of {wanted} brokers are ready"));
+        }
+        return;
+    }
     let hindered = in_words(view, &|seen| seen.state != BrokerState::Running && seen.why.is_some());
     let hindered = hindered.map(|which| format!("; not ready: {which}")).unwrap_or_default();
     let told = format!("{ready} of {wanted} brokers are ready{hindered}");
@@ -311,18 +323,17 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
         let message = "the first brokers start".to_owned();
         (OperationType::Create, "NewCluster", OperationStep::Running, message, Vec::new())
     } else if let Some(scaling) = scaling {
-        (scaling.kind, "ReplicasChanged", scaling.step, scaling.message.clone(), scaling.left.clone())
+        (scaling.kind, scaling.reason, scaling.step, scaling.message.clone(), scaling.left.clone())
     } else if let Some(rolling) = &view.rolling {
         let kind = OperationType::RollingRestart;
         (kind, rolling.reason, rolling.step, rolling.message.clone(), rolling.left.clone())
     } else if let Some(last) = last_of_a_roll(view, before) {
         last
     } else if !old.is_empty() {
-        let list = old.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
-        let message = format!("brokers {list} run by an older description, and nothing goes on: see Stalled");
+        let message = format!("{} run by an older description, and nothing goes on: see Stalled", ids::brokers(&old));
         (OperationType::RollingRestart, "TemplateChanged", OperationStep::Pending, message, old)
     } else if !view.moved.is_empty() {
-        let list = view.moved.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+        let list = ids::ranges(view.moved.iter().copied());
         let message = format!(
             "brokers {list} tell clients addresses that they no longer have: it takes effect when their pods are deleted, \
              one after the other"
@@ -331,7 +342,9 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
         (OperationType::RollingRestart, "AddressChanged", OperationStep::Pending, message, moved)
     } else if (asked != wanted || view.unsettled) && view.limited.is_none() {
         // Nobody has looked yet, or nobody can: a description that makes no sense.
-        let message = format!("{asked} brokers are asked for, there are {wanted}");
+        let about: Vec<i32> = (wanted.min(asked)..wanted.max(asked)).collect();
+        let whom = if about.is_empty() { String::new() } else { format!(": {}", ids::brokers(&about)) };
+        let message = format!("{asked} brokers are asked for, there are {wanted}{whom}");
         let step = if view.problem.is_some() { OperationStep::Pending } else { OperationStep::Running };
         match asked >= wanted {
             true => (OperationType::ScaleOut, "ReplicasChanged", step, message, (wanted..asked).collect()),
@@ -346,6 +359,9 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
     let inward = same.is_some_and(|before| before.kind == OperationType::ScaleIn) && asked == wanted;
     let kind = if kind == OperationType::ScaleOut && inward { OperationType::ScaleIn } else { kind };
     let same = same.filter(|op| op.kind == kind && pending(op.step) == pending(step));
+    // Those that were taken away are on their way back until all is as it was.
+    let back = same.is_some_and(|op| op.reason == TAKEN_AWAY) && kind == OperationType::ScaleOut && asked == wanted;
+    let reason = if back { TAKEN_AWAY } else { reason };
     let started_at = same.map_or(Time(now), |operation| operation.started_at.clone());
     let (broker, blocked_by, progress) = match (&view.rolling, scaling) {
         (_, Some(scaling)) if kind != OperationType::Create => {
@@ -356,6 +372,9 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
         }
         _ => (None, None, None),
     };
+    // Whatever goes on: it waits for those that do not come.
+    let waits = matches!(step, OperationStep::Running | OperationStep::WaitingForBroker);
+    let blocked_by = blocked_by.or_else(|| view.hindered.clone().filter(|_| waits));
     Some(Operation { kind, reason: reason.into(), step, message, broker, blocked_by, brokers, progress, started_at })
 }
 
@@ -373,7 +392,6 @@ fn last_of_a_roll(
     if away.is_empty() || old || view.template.is_none() {
         return None;
     }
-    let list = away.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
-    let message = format!("all run by the newest description; not ready yet: {list}");
+    let message = format!("all run by the newest description; not ready yet: {}", ids::brokers(&away));
     Some((OperationType::RollingRestart, reason, OperationStep::WaitingForBroker, message, Vec::new()))
 }

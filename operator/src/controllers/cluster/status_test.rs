@@ -52,6 +52,7 @@ fn view(states: &[BrokerState]) -> View {
         renewing: false,
         rolling: None,
         unsettled: false,
+        hindered: None,
         scaling: None,
         limited: None,
         listeners: Vec::new(),
@@ -232,6 +233,7 @@ fn what_goes_on_with_the_number_of_brokers_is_shown_but_for_restarts_that_go_on(
     view.asked = 2;
     view.scaling = Some(Scaling {
         kind: OperationType::ScaleIn,
+        reason: "ReplicasChanged",
         step: OperationStep::Draining,
         message: "m".into(),
         broker: Some(2),
@@ -312,4 +314,59 @@ fn brokers_that_tell_old_addresses_have_to_be_restarted() {
     let restarted = build(&view(&[Running, Running, Running]), Some(&status), at(9));
     check(&restarted, "UpToDate=True/AsDescribed");
     assert!(restarted.operation.is_none());
+}
+
+#[test]
+fn what_keeps_the_first_brokers_from_coming_is_told() {
+    let mut view = view(&[Running, BrokerState::Pending, BrokerState::Pending]);
+    view.hindered = Some("brokers 1, 2: Unschedulable: no room".into());
+    let operation = build(&view, None, at(1)).operation.unwrap();
+    assert_eq!((operation.kind, operation.blocked_by), (OperationType::Create, view.hindered.clone()));
+    // What moves does not wait for them.
+    view.scaling = Some(Scaling {
+        kind: OperationType::ScaleOut,
+        reason: "ReplicasChanged",
+        step: OperationStep::Spreading,
+        message: "m".into(),
+        broker: None,
+        blocked_by: None,
+        left: vec![2],
+        progress: None,
+    });
+    assert_eq!(build(&view, Some(&complete()), at(9)).operation.unwrap().blocked_by, None);
+}
+
+#[test]
+fn what_nobody_was_asked_about_stays_as_it_was_said() {
+    let mut view = view(&[Running, Starting, Starting]);
+    (view.told, view.configured) = (None, Configured::Later);
+    let status = build(&view, Some(&complete()), at(9));
+    check(&status, "Ready=Unknown/NotAsked ConfigApplied=True/Applied BrokersReady=False/NotAllReady");
+    check(&build(&view, None, at(9)), "Ready=Unknown/NotAsked ConfigApplied=Unknown/NotAsked");
+    view.brokers.values_mut().for_each(|seen| seen.state = Running);
+    check(&build(&view, Some(&complete()), at(9)), "Ready=True/Serving ConfigApplied=True/Applied");
+}
+
+#[test]
+fn once_a_broker_is_forgotten_the_next_one_may_go() {
+    let mut view = view(&[Running, Running, Running]);
+    let after = |view: &View| super::pause(view, &build(view, Some(&complete()), at(9)));
+    assert_eq!(after(&view), super::AGAIN);
+    let mut at_step = |step: OperationStep, blocked: bool| {
+        view.scaling = Some(Scaling {
+            kind: OperationType::ScaleIn,
+            reason: "ReplicasChanged",
+            step,
+            message: "m".into(),
+            broker: Some(3),
+            blocked_by: blocked.then(|| "no".into()),
+            left: vec![3],
+            progress: None,
+        });
+        after(&view)
+    };
+    assert_eq!(at_step(OperationStep::Unregistering, false), super::NEXT);
+    assert_eq!(at_step(OperationStep::Unregistering, true), super::UNTOLD, "the brokers did not do it");
+    assert_eq!(at_step(OperationStep::Draining, false), super::UNTOLD);
+    assert_eq!(at_step(OperationStep::Pending, false), super::AGAIN);
 }
