@@ -61,7 +61,7 @@ use crate::api;
 use crate::apply::{self, ApplyError, Owner};
 use crate::brokers::Address;
 use crate::ca::Data;
-use crate::crd::cluster::{BrokerState, Cluster, INTERNAL_PORT, OperationStep};
+use crate::crd::cluster::{BrokerState, Cluster, ClusterStatus, INTERNAL_PORT, OperationStep};
 use crate::events::publish;
 use crate::render::{self, Checked, Facts, NotYet};
 use crate::scale;
