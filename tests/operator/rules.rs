@@ -57,6 +57,9 @@ fn clusters() -> Vec<Case> {
     let resources =
         |kind: &str, memory: Value, refusal| cluster(json!({ "resources": { kind: { "memory": memory } } }), refusal);
     let from = |namespaces: Value, refusal| cluster(json!({ "allowedNamespaces": namespaces }), refusal);
+    let window = |cron: &str, duration: &str, refusal| {
+        cluster(json!({ "rolling": { "windows": [{ "cron": cron, "duration": duration }] } }), refusal)
+    };
     let one_address = json!({ "name": "a", "port": 9092, "type": "nodeport", "advertisedHost": "b.example.com" });
     let fast = |size: &str| json!({ "size": size, "storageClassName": "fast" });
     vec![
@@ -70,6 +73,12 @@ fn clusters() -> Vec<Case> {
         cluster(json!({ "replica": 3 }), "unknown field \"spec.replica\""),
         cluster(json!({ "version": "not a tag" }), "spec.version"),
         cluster(json!({ "listeners": [] }), "should have at least 1 items"),
+        window("0 2 * * 6,0", "3h", ""),
+        window("*/15 0-4 1,L JAN-MAR MON#2", "168h", ""),
+        window("60 2 * * *", "3h", "cron is minute (0-59)"),
+        window("0 2 * * 8", "3h", "cron is minute (0-59)"),
+        window("0 2 * *", "3h", "spec.rolling.windows[0].cron"),
+        window("0 2 * * *", "8d", "spec.rolling.windows[0].duration"),
         listeners(&[9092, 9094], ""),
         listeners(&[9092, 9092], "two listeners with one port"),
         listeners(&[9093], "9093 (among brokers)"),
