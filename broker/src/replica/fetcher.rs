@@ -323,7 +323,8 @@ impl<'f> Task<'f> {
             }
         }
         self.set_failed(paused.len());
-        let throttled = held_back.then(|| now + self.fetchers.around.throttles.follower.wait());
+        // The rate may be changed before a debt of the present one is paid off.
+        let throttled = held_back.then(|| now + self.fetchers.around.throttles.follower.wait().min(self.backoff()));
         self.due = paused.values().map(|(until, _)| *until).chain(throttled).min();
         self.paused = paused;
         ready

@@ -14,7 +14,7 @@ use super::*;
 use crate::config::{BrokerConfig, Entries, Layers, Settings, TopicConfig};
 use crate::metrics::Metrics;
 use crate::replica::leader::Progress;
-use crate::replica::partition::{Acks, Origin, Topic};
+use crate::replica::partition::{Acks, Append, Origin, Topic};
 use crate::replica::roles::{FollowerFetch, FollowerRead, FollowerRefused};
 use crate::replica::waiting::FetchWaiter;
 
@@ -224,12 +224,17 @@ fn pair_that_waits(partitions: i32, longest_wait_ms: i32) -> Pair {
 }
 
 impl Pair {
-    /// Writes with acks=all and waits for the follower.
-    async fn write(&self, index: i32) {
+    /// The leader takes a record over.
+    fn append(&self, index: i32, acks: Acks) -> Append {
         let mut builder = BatchBuilder::new(0);
         builder.push(0, None, Some(b"value"), &[]).unwrap();
+        self.leader.partitions[&index].append(&builder.build().unwrap(), Origin::Client, acks, 0).unwrap()
+    }
+
+    /// Writes with acks=all and waits for the follower.
+    async fn write(&self, index: i32) {
         let led = &self.leader.partitions[&index];
-        let append = led.append(&builder.build().unwrap(), Origin::Client, Acks::All, 0).unwrap();
+        let append = self.append(index, Acks::All);
         append.commit.expect("the follower is waited for").await.unwrap().unwrap();
         let end = led.offsets().log_end;
         assert_eq!(led.offsets().high_watermark, end);
@@ -351,18 +356,38 @@ async fn what_was_left_out_for_a_moment_does_not_wait_for_what_happens_to_others
 }
 
 #[tokio::test]
+async fn a_debt_that_a_new_rate_forgives_is_not_waited_for() {
+    let pair = pair(1);
+    let follower = &pair.followers[0];
+    let throttled = [("follower.replication.throttled.replicas".to_owned(), "*".to_owned())].into();
+    follower.topic.set_config(Arc::new(TopicConfig::resolve(&Layers::default(), &throttled)));
+    for replica in [follower, &pair.leader.partitions[&0]] {
+        replica.follow(&Registered { isr: vec![0], partition_epoch: 1, ..registered() }, 0);
+    }
+    let throttle = &follower.around.throttles.follower;
+    throttle.set_rate(1);
+    throttle.passes(1_000_000, Clock::default().now_ms());
+    pair.append(0, Acks::Leader);
+    pair.fetchers.assign(follower, Some(0));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(follower.offsets().log_end, 0, "held back");
+    throttle.set_rate(1_000_000);
+    let fetched = async {
+        while follower.offsets().log_end == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), fetched).await.expect("fetched at the new rate");
+}
+
+#[tokio::test]
 async fn a_follower_without_room_tells_while_it_is_waited_for() {
     let pair = pair(1);
     pair.fetchers.assign(&pair.followers[0], Some(0));
     pair.write(0).await;
     assert_eq!(pair.full.load(Ordering::SeqCst), 0);
-    let write = || {
-        let mut builder = BatchBuilder::new(0);
-        builder.push(0, None, Some(b"value"), &[]).unwrap();
-        pair.leader.partitions[&0].append(&builder.build().unwrap(), Origin::Client, Acks::Leader, 0).unwrap();
-    };
     pair.disk.fail(Op::Write, 0, Fault::FullAfter(0));
-    write();
+    pair.append(0, Acks::Leader);
     while pair.full.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
