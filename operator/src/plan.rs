@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use kube::{Api, Client};
 use serde_json::Value;
 
 use crate::controllers::cluster::observed::observe;
 use crate::controllers::cluster::rolling;
+use crate::controllers::malformed;
 use crate::crd::cluster::Cluster;
 use crate::render::keys::{self, Scope};
 use crate::render::{self, Checked};
@@ -86,7 +87,9 @@ pub async fn plan(args: &Args) -> anyhow::Result<String> {
 
 fn read(file: &std::path::Path) -> anyhow::Result<Cluster> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    serde_yaml::from_str(&text).with_context(|| format!("{} is no Cluster", file.display()))
+    let object = serde_yaml::from_str(&text).map_err(|e| e.to_string());
+    let cluster = object.and_then(|object| malformed::understood(&object));
+    cluster.map_err(|why| anyhow!("{} is no Cluster: {why}", file.display()))
 }
 
 /// What differs between two descriptions, each with whether brokers have to be restarted for it.

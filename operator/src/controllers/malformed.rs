@@ -48,7 +48,7 @@ pub async fn look<K: Reconcile>(
         Ok(None) => return Ok(Action::await_change()),
         Err(error) => Err(error),
     };
-    let field = found.as_ref().ok().and_then(refusal::<K>);
+    let field = found.as_ref().ok().and_then(|found| understood::<K>(found).err());
     let why = field.unwrap_or_else(|| malformed.error.clone());
     let name = full_name(object);
     tracing::warn!(controller = K::CONTROLLER, object = name, error = why, "an object cannot be read");
@@ -67,11 +67,15 @@ pub async fn look<K: Reconcile>(
     Ok(Action::requeue(AGAIN))
 }
 
-/// What is wrong with an object, with the field; `None` when it can be read.
-fn refusal<K: DeserializeOwned>(object: &Value) -> Option<String> {
-    let error = serde_path_to_error::deserialize::<_, K>(object).err()?;
-    let (path, error) = (error.path().to_string(), error.into_inner());
-    Some(if path == "." { error.to_string() } else { format!("{path}: {error}") })
+/// Reads an object.
+///
+/// # Errors
+/// What is wrong with it, with the field.
+pub fn understood<K: DeserializeOwned>(object: &Value) -> Result<K, String> {
+    serde_path_to_error::deserialize(object).map_err(|error| {
+        let (path, error) = (error.path().to_string(), error.into_inner());
+        if path == "." { error.to_string() } else { format!("{path}: {error}") }
+    })
 }
 
 /// Writes it into the conditions, if it is not there yet. Of the status nothing else is touched.

@@ -18,6 +18,7 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
 ///
 /// # Errors
 /// Never in practice: the definitions are made of plain values.
-pub fn manifest(definition: &CustomResourceDefinition) -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(definition)
+pub fn manifest(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
+    // By way of JSON, whose code is there anyhow.
+    Ok(serde_yaml::to_string(&serde_json::to_value(definition)?)?)
 }
