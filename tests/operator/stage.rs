@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use klamm_client::Client;
+use klamm_client::{Client, ClientError, Topic};
 use klamm_tests::wait_for;
 use klamm_tests::workload::{Running, options};
 use serde_json::{Value, json};
@@ -78,17 +78,24 @@ impl Stage<'_> {
         OnDrop(move || nodes::connect(node, true))
     }
 
-    /// Waits until all replicas are in sync and every partition has been written to.
+    /// Waits until all replicas are in sync and every partition has been written to. One that was cut off a moment ago may
+    /// not know yet that it is missing: all brokers have to say so.
     pub fn whole(&self) {
         let mut last = String::new();
         let found = wait_for(Duration::from_secs(120), || {
             let asked = self.runtime.block_on(async {
                 let client = Client::connect(&self.bootstrap, options()).await?;
-                client.topic("orders").await
+                let mut told = Vec::new();
+                for broker in client.cluster().brokers.values() {
+                    let only_it = Client::connect(&broker.address(), options()).await?;
+                    told.push(only_it.topic("orders").await?);
+                }
+                Ok::<_, ClientError>(told)
             });
-            let whole = asked.as_ref().is_ok_and(|topic| {
+            let in_sync = |topic: &Topic| {
                 topic.partitions.iter().all(|p| p.leader >= 0 && p.replicas.len() == 3 && p.isr.len() == 3)
-            });
+            };
+            let whole = asked.as_ref().is_ok_and(|told| told.len() >= 3 && told.iter().all(in_sync));
             last = format!("{asked:?}");
             whole.then_some(())
         });

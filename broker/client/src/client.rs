@@ -161,9 +161,22 @@ impl Client {
         Ok(topic.clone())
     }
 
-    /// A connection to any broker: an open one, else one to a known live broker, else to one of the bootstrap list;
-    /// those that failed a moment ago come last.
+    /// A connection to any broker, the first of [`candidates`](Self::candidates) that takes one.
     pub async fn any(&self) -> Result<Connection> {
+        let addresses = self.candidates().await;
+        let mut last = None;
+        for address in &addresses {
+            match self.connection(address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(nobody(&addresses, last))
+    }
+
+    /// Where to ask: open connections, then known live brokers, then the bootstrap list; those that failed a moment ago
+    /// come last.
+    async fn candidates(&self) -> Vec<String> {
         let mut addresses: Vec<String> = {
             let connections = self.connections.lock().await;
             connections.iter().filter(|(_, c)| !c.is_closed()).map(|(address, _)| address.clone()).collect()
@@ -175,23 +188,10 @@ impl Client {
                 addresses.push(address);
             }
         }
-        {
-            let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.retain(|_, at| at.elapsed() < SHUNNED);
-            addresses.sort_by_key(|address| failed.get(address).copied());
-        }
-        let mut last = None;
-        for address in &addresses {
-            match self.connection(address).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(match last {
-            Some(only) if addresses.len() == 1 => only,
-            Some(last) => ClientError::NoBroker { addresses: addresses.join(", "), last: Box::new(last) },
-            None => ClientError::BadAddress { address: String::new() },
-        })
+        let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|_, at| at.elapsed() < SHUNNED);
+        addresses.sort_by_key(|address| failed.get(address).copied());
+        addresses
     }
 
     /// Calls any broker once, and remembers when it did not answer.
@@ -312,24 +312,28 @@ impl Client {
     }
 
     /// Asks for the topics in the cache, one broker after the other until one answers within `patience`. A connection may
-    /// lead nowhere and never say so: to a host that is gone, or a pod behind an address that is another one's by now.
+    /// lead nowhere and never say so, be it there or about to be made: to a host that is gone, or a pod behind an address
+    /// that is another one's by now.
     pub(crate) async fn refresh_known_soon(&self, patience: Duration) -> Result<Arc<Cluster>> {
         let cluster = self.cluster();
         let names: Vec<&str> = cluster.topics.keys().map(String::as_str).collect();
         let request = about(Some(&names), false);
-        let mut asked = BTreeSet::new();
-        loop {
-            let connection = self.any().await?;
-            match timeout(patience, connection.call(&request)).await {
-                Ok(answer) => return self.learn(answer?, false),
-                // It may only be slow: what others have asked of it goes on.
-                Err(_) => self.shun(connection.address()),
+        let addresses = self.candidates().await;
+        let mut last = None;
+        for address in &addresses {
+            let answer = timeout(patience, async { self.connection(address).await?.call(&request).await }).await;
+            match answer {
+                Ok(Ok(answer)) => return self.learn(answer, false),
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => {
+                    let what = format!("metadata from {address}");
+                    last = Some(ClientError::Timeout { what, after: patience });
+                }
             }
-            if !asked.insert(connection.address().to_owned()) {
-                let what = format!("metadata from {}", connection.address());
-                return Err(ClientError::Timeout { what, after: patience });
-            }
+            // It may only be slow: what others have asked of it goes on.
+            self.shun(address);
         }
+        Err(nobody(&addresses, last))
     }
 
     /// Asks for the topics in the cache and for these: partitions can be given out (by a group) without their topic
@@ -350,6 +354,15 @@ impl Client {
     pub(crate) fn backoff(&self) -> Backoff {
         let options = &self.shared.options;
         Backoff { next: options.backoff, max: options.backoff_max }
+    }
+}
+
+/// The error when none of these answered.
+fn nobody(addresses: &[String], last: Option<ClientError>) -> ClientError {
+    match last {
+        Some(only) if addresses.len() == 1 => only,
+        Some(last) => ClientError::NoBroker { addresses: addresses.join(", "), last: Box::new(last) },
+        None => ClientError::BadAddress { address: String::new() },
     }
 }
 
@@ -400,4 +413,4 @@ fn parse_bootstrap(list: &str) -> Result<Vec<String>> {
 
 #[cfg(test)]
 #[path = "client_test.rs"]
-mod tests;
+pub(crate) mod tests;

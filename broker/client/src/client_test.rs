@@ -84,23 +84,41 @@ async fn a_broker_that_hangs_is_not_asked_first_each_time() {
     assert!(none.is_retriable() && none.is_stale_metadata(), "{none}");
 }
 
-#[tokio::test]
-async fn a_connection_that_leads_nowhere_is_given_up_soon() {
-    let [silent, good] = [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await];
-    let (silent, good) = (silent.expect("a port"), good.expect("a port"));
-    let address = |listener: &TcpListener| listener.local_addr().expect("an address").to_string();
-    let bootstrap = format!("{},{}", address(&silent), address(&good));
-    for (listener, requests) in [(silent, 2), (good, usize::MAX)] {
+/// One to each of these: it answers so many requests of each connection, and is silent then.
+pub(crate) async fn brokers(each: &[usize]) -> String {
+    let mut bootstrap = Vec::new();
+    for requests in each {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        bootstrap.push(listener.local_addr().expect("an address").to_string());
+        let requests = *requests;
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(answer(stream, requests));
             }
         });
     }
+    bootstrap.join(",")
+}
+
+#[tokio::test]
+async fn a_connection_that_leads_nowhere_is_given_up_soon() {
+    // The second one does not even say what it can do: connecting takes as long as it may.
+    let bootstrap = brokers(&[2, 0, usize::MAX]).await;
     let client = Client::connect(&bootstrap, ClientOptions::default()).await.expect("the first one answers at first");
     let since = Instant::now();
-    client.refresh_known_soon(Duration::from_millis(100)).await.expect("the other one is asked");
-    assert!(since.elapsed() < Duration::from_secs(5), "not the request's own time: {:?}", since.elapsed());
+    client.refresh_known_soon(Duration::from_millis(100)).await.expect("the last one is asked");
+    assert!(
+        since.elapsed() < Duration::from_secs(5),
+        "not the time for connecting or a request: {:?}",
+        since.elapsed()
+    );
     let open = client.connections.lock().await.values().filter(|connection| !connection.is_closed()).count();
     assert_eq!(open, 2, "others may wait for the first one's answers");
+    let since = Instant::now();
+    client.refresh_known_soon(Duration::from_secs(5)).await.expect("and it is asked first now");
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+
+    let nobody = Client::connect(&brokers(&[2, 1]).await, ClientOptions::default()).await.expect("answers at first");
+    let error = nobody.refresh_known_soon(Duration::from_millis(100)).await.expect_err("all are silent by now");
+    assert!(error.is_retriable(), "{error}");
 }

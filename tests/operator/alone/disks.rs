@@ -18,7 +18,7 @@ use crate::kubernetes::kubectl::kubectl;
 use crate::kubernetes::{NODES, Namespace, nodes, with_nodes_alone};
 use crate::pages::{commands, shell};
 use crate::stage::{OnDrop, Stage};
-use crate::trial::{CUT_OFF, STOPPED, described, gone, trial};
+use crate::trial::{described, gone, trial};
 
 /// How large the volumes' file systems really are, in MiB.
 const SMALL: u32 = 160;
@@ -211,9 +211,9 @@ fn lost_and_full_disks_harm_nobody() {
         operator.kill();
         trial("disks", &space, bootstrap, |trial| {
             let stage = &trial.stage;
-            let mut phase = |name: &str, limit: u32, harm: &mut dyn FnMut(usize)| {
+            let mut phase = |name: &str, harm: &mut dyn FnMut(usize)| {
                 let victim = random.below(3) as usize;
-                trial.phase_within(limit, name, || {
+                trial.phase(name, || {
                     let since = Instant::now();
                     harm(victim);
                     stage.whole();
@@ -223,9 +223,9 @@ fn lost_and_full_disks_harm_nobody() {
             };
             let mut back = None;
             trial.disturbed(|| {
-                phase("lost disk", STOPPED, &mut |broker| lost_disk(stage, &disks, broker));
-                phase("full disk", STOPPED, &mut |broker| full_disk(stage, &disks, broker));
-                phase("lost node", CUT_OFF, &mut |broker| back = Some(lost_node(stage, broker)));
+                phase("lost disk", &mut |broker| lost_disk(stage, &disks, broker));
+                phase("full disk", &mut |broker| full_disk(stage, &disks, broker));
+                phase("lost node", &mut |broker| back = Some(lost_node(stage, broker)));
             });
             // Not before all that was written has been read.
             back

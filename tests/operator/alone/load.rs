@@ -17,7 +17,7 @@ use crate::kubernetes::{NODES, image, with_nodes_alone};
 use crate::pages::{commands, shell};
 use crate::process::until_condition;
 use crate::stage::{OnDrop, Stage, orders};
-use crate::trial::{CUT_OFF, Trial, described, trial};
+use crate::trial::{Trial, described, trial};
 use crate::types::object;
 
 /// The same brokers by another name: pods of it are other pods.
@@ -166,7 +166,7 @@ fn harm(trial: &Trial<'_>, round: i64, random: &mut Random) {
     let victim = random.below(3) as usize;
     trial.phase(&format!("broker {victim} killed (-9)"), || stage.killed(victim));
     let victim = random.below(3) as usize;
-    trial.phase_within(CUT_OFF, &format!("node of broker {victim} cut off"), || {
+    trial.phase(&format!("node of broker {victim} cut off"), || {
         let since = stage.running.now_ms();
         let _there = stage.cut_off(victim);
         stage.running.writable_since(since, Duration::from_secs(60));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::clusters::World;
 use crate::kubernetes::with_nodes_alone;
 use crate::stage::Stage;
-use crate::trial::{CUT_OFF, described, gone, trial};
+use crate::trial::{described, gone, trial};
 
 fn description() -> Value {
     json!({
@@ -54,9 +54,9 @@ fn a_name_that_nobody_knows_any_more_costs_no_session() {
             let rounds = if klamm_tests::long() { 10 } else { 1 };
             for _ in 0..rounds {
                 let active = controller(&trial.stage);
-                trial.phase_within(CUT_OFF, "the active controller", || vanish(&trial.stage, active));
+                trial.phase("the active controller", || vanish(&trial.stage, active));
                 let other = (controller(&trial.stage) + 1) % 3;
-                trial.phase_within(CUT_OFF, "another broker", || vanish(&trial.stage, other));
+                trial.phase("another broker", || vanish(&trial.stage, other));
             }
         });
     });

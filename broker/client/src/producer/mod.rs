@@ -7,6 +7,7 @@
 //! since a gap in sequences would be refused.
 
 mod accumulator;
+mod lookout;
 mod sender;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

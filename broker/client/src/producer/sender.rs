@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::accumulator::{Batch, Identity, Ready};
+use super::lookout::Lookout;
 use super::{Acks, Delivered, ProducerOptions, Shared};
 use crate::TopicPartition;
 use crate::client::Client;
@@ -24,7 +25,7 @@ use crate::error::{ClientError, Result};
 const METADATA_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// An answer that takes this long is late enough for others to be asked whether the leader still leads.
-const LATE: Duration = Duration::from_millis(500);
+pub(super) const LATE: Duration = Duration::from_millis(500);
 /// How often they are asked from then on: a leader that is gone is replaced any moment.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -37,13 +38,14 @@ struct Answered {
 
 /// Runs until the producer is dropped.
 pub(super) async fn run(client: Client, shared: Arc<Shared>) {
+    let lookout = Arc::new(Lookout::of(&client));
     let mut out: JoinSet<Vec<Answered>> = JoinSet::new();
     let mut metadata_due = Instant::now() + METADATA_AGE_MAX;
     loop {
         let ready = shared.accumulator().take_ready(Instant::now(), &shared.options);
         let Ready { batches, look_again, needs_identity } = ready;
         for (leader, batches) in by_leader(&client.cluster(), batches) {
-            out.spawn(send(client.clone(), Arc::clone(&shared), leader, batches));
+            out.spawn(send(client.clone(), Arc::clone(&lookout), Arc::clone(&shared), leader, batches));
         }
         if needs_identity {
             obtain_identity(&client, &shared).await;
@@ -62,10 +64,10 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>) {
         }
         if Instant::now() >= metadata_due {
             metadata_due = Instant::now() + METADATA_AGE_MAX;
-            let client = client.clone();
+            let lookout = Arc::clone(&lookout);
             out.spawn(async move {
                 // When it fails, the next send or the next round tells.
-                let _ = client.refresh_known().await;
+                let _ = lookout.look().await;
                 Vec::new()
             });
         }
@@ -122,11 +124,12 @@ async fn obtain_identity(client: &Client, shared: &Shared) {
 /// Sends batches of different partitions to one broker in one request.
 async fn send(
     client: Client,
+    lookout: Arc<Lookout>,
     shared: Arc<Shared>,
     leader: i32,
     batches: Vec<(TopicPartition, Batch)>,
 ) -> Vec<Answered> {
-    let placed = produce(&client, &shared.options, leader, &batches).await;
+    let placed = produce(&client, &lookout, &shared.options, leader, &batches).await;
     let (mut stale, mut lonely) = (false, false);
     let answered = batches.into_iter().map(|(at, batch)| {
         let result = match &placed {
@@ -146,7 +149,7 @@ async fn send(
     }
     if stale || lonely {
         // When this fails too, so does the retry, which says why.
-        let _ = client.refresh_known().await;
+        let _ = lookout.look().await;
     }
     answered
 }
@@ -162,6 +165,7 @@ type Placed = BTreeMap<TopicPartition, Result<Delivered>>;
 
 async fn produce(
     client: &Client,
+    lookout: &Lookout,
     options: &ProducerOptions,
     leader: i32,
     batches: &[(TopicPartition, Batch)],
@@ -170,7 +174,7 @@ async fn produce(
     let connection = tokio::select! {
         biased;
         connection = client.to_leader(leader) => connection?,
-        () = replaced(client, leader, batches) => {
+        () = replaced(client, lookout, leader, batches) => {
             return Err(ClientError::Timeout { what: format!("a connection to broker {leader}"), after: LATE });
         }
     };
@@ -216,17 +220,17 @@ async fn produce(
     tokio::select! {
         biased;
         answer = pending.answer() => Ok(placed(&cluster, leader, answer?)),
-        () = replaced(client, leader, batches) => Err(connection.give_up("others lead its partitions by now")),
+        () = replaced(client, lookout, leader, batches) => Err(connection.give_up("others lead its partitions by now")),
     }
 }
 
 /// Resolves when others lead all of these partitions. One that is cut off can't say so, nor that it gives up: the
 /// others know, and are asked when an answer is late.
-async fn replaced(client: &Client, leader: i32, batches: &[(TopicPartition, Batch)]) {
+async fn replaced(client: &Client, lookout: &Lookout, leader: i32, batches: &[(TopicPartition, Batch)]) {
     sleep(LATE).await;
     loop {
         client.doubt(leader);
-        if let Ok(cluster) = client.refresh_known_soon(LATE).await {
+        if let Ok(cluster) = lookout.look().await {
             let leads =
                 |at: &TopicPartition| cluster.partition(&at.topic, at.partition).is_none_or(|p| p.leader == leader);
             if !batches.iter().any(|(at, _)| leads(at)) {
