@@ -211,7 +211,7 @@ impl World {
             json!({ "apiVersion": "klamm.dev/v1alpha1", "kind": "Cluster", "spec": spec,
                 "metadata": { "name": "prod", "namespace": "x", "uid": "e203a878", "generation": 1 } }),
         );
-        let settings: Settings = render::golden_settings();
+        let settings: Settings = crate::controllers::mock::settings();
         let context =
             Context::new(server.client(), Arc::new(settings), Metrics::new().expect("metrics")).expect("a context");
         World { server, context }

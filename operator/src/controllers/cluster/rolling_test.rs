@@ -244,7 +244,7 @@ async fn the_only_copy_on_a_disk_that_goes_with_its_pod_stays_until_its_restart_
         let world = World::new(json!({ "replicas": 1, "storage": { "type": storage, "size": "1Gi" } }));
         let lost = || {
             let checked =
-                crate::render::check(&world.cluster(), &crate::render::golden_settings()).expect("it makes sense");
+                crate::render::check(&world.cluster(), &crate::controllers::mock::settings()).expect("it makes sense");
             rolling::lost_with(&checked, Some(&pod), &answer)
         };
         assert_eq!(lost().is_some_and(|why| why.contains("t-0") && why.contains("klamm.dev/restart")), spared);

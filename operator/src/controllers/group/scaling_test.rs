@@ -100,7 +100,7 @@ impl World {
                 send.send_response(Response::builder().status(code).body(body).expect("an answer"));
             }
         });
-        let mut settings = crate::render::golden_settings();
+        let mut settings = crate::controllers::mock::settings();
         settings.allow_scale_targets = true;
         let client = Client::new(service, "default");
         let context = Context::new(client, Arc::new(settings), Metrics::new().expect("metrics")).expect("a context");
