@@ -108,6 +108,12 @@ impl Partition {
         !self.adding_replicas.is_empty() || !self.removing_replicas.is_empty()
     }
 
+    /// Whether a replica on that broker is missed: it is not in sync. One that a reassignment brings is not yet, since those
+    /// from before are there until it is.
+    pub fn misses(&self, broker: i32) -> bool {
+        self.replicas.contains(&broker) && !self.isr.contains(&broker) && !self.adding_replicas.contains(&broker)
+    }
+
     /// The log directory of a replica; zero when it isn't assigned or there is no such replica.
     pub fn directory(&self, broker: i32) -> Uuid {
         let at = self.replicas.iter().position(|id| *id == broker);

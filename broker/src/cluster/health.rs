@@ -26,7 +26,7 @@ pub fn why_not_in_sync(broker: &Broker) -> Option<String> {
     }
     let node_id = broker.config.node_id;
     let image = broker.controller.image();
-    let mut behind = image.partitions_of(node_id).filter(|(_, _, partition)| !partition.isr.contains(&node_id));
+    let mut behind = image.partitions_of(node_id).filter(|(_, _, partition)| partition.misses(node_id));
     let (topic, number, _) = behind.next()?;
     let more = behind.count();
     Some(match more {

@@ -243,3 +243,18 @@ fn new_partitions_are_not_put_on_a_cordoned_broker_by_hand() {
     let decided = crate::controller::create_partitions(&image, &request, &context());
     assert_eq!(decided.response.results[0].error_message.as_deref(), Some(text));
 }
+
+#[test]
+fn a_replica_is_missed_when_it_fell_behind_and_not_while_it_is_brought() {
+    let mut image = cluster();
+    assert_eq!(ask(&mut image, Some(&[3, 4, 0]), false), 0);
+    let missed =
+        |image: &Image| -> Vec<i32> { (0..6).filter(|id| image.partition("t", 0).unwrap().misses(*id)).collect() };
+    assert!(missed(&image).is_empty(), "3 and 4 have nothing yet, and 0, 1 and 2 have it all");
+    assert_eq!(in_sync(&mut image, &[(0, 10), (1, 11), (3, 13)]), 0);
+    assert_eq!(missed(&image), [2]);
+    assert_eq!(in_sync(&mut image, &[(0, 10), (1, 11), (3, 13), (4, 14)]), 0);
+    assert!(missed(&image).is_empty());
+    assert_eq!(in_sync(&mut image, &[(0, 10), (3, 13)]), 0);
+    assert_eq!(missed(&image), [4], "it is no longer brought");
+}
