@@ -264,8 +264,10 @@ impl Observed {
         let container = status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         let why = container.and_then(failing);
+        // How it began, long ago perhaps, is not why one that is stopped is not ready.
+        let going = pod.metadata.deletion_timestamp.is_some();
         let state = match (&why, ready, status.phase.as_deref()) {
-            _ if pod.metadata.deletion_timestamp.is_some() => BrokerState::Starting,
+            _ if going => BrokerState::Starting,
             (Some(_), ..) => BrokerState::Failing,
             (None, true, _) => BrokerState::Running,
             (None, false, Some("Running")) => BrokerState::Starting,
@@ -276,7 +278,7 @@ impl Observed {
             exists: true,
             state,
             why: why
-                .or_else(|| container.filter(|_| state == BrokerState::Starting).and_then(ended))
+                .or_else(|| container.filter(|_| state == BrokerState::Starting && !going).and_then(ended))
                 .or_else(|| Some(format!("{}{}", unschedulable(&status)?, self.stranded(id, &status)))),
             template: pod.annotations().get(TEMPLATE_HASH).cloned(),
             description: pod.annotations().get(DESCRIPTION_HASH).cloned(),
@@ -348,12 +350,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn names() -> Names {
+        Names { cluster: "prod".into(), namespace: "x".into(), domain: "cluster.local".into() }
+    }
+
     fn seen(status: serde_json::Value, claim: serde_json::Value) -> Seen {
-        let names = Names { cluster: "prod".into(), namespace: "x".into(), domain: "cluster.local".into() };
         let pod = serde_json::from_value(json!({ "metadata": { "name": "prod-1" }, "status": status })).unwrap();
         let claim = json!({ "metadata": { "name": "data-prod-1" }, "status": claim });
         let claim = serde_json::from_value(claim).unwrap();
-        Observed { pods: [(1, pod)].into(), claims: [(1, claim)].into(), ..Observed::default() }.seen(&names, 1)
+        Observed { pods: [(1, pod)].into(), claims: [(1, claim)].into(), ..Observed::default() }.seen(&names(), 1)
     }
 
     fn unschedulable(message: &str, claim: serde_json::Value) -> String {
@@ -401,5 +406,9 @@ mod tests {
         let why = |code: i32, ready: &str| seen(status(code, ready), json!({})).why;
         assert_eq!(why(3, "False").as_deref(), Some("its container has ended with code 3 before: the disk is full"));
         assert_eq!((why(0, "False"), why(3, "True")), (None, None));
+        let going = json!({ "name": "prod-1", "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        let pod = json!({ "metadata": going, "status": status(3, "False") });
+        let observed = Observed { pods: [(1, serde_json::from_value(pod).unwrap())].into(), ..Observed::default() };
+        assert_eq!(observed.seen(&names(), 1).why, None, "it is stopped by somebody");
     }
 }
