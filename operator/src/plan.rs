@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use serde_json::Value;
 
 use crate::controllers::cluster::observed::observe;
@@ -63,7 +63,7 @@ pub async fn plan(args: &Args) -> anyhow::Result<String> {
     };
     run::prepare(&settings)?;
     let client = Client::try_default().await.context("the way to the Kubernetes API")?;
-    let described = args.file.as_deref().map(read).transpose()?;
+    let described = args.file.as_deref().map(|file| read(file, &args.namespace)).transpose()?;
     let name = match &described {
         Some(cluster) => cluster.metadata.name.clone().context("the file's Cluster has no name")?,
         None => args.name.clone().context("a name, or --file")?,
@@ -85,11 +85,25 @@ pub async fn plan(args: &Args) -> anyhow::Result<String> {
     Ok(text(&checked, &changes(&there, &wanted)?, &facts, now))
 }
 
-fn read(file: &std::path::Path) -> anyhow::Result<Cluster> {
+fn read(file: &std::path::Path, namespace: &str) -> anyhow::Result<Cluster> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let object = serde_yaml::from_str(&text).map_err(|e| e.to_string());
-    let cluster = object.and_then(|object| malformed::understood(&object));
-    cluster.map_err(|why| anyhow!("{} is no Cluster: {why}", file.display()))
+    let cluster = understood(&text).map_err(|why| anyhow!("{} is no Cluster: {why}", file.display()))?;
+    match &cluster.metadata.namespace {
+        Some(other) if other != namespace => {
+            bail!("{} is of namespace {other}, and --namespace says {namespace}", file.display())
+        }
+        _ => Ok(cluster),
+    }
+}
+
+fn understood(text: &str) -> Result<Cluster, String> {
+    let object: Value = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
+    for (key, wanted) in [("apiVersion", Cluster::api_version(&())), ("kind", Cluster::kind(&()))] {
+        if object.is_object() && object[key] != *wanted {
+            return Err(format!("{key} is {}, and not {wanted}", object[key]));
+        }
+    }
+    malformed::understood(&object)
 }
 
 /// What differs between two descriptions, each with whether brokers have to be restarted for it.
@@ -201,6 +215,19 @@ mod tests {
         ];
         assert_eq!(changes(&there, &cluster(spec)).unwrap(), expected);
         assert!(changes(&there, &there).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_of_another_kind_is_no_cluster() {
+        let text = |version: &str, kind: &str| {
+            format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{ name: prod }}\nspec: {{}}\n")
+        };
+        let why = |version: &str, kind: &str| understood(&text(version, kind)).unwrap_err();
+        assert!(understood(&text("klamm.dev/v1alpha1", "Cluster")).is_ok());
+        assert_eq!(why("klamm.dev/v1alpha1", "Topic"), "kind is \"Topic\", and not Cluster");
+        assert_eq!(why("v1", "Cluster"), "apiVersion is \"v1\", and not klamm.dev/v1alpha1");
+        assert!(understood("metadata: { name: prod }").unwrap_err().starts_with("apiVersion is null"));
+        assert!(understood("").is_err());
     }
 
     #[test]
