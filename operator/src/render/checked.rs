@@ -131,7 +131,7 @@ impl Checked {
         Ok(())
     }
 
-    fn listeners(&self) -> Result<(), Invalid> {
+    fn listeners(&mut self) -> Result<(), Invalid> {
         for listener in &self.spec.listeners {
             let host = listener.advertised_host.as_deref();
             if let Some(host) = host
@@ -147,6 +147,18 @@ impl Checked {
             if host.is_some_and(|host| host.replace("{id}", "").contains(['{', '}'])) {
                 let text = format!("listener {}: of braces advertisedHost knows only {{id}}", listener.name);
                 return invalid("InvalidListener", text);
+            }
+        }
+        for listener in self.spec.listeners.iter().filter(|listener| listener.kind != ListenerType::Loadbalancer) {
+            let (name, service) = (&listener.name, listener.service.clone().unwrap_or_default());
+            if !service.load_balancer_source_ranges.is_empty() {
+                self.warnings.push(format!(
+                    "listener {name}: loadBalancerSourceRanges is for load balancers, and limits nobody here: see allowedPeers"
+                ));
+            }
+            if service.load_balancer_class.is_some() {
+                self.warnings
+                    .push(format!("listener {name}: loadBalancerClass is for load balancers, and does nothing here"));
             }
         }
         if let Some(template) = &self.spec.pod_template {

@@ -182,6 +182,23 @@ fn more_replicas_than_brokers_are_warned_of() {
 }
 
 #[test]
+fn what_is_for_load_balancers_is_missed_by_nobody() {
+    let warnings = |kind: &str, service: Value| {
+        let listener = json!({ "name": "outside", "port": 9094, "type": kind, "service": service });
+        checked("prod", json!({ "replicas": 1, "listeners": [listener] })).warnings
+    };
+    let ranges = || json!({ "loadBalancerSourceRanges": ["192.0.2.0/24"] });
+    assert_eq!(
+        warnings("nodeport", ranges()),
+        ["listener outside: loadBalancerSourceRanges is for load balancers, and limits nobody here: see allowedPeers"]
+    );
+    let class = warnings("nodeport", json!({ "loadBalancerClass": "a" }));
+    assert_eq!(class, ["listener outside: loadBalancerClass is for load balancers, and does nothing here"]);
+    assert_eq!(warnings("loadbalancer", ranges()), [""; 0]);
+    assert_eq!(warnings("nodeport", json!({ "labels": { "a": "b" } })), [""; 0]);
+}
+
+#[test]
 fn more_brokers_than_a_config_map_holds_are_told_of() {
     let cluster = checked("prod", json!({}));
     let of = |replicas| brokers(&cluster, &Facts { replicas: Some(replicas), ..Facts::default() });

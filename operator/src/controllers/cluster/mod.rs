@@ -462,7 +462,7 @@ impl<'a> Pass<'a> {
         let names = &self.checked.names;
         let running = |id: &i32| observed.seen(names, *id).state == BrokerState::Running;
         let (ready, pods) = (observed.pods.keys().filter(|id| running(id)).count(), observed.pods.len());
-        if ready == 0 {
+        if !observed.pods.keys().any(|id| observed.seen(names, *id).in_sync) {
             return;
         }
         let replicas = observed.replicas().unwrap_or(0);
@@ -474,7 +474,7 @@ impl<'a> Pass<'a> {
             self.configured = Configured::Unreachable(error.to_string());
             return;
         }
-        let Some(brokers) = self.context.ways.to(&address) else { return };
+        let Some(brokers) = self.context.ways.to(&address).filter(|_| ready > 0) else { return };
         let least = (!all).then_some(least.unwrap_or(1));
         match brokers.ask(async |client| live::ask(client, least).await).await {
             Ok(told) => self.told = Some(told),

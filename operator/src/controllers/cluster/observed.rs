@@ -111,8 +111,12 @@ pub struct Seen {
     pub exists: bool,
     /// How it stands.
     pub state: BrokerState,
-    /// Why it fails, as its container or the kubelet says.
+    /// Why it fails, as its containers or the kubelet say.
     pub why: Option<String>,
+    /// Whether the broker itself runs, whatever else of its pod does not.
+    pub runs: bool,
+    /// Whether the broker itself is in sync.
+    pub in_sync: bool,
     /// By which description it runs.
     pub template: Option<String>,
     /// After which part of the description it was made.
@@ -254,6 +258,8 @@ impl Observed {
                 exists,
                 state,
                 why,
+                runs: false,
+                in_sync: false,
                 template: None,
                 description: None,
                 version: None,
@@ -263,9 +269,21 @@ impl Observed {
         let status = pod.status.clone().unwrap_or_default();
         let container = status.container_statuses.iter().flatten().find(|container| container.name == CONTAINER);
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-        let why = container.and_then(failing);
-        // How it began, long ago perhaps, is not why one that is stopped is not ready.
+        let runs =
+            container.is_some_and(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
+        // One that is to run before the broker, or beside it, keeps the pod from being ready, too.
+        let others = || {
+            let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+            all.filter(|other| !ready && !other.ready && other.name != CONTAINER)
+        };
+        let beside = |other: &ContainerStatus| Some(format!("container {}: {}", other.name, failing(other)?));
+        let beside = others().find_map(beside);
+        // Of a node that is lost nobody corrects what was said of containers last: only another one that fails explains a broker
+        // that is in sync in a pod that is not ready.
+        let alone = beside.is_some() && runs && container.is_some_and(|container| container.ready);
         let going = pod.metadata.deletion_timestamp.is_some();
+        let in_sync = !going && (ready || alone);
+        let why = container.and_then(failing).or(beside);
         let state = match (&why, ready, status.phase.as_deref()) {
             _ if going => BrokerState::Starting,
             (Some(_), ..) => BrokerState::Failing,
@@ -278,8 +296,14 @@ impl Observed {
             exists: true,
             state,
             why: why
-                .or_else(|| container.filter(|_| state == BrokerState::Starting && !going).and_then(ended))
+                // How it began, long ago perhaps, is not why one that is stopped is not ready.
+                .or_else(|| {
+                    let starts = state == BrokerState::Starting && !going;
+                    container.into_iter().chain(others()).filter(|_| starts).find_map(ended)
+                })
                 .or_else(|| Some(format!("{}{}", unschedulable(&status)?, self.stranded(id, &status)))),
+            runs,
+            in_sync,
             template: pod.annotations().get(TEMPLATE_HASH).cloned(),
             description: pod.annotations().get(DESCRIPTION_HASH).cloned(),
             version: pod.labels().get("app.kubernetes.io/version").cloned(),
@@ -332,7 +356,9 @@ fn failing(container: &ContainerStatus) -> Option<String> {
 fn ended(container: &ContainerStatus) -> Option<String> {
     let last = container.last_state.as_ref()?.terminated.as_ref().filter(|last| last.exit_code != 0)?;
     let said = end_of(last.message.as_deref().unwrap_or_default());
-    Some(format!("its container has ended with code {} before: {said}", last.exit_code))
+    let which =
+        if container.name == CONTAINER { "its container".into() } else { format!("container {}", container.name) };
+    Some(format!("{which} has ended with code {} before: {said}", last.exit_code))
 }
 
 /// The last line of a log says most.
@@ -389,6 +415,41 @@ mod tests {
             assert_eq!(unschedulable(message, bound.clone()), format!("Unschedulable: {message}"));
         }
         assert!(unschedulable("0/3", json!({ "phase": "Lost" })).contains("delete the claim"));
+    }
+
+    #[test]
+    fn a_container_before_or_beside_the_broker_that_fails_is_named() {
+        let container = |name: &str, ready: bool, state: serde_json::Value| json!({ "name": name, "image": "i", "imageID": "", "ready": ready, "restartCount": 1, "state": state });
+        let waits = |reason: &str| json!({ "waiting": { "reason": reason } });
+        let first =
+            container("prepare", false, json!({ "waiting": { "reason": "ErrImagePull", "message": "no such image" } }));
+        let status = json!({
+            "phase": "Pending", "initContainerStatuses": [first],
+            "containerStatuses": [container("broker", false, waits("PodInitializing"))],
+        });
+        let before = seen(status, json!({}));
+        assert_eq!((before.state, before.runs, before.in_sync), (BrokerState::Failing, false, false));
+        assert_eq!(before.why.as_deref(), Some("container prepare: ErrImagePull: no such image"));
+
+        let broker = container("broker", true, json!({ "running": {} }));
+        let status = |ready: &str, side: serde_json::Value| {
+            json!({
+                "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }],
+                "containerStatuses": [broker.clone(), container("side", false, side)],
+            })
+        };
+        let beside = seen(status("False", waits("CrashLoopBackOff")), json!({}));
+        assert_eq!((beside.state, beside.runs, beside.in_sync), (BrokerState::Failing, true, true));
+        assert_eq!(beside.why.as_deref(), Some("container side: CrashLoopBackOff"));
+        let starts = seen(status("False", waits("ContainerCreating")), json!({}));
+        assert_eq!((starts.state, starts.in_sync, starts.why), (BrokerState::Starting, false, None));
+        let mut again = status("False", json!({ "running": {} }));
+        again["containerStatuses"][1]["lastState"] = json!({ "terminated": { "exitCode": 2, "message": "no file" } });
+        let again = seen(again, json!({}));
+        assert_eq!(again.state, BrokerState::Starting);
+        assert_eq!(again.why.as_deref(), Some("container side has ended with code 2 before: no file"));
+        let ready = seen(status("True", waits("CrashLoopBackOff")), json!({}));
+        assert_eq!((ready.state, ready.why), (BrokerState::Running, None));
     }
 
     #[test]

@@ -94,6 +94,10 @@ fn stands(checked: &Checked, observed: &Observed, id: i32, now: Timestamp) -> ro
     let seen = observed.seen(&checked.names, id);
     match seen.state {
         BrokerState::Running => roll::Pod::Ready,
+        // Another container of the pod fails, and will not stop: only a restart helps. But the broker serves, so that whether
+        // that hurts is asked as ever.
+        BrokerState::Failing if seen.in_sync => roll::Pod::Unready(roll::PATIENCE),
+        BrokerState::Failing if seen.runs => roll::Pod::Unready(unready_for(pod, now)),
         BrokerState::Failing => roll::Pod::Stuck,
         // No node takes it.
         BrokerState::Pending if seen.why.is_some() => roll::Pod::Stuck,
@@ -213,7 +217,7 @@ async fn first_safe(
 ) -> Result<Rolling, kube::Error> {
     let mut first = None;
     for id in order {
-        let answer = match ask(pass, facts, *id).await {
+        let answer = match ask(pass, observed, facts, *id).await {
             Ok(answer) => answer,
             // Who does not tell about one will not tell about the next.
             Err(why) => return Ok(first.unwrap_or_else(|| blocked(facts, Some(*id), why))),
@@ -255,9 +259,10 @@ pub(super) fn lost_with(checked: &Checked, pod: Option<&Pod>, answer: &safety::A
 }
 
 /// Asks others than the broker itself, as long as there are some.
-async fn ask(pass: &Pass<'_>, facts: &Facts, id: i32) -> Result<safety::Answer, String> {
-    let ready = facts.brokers.iter().filter(|(_, broker)| broker.pod == roll::Pod::Ready).map(|(id, _)| *id);
-    let (own, mut others): (Vec<i32>, Vec<i32>) = ready.partition(|other| *other == id);
+async fn ask(pass: &Pass<'_>, observed: &Observed, facts: &Facts, id: i32) -> Result<safety::Answer, String> {
+    let in_sync = facts.brokers.keys().copied().filter(|id| observed.seen(&pass.checked.names, *id).in_sync);
+    let (own, mut others): (Vec<i32>, Vec<i32>) = in_sync.partition(|other| *other == id);
+    others.sort_by_key(|other| facts.brokers[other].pod != roll::Pod::Ready);
     others.extend(own);
     let mut said = "no broker is ready".to_owned();
     for other in others.into_iter().take(ASKED) {
@@ -309,6 +314,8 @@ fn awaited(facts: &Facts) -> String {
             roll::Pod::Missing => "is about to start",
             roll::Pod::Going => "is stopping",
             roll::Pod::Stuck => "does not run",
+            // In sync or not: something else may keep its pod from being ready.
+            roll::Pod::Unready(since) if since >= roll::PATIENCE => "is not ready",
             roll::Pod::Unready(_) => "is not in sync yet",
         };
         Some(format!("broker {id}, which {how}"))

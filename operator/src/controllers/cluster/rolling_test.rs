@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::controller_test::{SET, World, outside};
 use super::*;
+use crate::brokers::Address;
 
 /// Two brokers that run as described, and the StatefulSet's controller knows.
 pub(super) async fn running() -> World {
@@ -103,6 +104,55 @@ async fn a_pod_that_cannot_run_is_replaced_once_there_is_another_description() {
     world.pass().await.unwrap();
     assert_eq!(deleted(&world), [""; 0]);
     assert_eq!(step(&world), Some(OperationStep::WaitingForBroker));
+}
+
+/// A container beside the broker, or before it, as the kubelet tells of it.
+fn another(name: &str) -> Value {
+    json!({ "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 3,
+        "state": { "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } } })
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_for_another_container_is_replaced_like_one_that_cannot_run() {
+    let world = running().await;
+    edit_pod(&world, 1, |pod| {
+        pod["status"] = json!({ "phase": "Pending", "initContainerStatuses": [another("prepare")] });
+    });
+    world.pass().await.unwrap();
+    assert_eq!(world.condition("Stalled"), "True/BrokersFail");
+    let conditions = world.cluster().status.unwrap().conditions;
+    let said = conditions.iter().find(|condition| condition.type_ == "BrokersReady").unwrap();
+    assert!(said.message.contains("prod-1 (container prepare: ImagePullBackOff: no such image)"), "{}", said.message);
+    world.edit(|cluster| cluster["spec"]["config"] = json!({ "num.partitions": 7 }));
+    world.pass().await.unwrap();
+    followed(&world, 2);
+    world.pass().await.unwrap();
+    assert_eq!(deleted(&world), ["DELETE pods/prod-1"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_serves_beside_a_container_that_fails_is_asked_about() {
+    let world = running().await;
+    let broker = json!({ "name": "broker", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+        "state": { "running": {} } });
+    let unready = json!({ "type": "Ready", "status": "False", "lastTransitionTime": Timestamp::now().to_string() });
+    for id in 0..2 {
+        edit_pod(&world, id, |pod| {
+            let containers = [broker.clone(), another("side")];
+            pod["status"] = json!({ "phase": "Running", "conditions": [unready], "containerStatuses": containers });
+        });
+    }
+    let address = Address::Cluster("x".into(), "prod".into());
+    world.context.ways.forget(&address);
+    world.pass().await.unwrap();
+    assert_eq!(world.condition("Stalled"), "True/BrokersFail");
+    assert!(world.context.ways.to(&address).is_some(), "an operator that has just started can ask, too");
+    world.edit(|cluster| cluster["spec"]["config"] = json!({ "num.partitions": 7 }));
+    world.pass().await.unwrap();
+    followed(&world, 2);
+    world.pass().await.unwrap();
+    assert_eq!(deleted(&world), [""; 0], "nobody says that it may be stopped");
+    assert_eq!(step(&world), Some(OperationStep::WaitingForSafety), "waiting helps nobody");
 }
 
 #[tokio::test]

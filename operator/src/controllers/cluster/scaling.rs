@@ -200,11 +200,12 @@ pub(super) async fn mark(client: &kube::Client, observed: &Observed) -> Result<(
 fn facts(pass: &Pass<'_>, observed: &Observed, there: i32, known: Option<&Known>) -> Facts {
     let mut brokers: BTreeMap<i32, Broker> = BTreeMap::new();
     for id in observed.pods.keys() {
-        let state = observed.seen(&pass.checked.names, *id).state;
+        let seen = observed.seen(&pass.checked.names, *id);
+        let state = seen.state;
         let broker = brokers.entry(*id).or_default();
         broker.pod = true;
         broker.ready = state == BrokerState::Running;
-        broker.runs = matches!(state, BrokerState::Running | BrokerState::Starting);
+        broker.runs = seen.runs || matches!(state, BrokerState::Running | BrokerState::Starting);
     }
     for place in known.iter().flat_map(|known| &known.placement.brokers) {
         let broker = brokers.entry(place.id).or_default();

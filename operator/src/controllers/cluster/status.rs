@@ -226,6 +226,11 @@ fn up_to_date(conditions: &mut Conditions, view: &View, operation: Option<&Opera
         None if view.template.is_none() => {
             conditions.set("UpToDate", Is::Unknown, "NotChecked", "nothing can be made of the description")
         }
+        // The first brokers start, and some by a description that has been corrected since.
+        None if let Some(rolling) = &view.rolling => {
+            let reason = if rolling.step == OperationStep::Pending { "RestartRequired" } else { "Rolling" };
+            conditions.set("UpToDate", false, reason, rolling.message.as_str())
+        }
         None => conditions.set("UpToDate", true, "AsDescribed", ""),
     };
 }
@@ -319,7 +324,12 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
     let scaling = view.scaling.as_ref();
     let scaling = scaling.filter(|scaling| acts(scaling.step) || view.rolling.is_none());
     let scaling = scaling.filter(|_| !view.rolling.as_ref().is_some_and(|rolling| acts(rolling.step)));
-    let (kind, reason, step, message, brokers) = if creating {
+    let held = view.replicas.is_none() && (view.problem.is_some() || view.paused);
+    let (kind, reason, step, message, brokers) = if creating && held {
+        let why = if view.problem.is_some() { "see Stalled" } else { PAUSED };
+        let message = format!("the first brokers are to start, and nothing goes on: {why}");
+        (OperationType::Create, "NewCluster", OperationStep::Pending, message, Vec::new())
+    } else if creating {
         let message = "the first brokers start".to_owned();
         (OperationType::Create, "NewCluster", OperationStep::Running, message, Vec::new())
     } else if let Some(scaling) = scaling {

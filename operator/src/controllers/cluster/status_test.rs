@@ -23,6 +23,8 @@ fn seen(id: i32, state: BrokerState) -> Seen {
         exists: true,
         state,
         why: None,
+        runs: state == BrokerState::Running,
+        in_sync: state == BrokerState::Running,
         template: Some("new".into()),
         description: None,
         version: Some("1".into()),
@@ -170,6 +172,36 @@ fn an_older_description_is_shown_and_left() {
 fn rolling(step: OperationStep, left: &[i32]) -> Option<Rolling> {
     let (reason, message, left) = ("TemplateChanged", "m".to_owned(), left.to_vec());
     Some(Rolling { reason, step, message, broker: Some(1), blocked_by: Some("t-0".into()), left })
+}
+
+#[test]
+fn brokers_that_nobody_makes_do_not_start() {
+    let mut nothing = view(&[]);
+    (nothing.asked, nothing.replicas, nothing.told, nothing.configured) = (3, None, None, Configured::NotAsked);
+    let held =
+        |view: &View| build(view, None, at(1)).operation.map(|held| (held.kind, held.step, held.message)).unwrap();
+    assert_eq!(held(&nothing).1, OperationStep::Running);
+    let mut paused = nothing.clone();
+    paused.paused = true;
+    let (kind, step, message) = held(&paused);
+    assert_eq!((kind, step), (OperationType::Create, OperationStep::Pending));
+    assert!(message.ends_with("spec.paused is true: nothing is changed"), "{message}");
+    check(&build(&paused, None, at(1)), "Ready=False/Creating Reconciling=False/Paused");
+    nothing.problem = Some(Problem { reason: "NameTaken".into(), message: "m".into() });
+    let (_, step, message) = held(&nothing);
+    assert_eq!(step, OperationStep::Pending);
+    assert!(message.ends_with("see Stalled"), "{message}");
+}
+
+#[test]
+fn a_description_that_is_corrected_while_the_first_brokers_start_is_not_there_yet() {
+    let mut view = view(&[BrokerState::Starting]);
+    view.brokers.get_mut(&0).unwrap().template = Some("old".into());
+    view.rolling = rolling(OperationStep::WaitingForBroker, &[0]);
+    view.configured = Configured::NotAsked;
+    check(&build(&view, None, at(9)), "UpToDate=False/Rolling Ready=False/Creating Reconciling=True/Creating");
+    view.rolling = rolling(OperationStep::Pending, &[0]);
+    check(&build(&view, None, at(9)), "UpToDate=False/RestartRequired");
 }
 
 #[test]
