@@ -173,7 +173,7 @@ sed -n '/^Current/{n;p}' generated > back.json; sed -n '/^Proposed/{n;p}' genera
 klamm reassign execute there.json; copies payments 2
 klamm reassign execute back.json; copies payments 2; lines payments 1000
 klamm topics create slow --partitions 1 --replication-factor 1
-seq 1 3000 | sed 's/$/ 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789/' | klamm produce slow
+seq 1 13000 | sed 's/$/ 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789/' | klamm produce slow
 to=$((($(rows slow | awk '{ print $4 }') + 1) % 3))
 klamm reassign execute --topics slow --brokers $to --yes --throttle 1000 2> begun & watching=$!
 goes_on() { klamm reassign status | grep -q ^slow; }
@@ -182,7 +182,7 @@ kill -TERM $watching; fails wait $watching
 grep -q 'the throttle stays' begun; goes_on
 klamm reassign throttle 50000000
 klamm reassign execute --topics slow --brokers $to --yes
-within 20 still; rows slow | awk -v to=$to '{ exit $4 != to }'; lines slow 3000
+within 20 still; rows slow | awk -v to=$to '{ exit $4 != to }'; lines slow 13000
 klamm reassign throttle off; unthrottled; klamm topics delete slow"#,
     },
 ];

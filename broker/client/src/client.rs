@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use klamm_protocol::Request;
@@ -19,12 +19,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::cluster::{Broker, Cluster, Topic};
 use crate::connection::{Connection, ConnectionOptions};
 use crate::error::{ClientError, Result};
+use crate::standing::Standing;
 
 /// How long a topic that was asked for may take to come into being.
 const CREATION_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A broker that did not answer is asked last for this long.
-const SHUNNED: Duration = Duration::from_secs(10);
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -61,9 +59,7 @@ struct Shared {
     bootstrap: Vec<String>,
     options: ClientOptions,
     cluster: RwLock<Arc<Cluster>>,
-    /// When an address last failed to answer. A host that hangs still accepts connections, so that asking it first
-    /// would cost the whole time limit each time.
-    failed: std::sync::Mutex<HashMap<String, Instant>>,
+    standing: std::sync::Mutex<Standing>,
 }
 
 impl Client {
@@ -74,7 +70,7 @@ impl Client {
                 bootstrap: parse_bootstrap(bootstrap)?,
                 options,
                 cluster: RwLock::default(),
-                failed: std::sync::Mutex::default(),
+                standing: std::sync::Mutex::default(),
             }),
             connections: Arc::default(),
         };
@@ -174,8 +170,8 @@ impl Client {
         Err(nobody(&addresses, last))
     }
 
-    /// Where to ask: open connections, then known live brokers, then the bootstrap list; those that failed a moment ago
-    /// come last.
+    /// Where to ask: known live brokers, then the bootstrap list, in each first where a connection is open; and see
+    /// [`Standing::sort`].
     async fn candidates(&self) -> Vec<String> {
         let mut addresses: Vec<String> = {
             let connections = self.connections.lock().await;
@@ -188,9 +184,8 @@ impl Client {
                 addresses.push(address);
             }
         }
-        let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.retain(|_, at| at.elapsed() < SHUNNED);
-        addresses.sort_by_key(|address| failed.get(address).copied());
+        let is_broker = |address: &str| cluster.brokers.values().any(|broker| broker.address() == address);
+        self.standing().sort(&mut addresses, is_broker);
         addresses
     }
 
@@ -202,21 +197,20 @@ impl Client {
             && error.code().is_none()
             && error.is_retriable()
         {
-            self.shun(connection.address());
+            self.standing().failed(connection.address());
         }
         answer
     }
 
-    /// Asks this broker last for a while: what it says of the cluster may be old.
+    /// Asks other brokers before this one for a while: what it says of the cluster may be old.
     pub(crate) fn doubt(&self, id: i32) {
         if let Some(broker) = self.cluster().brokers.get(&id) {
-            self.shun(&broker.address());
+            self.standing().doubted(&broker.address());
         }
     }
 
-    fn shun(&self, address: &str) {
-        let mut failed = self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.insert(address.to_owned(), Instant::now());
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.shared.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection to a partition's leader as metadata names it; -1, or one that metadata no longer lists, means
@@ -263,7 +257,7 @@ impl Client {
         // Opened outside the lock: one dead broker must not hold up calls to the others. Two calls
         // may open one each; the first stays in the cache.
         let opened = Connection::open(address, self.shared.options.connection.clone()).await;
-        let opened = opened.inspect_err(|_| self.shun(address))?;
+        let opened = opened.inspect_err(|_| self.standing().failed(address))?;
         let mut connections = self.connections.lock().await;
         connections.retain(|_, c| !c.is_closed());
         Ok(connections.entry(address.to_owned()).or_insert(opened).clone())
@@ -331,7 +325,7 @@ impl Client {
                 }
             }
             // It may only be slow: what others have asked of it goes on.
-            self.shun(address);
+            self.standing().failed(address);
         }
         Err(nobody(&addresses, last))
     }

@@ -14,6 +14,7 @@ mod error;
 pub mod group;
 mod partitioner;
 mod producer;
+mod standing;
 mod tls;
 
 use std::fmt;
