@@ -90,7 +90,7 @@ impl Release {
 }
 
 /// A Cluster of one broker that keeps nothing. The image is to be there.
-fn small() -> Value {
+pub fn small() -> Value {
     json!({
         "replicas": 1, "storage": { "type": "Ephemeral", "size": "1Gi" }, "image": BROKER, "rack": {},
         "podTemplate": { "spec": { "containers": [{ "name": "broker", "imagePullPolicy": "Never" }] } },

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use klamm_tests::{Tool, eventually, paths};
+use serde_json::json;
 
 use crate::charts::chart;
 use crate::dockerfile;
@@ -13,7 +14,8 @@ use crate::kubernetes::kubectl::{install_types, kubectl};
 use crate::kubernetes::{Namespace, with_nodes_alone};
 use crate::pages::{commands, shell};
 use crate::process::until_condition;
-use crate::releases::{Broker, FIRST, Release, finalizers};
+use crate::releases::{Broker, FIRST, Release, finalizers, small};
+use crate::types::object;
 
 #[test]
 fn a_release_is_installed_upgraded_and_uninstalled() {
@@ -26,6 +28,13 @@ fn a_release_is_installed_upgraded_and_uninstalled() {
         release.run(&["install", "--take-ownership"], &first, &[]);
         broker.topic(&space, "before");
         until_condition(&space, "kmt", "before", "Ready", "True");
+        space.apply(&object("Cluster", "one", &small()));
+        until_condition(&space, "kmc", "one", "Ready", "True");
+        let pod = || {
+            let pod = space.get("pod", "one-0").expect("a broker");
+            (pod["metadata"]["uid"].clone(), pod["status"]["containerStatuses"][0]["restartCount"].clone())
+        };
+        let began = pod();
 
         // From the first chart to this one: the operator is replaced, the resource types as well, nothing else.
         let id = |name: &str| space.get("kmt", name).expect("a Topic")["status"]["topicId"].clone();
@@ -35,6 +44,21 @@ fn a_release_is_installed_upgraded_and_uninstalled() {
         broker.topic(&space, "after");
         until_condition(&space, "kmt", "after", "Ready", "True");
         assert_eq!(id("before"), before, "it was not made anew");
+        // A change goes through the new operator and the new types, and to the same broker.
+        space.apply(&object("Topic", "inside", &json!({ "clusterRef": { "name": "one" } })));
+        until_condition(&space, "kmt", "inside", "Ready", "True");
+        let mut changed = small();
+        changed["config"] = json!({ "log.retention.ms": 86_400_000 });
+        space.apply(&object("Cluster", "one", &changed));
+        space.until("kmc", "one", 60, |cluster| {
+            let seen = cluster["status"]["observedGeneration"] == cluster["metadata"]["generation"];
+            let is = |kind: &str| {
+                let mut conditions = cluster["status"]["conditions"].as_array()?.iter();
+                Some(conditions.find(|condition| condition["type"] == kind)?["status"] == "True")
+            };
+            (seen && is("ConfigApplied")? && is("UpToDate")? && is("Ready")?).then_some(())
+        });
+        assert_eq!(pod(), began, "no broker is restarted for another operator");
         let own = paths::tests_dir().join("../crds").display().to_string();
         // Nothing differs from the definitions of today.
         kubectl(["diff", "--server-side", "--force-conflicts", "-f", &own]).ok();
@@ -51,6 +75,7 @@ fn a_release_is_installed_upgraded_and_uninstalled() {
             assert!(finalizers(&space, name).is_null(), "{name}");
         }
         assert_eq!(broker.topics(), ["after", "before"]);
+        assert_eq!(pod(), began, "brokers go on without an operator");
         let left =
             ["get", "all,serviceaccounts,roles,rolebindings,networkpolicies", "-o", "name", "--ignore-not-found"];
         let left = release.space.kubectl(left).ok().out;
@@ -66,6 +91,8 @@ fn a_release_is_installed_upgraded_and_uninstalled() {
         release.run(&["install"], &current, &[]);
         until_condition(&space, "kmt", "before", "Ready", "True");
         eventually("it has its finalizer again", 30, || (!finalizers(&space, "before").is_null()).then_some(()));
+        until_condition(&space, "kmc", "one", "Ready", "True");
+        assert_eq!(pod(), began);
         kubectl(["delete", "namespace", space.name(), "--timeout=100s"]).limit(110).ok();
         assert_eq!(broker.topics(), ["after"]);
 
