@@ -23,6 +23,12 @@ pub fn brokers(ids: &[i32]) -> String {
     if ids.len() == 1 { format!("broker {all}") } else { format!("brokers {all}") }
 }
 
+/// `broker 3 runs`, `brokers 3-49 run`.
+pub fn agree(ids: impl IntoIterator<Item = i32>, one: &str, many: &str) -> String {
+    let ids: Vec<i32> = ids.into_iter().collect();
+    format!("{} {}", brokers(&ids), if ids.len() == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +46,10 @@ mod tests {
             assert_eq!(ranges(ids), said);
         }
         assert_eq!((brokers(&[7]).as_str(), brokers(&[0, 1, 2]).as_str()), ("broker 7", "brokers 0-2"));
+    }
+    #[test]
+    fn one_broker_is_not_said_as_many() {
+        assert_eq!(agree([3], "runs", "run"), "broker 3 runs");
+        assert_eq!(agree(3..50, "runs", "run"), "brokers 3-49 run");
     }
 }

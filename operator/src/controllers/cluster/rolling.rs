@@ -24,6 +24,8 @@ use crate::render::Checked;
 use crate::render::names::{RESTART, RESTARTED_FOR, TEMPLATE_HASH};
 use crate::roll::{self, Facts, Next, Reason, Wait, safety};
 
+/// A container that has ended again and again runs when it has not done so for this long.
+const STEADY: Duration = Duration::from_secs(10);
 /// How long the kubelet may take to let the file system of a pod that runs grow, where the driver can do that.
 const GROWS_ALONE: Duration = Duration::from_secs(300);
 /// What Events say that the operator did.
@@ -93,6 +95,8 @@ fn stands(checked: &Checked, observed: &Observed, id: i32, now: Timestamp) -> ro
     }
     let seen = observed.seen(&checked.names, id);
     match seen.state {
+        // Ready for the moment between two of its ends.
+        BrokerState::Running if ends_again_and_again(pod, now) => roll::Pod::Unready(roll::PATIENCE),
         BrokerState::Running => roll::Pod::Ready,
         // Another container of the pod fails, and will not stop: only a restart helps. But the broker serves, so that whether
         // that hurts is asked as ever.
@@ -103,6 +107,15 @@ fn stands(checked: &Checked, observed: &Observed, id: i32, now: Timestamp) -> ro
         BrokerState::Pending if seen.why.is_some() => roll::Pod::Stuck,
         BrokerState::Pending | BrokerState::Starting => roll::Pod::Unready(unready_for(pod, now)),
     }
+}
+
+/// Whether a container that has ended more than once has begun again just now. (A broker that is told its rack has ended once.)
+fn ends_again_and_again(pod: &Pod, now: Timestamp) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    containers.filter(|container| container.restart_count > 1).any(|container| {
+        let runs = container.state.as_ref().and_then(|state| state.running.as_ref()?.started_at.as_ref());
+        runs.is_some_and(|since| Duration::try_from(now.duration_since(since.0)).unwrap_or_default() < STEADY)
+    })
 }
 
 fn unready_for(pod: &Pod, now: Timestamp) -> Duration {
@@ -286,19 +299,17 @@ fn blocked(facts: &Facts, broker: Option<i32>, why: String) -> Rolling {
 
 fn waiting(facts: &Facts, why: &Wait) -> Rolling {
     let pending = |message: String| Rolling::new(facts, OperationStep::Pending, None, message);
-    let left = ids::ranges(facts.due().map(|(id, _)| id));
+    let left = || facts.due().map(|(id, _)| id);
+    let old = || ids::agree(left(), "runs by an older description", "run by an older description");
     match why {
-        Wait::Paused => pending(format!("brokers {left} run by an older description; spec.paused is true")),
+        Wait::Paused => pending(format!("{}; spec.paused is true", old())),
         Wait::Deferred => pending(format!(
-            "another version of the operator makes other pods: brokers {left} get theirs when they start again. \
-             Set the annotation {RESTART} of the Cluster to a new value to restart them"
+            "another version of the operator makes other pods: {} at the next start. \
+             Set the annotation {RESTART} of the Cluster to a new value for that to be now",
+            ids::agree(left(), "gets one", "get theirs")
         )),
-        Wait::Window(Some(opens)) => {
-            pending(format!("brokers {left} run by an older description; the next window opens at {opens}"))
-        }
-        Wait::Window(None) => {
-            pending(format!("brokers {left} run by an older description; none of the windows ever opens"))
-        }
+        Wait::Window(Some(opens)) => pending(format!("{}; the next window opens at {opens}", old())),
+        Wait::Window(None) => pending(format!("{}; none of the windows ever opens", old())),
         Wait::Settling => {
             Rolling::new(facts, OperationStep::Running, None, "the StatefulSet is about to take the new description")
         }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::controller_test::{SET, World, outside};
 use super::*;
 use crate::brokers::Address;
+use crate::roll;
 
 /// Two brokers that run as described, and the StatefulSet's controller knows.
 pub(super) async fn running() -> World {
@@ -153,6 +154,27 @@ async fn a_broker_that_serves_beside_a_container_that_fails_is_asked_about() {
     world.pass().await.unwrap();
     assert_eq!(deleted(&world), [""; 0], "nobody says that it may be stopped");
     assert_eq!(step(&world), Some(OperationStep::WaitingForSafety), "waiting helps nobody");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_ready_between_two_ends_of_a_container_is_not_ready() {
+    let world = running().await;
+    let checked = crate::render::check(&world.cluster(), &crate::controllers::mock::settings()).unwrap();
+    let (now, ready) = (Timestamp::now(), json!({ "type": "Ready", "status": "True" }));
+    let stands = |restarts: i32, seconds: i64| {
+        let since = now - jiff::SignedDuration::from_secs(seconds);
+        let side = json!({ "name": "side", "image": "i", "imageID": "", "ready": true, "restartCount": restarts,
+            "state": { "running": { "startedAt": since.to_string() } } });
+        let status = json!({ "phase": "Running", "conditions": [ready], "containerStatuses": [side] });
+        let pod = serde_json::from_value(json!({ "metadata": { "name": "prod-0" }, "status": status })).unwrap();
+        let set = serde_json::from_value(world.server.get(SET).unwrap()).unwrap();
+        let observed = observed::Observed { set: Some(set), pods: [(0, pod)].into(), ..Default::default() };
+        rolling::facts(&checked, &observed, now).brokers[&0].pod
+    };
+    // The next broker would get what fails in this one.
+    assert_eq!(stands(2, 3), roll::Pod::Unready(roll::PATIENCE));
+    assert_eq!(stands(2, 10), roll::Pod::Ready);
+    assert_eq!(stands(1, 3), roll::Pod::Ready, "a broker that was told its rack");
 }
 
 #[tokio::test]

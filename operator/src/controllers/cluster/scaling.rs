@@ -386,7 +386,10 @@ impl Acting<'_> {
         Some(match next {
             Next::Add(count) => {
                 let there = self.facts.there;
-                ("ScaleOut", format!("{count} brokers are asked for: {} are added", ids::ranges(there..*count)))
+                (
+                    "ScaleOut",
+                    format!("{count} brokers are asked for: {}", ids::agree(there..*count, "is added", "are added")),
+                )
             }
             Next::Cordon(id) if begun.leaving != Some(*id) => {
                 ("BrokerCordoned", format!("broker {id} is to go: it gets nothing more, and what it holds is moved"))
@@ -399,8 +402,8 @@ impl Acting<'_> {
             Next::Joined => {
                 let joined: Vec<i32> = begun.joining.range(..self.facts.there).copied().collect();
                 // Those that stay after one has gone are even, which is no news.
-                let told = format!("brokers {} have their share", ids::ranges(joined.iter().copied()));
-                return (!joined.is_empty()).then_some(("ScaledOut", told));
+                let told = || ids::agree(joined.iter().copied(), "has its share", "have their share");
+                return (!joined.is_empty()).then(|| ("ScaledOut", told()));
             }
             _ => return None,
         })
@@ -429,14 +432,14 @@ impl Acting<'_> {
             Next::Add(count) => {
                 // Their addresses may have to be known before.
                 scaling.blocked_by = pass.waiting.clone();
-                (OperationStep::Running, None, format!("brokers {} are added", ids::ranges(there..*count)))
+                (OperationStep::Running, None, ids::agree(there..*count, "is added", "are added"))
             }
             Next::Spread(joining) => {
                 let who = match joining.is_empty() {
-                    true => "those that stay".to_owned(),
-                    false => format!("brokers {}", ids::ranges(joining.iter().copied())),
+                    true => "those that stay get their".to_owned(),
+                    false => ids::agree(joining.iter().copied(), "gets its", "get their"),
                 };
-                (OperationStep::Spreading, None, format!("{who} get their share of partitions and leaders"))
+                (OperationStep::Spreading, None, format!("{who} share of partitions and leaders"))
             }
             Next::Joined => (OperationStep::Spreading, None, "all brokers have their share".to_owned()),
             Next::Uncordon(id) => (OperationStep::Cordoning, Some(*id), format!("broker {id} is let in again")),

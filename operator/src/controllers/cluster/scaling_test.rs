@@ -222,5 +222,5 @@ async fn fifty_by_mistake_are_told_in_a_line() {
     let first = world.cluster().status.unwrap().operation.unwrap();
     assert!(first.message.contains("brokers 3-49"), "{}", first.message);
     let notes: Vec<String> = world.server.0.lock().bodies.iter().map(|(_, body)| body.clone()).collect();
-    assert!(notes.iter().any(|body| body.contains("brokers are asked for: 3-49 are added")));
+    assert!(notes.iter().any(|body| body.contains("brokers are asked for: brokers 3-49 are added")));
 }

@@ -340,14 +340,13 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
     } else if let Some(last) = last_of_a_roll(view, before) {
         last
     } else if !old.is_empty() {
-        let message = format!("{} run by an older description, and nothing goes on: see Stalled", ids::brokers(&old));
+        let who = ids::agree(old.iter().copied(), "runs", "run");
+        let message = format!("{who} by an older description, and nothing goes on: see Stalled");
         (OperationType::RollingRestart, "TemplateChanged", OperationStep::Pending, message, old)
     } else if !view.moved.is_empty() {
-        let list = ids::ranges(view.moved.iter().copied());
-        let message = format!(
-            "brokers {list} tell clients addresses that they no longer have: it takes effect when their pods are deleted, \
-             one after the other"
-        );
+        let who = ids::agree(view.moved.iter().copied(), "tells", "tell");
+        let message =
+            format!("{who} clients old addresses: it takes effect when pods are deleted, one after the other");
         let moved = view.moved.iter().copied().collect();
         (OperationType::RollingRestart, "AddressChanged", OperationStep::Pending, message, moved)
     } else if (asked != wanted || view.unsettled) && view.limited.is_none() {
@@ -365,8 +364,11 @@ fn operation(view: &View, creating: bool, before: Option<&ClusterStatus>, now: T
     };
     let pending = |step: OperationStep| step == OperationStep::Pending;
     let same = before.and_then(|before| before.operation.as_ref());
-    // What is made even after brokers went is the end of that, and so it is when they are to stay after all.
-    let inward = same.is_some_and(|before| before.kind == OperationType::ScaleIn) && asked == wanted;
+    // What is made even after brokers went is the end of that, and so it is when they are to stay after all; not so when others
+    // are added.
+    let inward = same.is_some_and(|before| before.kind == OperationType::ScaleIn)
+        && asked == wanted
+        && step != OperationStep::Running;
     let kind = if kind == OperationType::ScaleOut && inward { OperationType::ScaleIn } else { kind };
     let same = same.filter(|op| op.kind == kind && pending(op.step) == pending(step));
     // Those that were taken away are on their way back until all is as it was.

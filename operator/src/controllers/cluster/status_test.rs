@@ -292,6 +292,32 @@ fn what_goes_on_with_the_number_of_brokers_is_shown_but_for_restarts_that_go_on(
 }
 
 #[test]
+fn brokers_that_are_added_are_no_end_of_what_took_others_away() {
+    let scaling = |kind: OperationType, step: OperationStep| Scaling {
+        kind,
+        reason: "ReplicasChanged",
+        step,
+        message: "m".into(),
+        broker: None,
+        blocked_by: None,
+        left: vec![],
+        progress: None,
+    };
+    let mut view = view(&[Running, Running, Running]);
+    let mut before = complete();
+    let mut kind = |next: Scaling| {
+        view.scaling = Some(next);
+        before = build(&view, Some(&before), at(9));
+        before.operation.as_ref().map(|operation| operation.kind)
+    };
+    let (into, out) = (OperationType::ScaleIn, OperationType::ScaleOut);
+    assert_eq!(kind(scaling(into, OperationStep::Unregistering)), Some(into));
+    assert_eq!(kind(scaling(out, OperationStep::Spreading)), Some(into), "its end");
+    assert_eq!(kind(scaling(out, OperationStep::Running)), Some(out));
+    assert_eq!(kind(scaling(out, OperationStep::WaitingForBroker)), Some(out));
+}
+
+#[test]
 fn what_cannot_be_is_stalled_for_every_tool() {
     let mut view = view(&[Running]);
     view.problem = Some(Problem { reason: "InvalidConfig".into(), message: "m".into() });
