@@ -1,7 +1,8 @@
 //! The ways to brokers: for each cluster one client, whose requests about topics are put together.
 //!
 //! A cluster that does not answer is tried by one caller at a time; the others hear at once what the last one heard. So
-//! the resources of a dead cluster do not take the place of those of others.
+//! the resources of a dead cluster do not take the place of those of others. Nor do many dead ones together: somebody may
+//! name a hundred addresses where nobody is, in each of a hundred resources.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use klamm_client::admin::topics::{CreatedTopic, NewTopic};
 use klamm_client::{Client, ClientError, ClientOptions, ConnectionOptions, Result, Tls};
 use klamm_protocol::error::ErrorCode;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
 
 use crate::ca::{self, CaError, Data};
 use crate::rounds::Rounds;
@@ -20,6 +22,12 @@ use crate::topics::plan::Facts;
 
 /// Bound on a whole call, with all its retries.
 const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bound on whatever is asked of brokers that anybody may have named, however many addresses of theirs lead nowhere.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same where nobody has been tried before: who answers does so soon.
+const FIRST_PATIENCE: Duration = API_TIMEOUT;
+/// How long those wait, where nobody has answered yet or not the last time, behind others of their kind.
+const TURN: Duration = Duration::from_secs(2);
 /// How many topics one request speaks of.
 const TOGETHER: usize = 100;
 /// For how long nobody has asked for a way that is forgotten. Every resource asks for its own once a minute, and one that
@@ -36,8 +44,18 @@ pub enum Address {
 }
 
 /// The clusters that are talked to.
-#[derive(Clone, Default)]
-pub struct Ways(Arc<Mutex<HashMap<Address, Way>>>);
+#[derive(Clone)]
+pub struct Ways {
+    all: Arc<Mutex<HashMap<Address, Way>>>,
+    strangers: Arc<Strangers>,
+}
+
+/// Places for those at plain addresses that nobody has answered at yet. Who was tried in vain is not in the way of who
+/// was never tried.
+struct Strangers {
+    fresh: Semaphore,
+    silent: Semaphore,
+}
 
 /// One of them, and when it was last asked for.
 struct Way {
@@ -52,11 +70,18 @@ impl Way {
 }
 
 impl Ways {
+    /// None yet. Of `places` to work at, clusters that do not answer take a quarter together, and those that are tried for
+    /// the first time another.
+    pub fn new(places: u16) -> Self {
+        let quarter = || Semaphore::new(usize::from(places / 4).max(1));
+        Self { all: Arc::default(), strangers: Arc::new(Strangers { fresh: quarter(), silent: quarter() }) }
+    }
+
     /// A cluster. One of a Cluster is known only once its certificates are.
     pub fn to(&self, address: &Address) -> Option<Arc<Brokers>> {
-        let mut ways = self.0.lock();
+        let mut ways = self.all.lock();
         if let Address::Plain(bootstrap) = address {
-            let open = || Way::new(Brokers::at(bootstrap, None));
+            let open = || Way::new(Brokers::at(bootstrap, None, &self.strangers));
             let way = ways.entry(address.clone()).or_insert_with(open);
             way.asked = Instant::now();
             return Some(Arc::clone(&way.brokers));
@@ -74,7 +99,7 @@ impl Ways {
         bootstrap: &str,
         certificates: &Data,
     ) -> std::result::Result<(), CaError> {
-        let mut ways = self.0.lock();
+        let mut ways = self.all.lock();
         match ways.get(&address).and_then(|way| way.brokers.certified.as_ref()) {
             Some(own) if *own.data.lock() == *certificates => {}
             Some(own) => {
@@ -84,7 +109,7 @@ impl Ways {
             None => {
                 let tls = Tls::new(ca::client_config(certificates)?);
                 let certified = Certified { tls, data: Mutex::new(certificates.clone()) };
-                ways.insert(address, Way::new(Brokers::at(bootstrap, Some(certified))));
+                ways.insert(address, Way::new(Brokers::at(bootstrap, Some(certified), &self.strangers)));
             }
         }
         Ok(())
@@ -92,14 +117,14 @@ impl Ways {
 
     /// Closes the connections to a cluster that is gone.
     pub fn forget(&self, address: &Address) {
-        self.0.lock().remove(address);
+        self.all.lock().remove(address);
     }
 
     /// Closes the connections to addresses that no resource names any longer: nobody tells when the last one goes, or
     /// names others. A Cluster's own way is there as long as the Cluster.
     pub fn forget_unused(&self) {
         let is_used = |way: &Way| way.asked.elapsed() < UNUSED || Arc::strong_count(&way.brokers) > 1;
-        self.0.lock().retain(|address, way| !matches!(address, Address::Plain(_)) || is_used(way));
+        self.all.lock().retain(|address, way| !matches!(address, Address::Plain(_)) || is_used(way));
     }
 }
 
@@ -118,6 +143,7 @@ struct Certified {
 pub struct Brokers {
     bootstrap: String,
     certified: Option<Certified>,
+    strangers: Arc<Strangers>,
     connected: Mutex<Option<Arc<Connected>>>,
     trouble: Mutex<Trouble>,
 }
@@ -138,9 +164,9 @@ struct Trouble {
 }
 
 impl Brokers {
-    fn at(bootstrap: &str, certified: Option<Certified>) -> Self {
+    fn at(bootstrap: &str, certified: Option<Certified>, strangers: &Arc<Strangers>) -> Self {
         let (connected, trouble) = (Mutex::default(), Mutex::default());
-        Self { bootstrap: bootstrap.to_owned(), certified, connected, trouble }
+        Self { bootstrap: bootstrap.to_owned(), certified, strangers: Arc::clone(strangers), connected, trouble }
     }
 
     /// How a topic is; `None` when there is none.
@@ -182,7 +208,12 @@ impl Brokers {
 
     async fn asked<T>(&self, ask: impl AsyncFnOnce(&Connected) -> Result<T>) -> Result<T> {
         let _trying = self.may_try()?;
-        let result = async { ask(&*self.connected().await?).await }.await;
+        let (_place, patience) = self.place().await?;
+        let asking = async { ask(&*self.connected().await?).await };
+        let result = match self.certified {
+            Some(_) => asking.await,
+            None => timeout(patience, asking).await.unwrap_or_else(|_| Err(late("the brokers", patience))),
+        };
         self.trouble.lock().heard = result.as_ref().err().filter(|error| unreachable(error)).cloned();
         result
     }
@@ -196,6 +227,21 @@ impl Brokers {
             None => return Ok(Trying(None)),
         }
         Ok(Trying(Some(&self.trouble)))
+    }
+
+    /// A place among strangers, for one of them, and how long it may be held.
+    async fn place(&self) -> Result<(Option<SemaphorePermit<'_>>, Duration)> {
+        let silent = self.trouble.lock().heard.is_some();
+        if self.certified.is_some() || (!silent && self.connected.lock().is_some()) {
+            return Ok((None, PATIENCE));
+        }
+        let (places, patience) = match silent {
+            true => (&self.strangers.silent, PATIENCE),
+            false => (&self.strangers.fresh, FIRST_PATIENCE),
+        };
+        let what = "a turn behind others that do not answer";
+        let turn = timeout(TURN, places.acquire()).await.map_err(|_| late(what, TURN))?;
+        Ok((turn.ok(), patience))
     }
 
     async fn connected(&self) -> Result<Arc<Connected>> {
@@ -290,6 +336,10 @@ fn answered<T>(answer: Option<Result<T>>) -> Result<T> {
     answer.unwrap_or_else(|| Err(ClientError::Missing { what: "the topic".into() }))
 }
 
+fn late(what: &str, after: Duration) -> ClientError {
+    ClientError::Timeout { what: what.into(), after }
+}
+
 /// Whether nobody answered, as opposed to an answer that says no.
 fn unreachable(error: &ClientError) -> bool {
     error.code().is_none() && error.is_retriable()
@@ -301,7 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_cluster_is_tried_by_one_at_a_time() {
-        let brokers = Brokers::at("127.0.0.1:1", None);
+        let brokers = Brokers::at("127.0.0.1:1", None, &Ways::new(4).strangers);
         let first = brokers.facts("t").await.unwrap_err();
         assert!(unreachable(&first), "{first}");
         let trying = brokers.may_try().unwrap();
@@ -311,12 +361,52 @@ mod tests {
         assert!(brokers.may_try().is_ok(), "the next one tries again");
     }
 
+    /// Addresses where connections are taken and nothing is said.
+    fn silent(count: u8) -> (std::net::TcpListener, String) {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let all: Vec<String> = (1..=count).map(|n| format!("127.0.0.{n}:{port}")).collect();
+        (listener, all.join(","))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_addresses_that_do_not_answer_take_no_longer_than_a_few() {
+        let (_listener, addresses) = silent(90);
+        let brokers = Ways::new(32).to(&Address::Plain(addresses)).unwrap();
+        for most in [FIRST_PATIENCE, PATIENCE, PATIENCE] {
+            let since = Instant::now();
+            let error = brokers.facts("t").await.unwrap_err();
+            assert!(unreachable(&error), "{error}");
+            assert!(since.elapsed() <= most + Duration::from_secs(1), "{:?}", since.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clusters_that_do_not_answer_take_a_quarter_of_the_places_together() {
+        let (_listener, addresses) = silent(17);
+        let ways = Ways::new(32);
+        let mut all: Vec<_> = addresses.split(',').map(|one| ways.to(&Address::Plain(one.into())).unwrap()).collect();
+        let innocent = all.pop().unwrap();
+        // As if they had been tried: what is said then was heard anew of these only.
+        let before = ClientError::Missing { what: "anything".into() };
+        all.iter().for_each(|brokers| brokers.trouble.lock().heard = Some(before.clone()));
+        let tried = all.iter().map(|brokers| async {
+            let since = Instant::now();
+            (brokers.facts("t").await.unwrap_err().to_string(), since.elapsed())
+        });
+        let (heard, fresh) = tokio::join!(futures::future::join_all(tried), innocent.facts("t"));
+        let (waited, tried): (Vec<_>, Vec<_>) = heard.iter().partition(|(why, _)| why.contains("a turn behind"));
+        assert_eq!((tried.len(), waited.len()), (8, 8), "{heard:?}");
+        assert!(waited.iter().all(|(_, took)| *took < TURN + Duration::from_secs(1)), "{heard:?}");
+        assert!(!fresh.unwrap_err().to_string().contains("a turn behind"), "it was never tried before");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn addresses_that_nobody_names_any_longer_are_forgotten() {
-        let ways = Ways::default();
+        let ways = Ways::new(4);
         let plain = |name: &str| Address::Plain(name.into());
         let (own, others) = (Address::Cluster("a".into(), "prod".into()), ["left", "named", "busy"].map(plain));
-        ways.0.lock().insert(own.clone(), Way::new(Brokers::at("prod:9091", None)));
+        ways.all.lock().insert(own.clone(), Way::new(Brokers::at("prod:9091", None, &ways.strangers)));
         let [left, named, busy] = others;
         let at_work = ways.to(&busy);
         ways.to(&left);
@@ -325,7 +415,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(60)).await;
             ways.forget_unused();
         }
-        let has = |address: &Address| ways.0.lock().contains_key(address);
+        let has = |address: &Address| ways.all.lock().contains_key(address);
         assert_eq!([&left, &named, &busy, &own].map(has), [false, true, true, true]);
         drop(at_work);
         ways.forget_unused();
