@@ -97,12 +97,15 @@ impl<'a> Look<'a> {
         // Consumers that are stopped are started before it goes.
         let stays =
             self.group.spec.deletion_policy == GroupDeletionPolicy::DeleteWhenEmpty || self.status.pause.is_some();
-        if !finalizer::keep(&context.client, self.group, FINALIZER, stays).await? {
+        if !stays && !finalizer::keep(&context.client, self.group, FINALIZER, false).await? {
             return Ok(Action::await_change());
         }
-
         let brokers = clusters::way(context, &address)?;
         brokers.ask(async |_| Ok(())).await?;
+        // Not before somebody has answered: where nobody ever did there is nothing to wait for.
+        if stays && !finalizer::keep(&context.client, self.group, FINALIZER, true).await? {
+            return Ok(Action::await_change());
+        }
         self.status.cluster_id = brokers.cluster_id();
         let seen = Seen { cluster: self.status.cluster_id.as_deref(), subject: None };
         if let Some(owner) = owner(self.group, &seen, context).await? {

@@ -10,7 +10,8 @@ use super::offsets;
 use super::scaling_test::World;
 use crate::brokers::{Address, Brokers};
 use crate::clusters;
-use crate::controllers::Error;
+use crate::controllers::{Error, Reconcile as _, mock};
+use crate::crd::ConsumerGroup;
 use crate::crd::consumer_group::ResetResult;
 use crate::groups::facts::{Facts, PartitionFacts};
 
@@ -93,4 +94,14 @@ async fn another_reset_under_a_used_id_is_not_said_to_be_applied() {
     describe(&world, &first);
     said_of(&world).await;
     assert_eq!(said(&world), "True/Applied: all offsets are there already");
+}
+
+#[tokio::test]
+async fn a_group_that_nobody_was_ever_reached_for_is_not_held() {
+    let spec = json!({ "bootstrapServers": "127.0.0.1:1", "deletionPolicy": "DeleteWhenEmpty" });
+    let world = World::new(spec);
+    mock::known::<ConsumerGroup>(&world.context, []);
+    let error = ConsumerGroup::reconcile(&world.group(), &world.context).await.expect_err("nobody is there");
+    assert_eq!(error.reason(), "ClusterUnreachable");
+    assert_eq!(world.writes(), ["PATCH consumergroups/billing/status"], "no finalizer: there is nothing to wait for");
 }
