@@ -12,6 +12,11 @@ const INTERNAL: [&str; 5] =
 /// Characters of a topic's name at most.
 const NAME_MAX: usize = 249;
 
+/// Bytes of a configuration's key, or value, at most: Kafka's requests hold no more.
+const TEXT_MAX: usize = 32_767;
+/// Characters of a key that a message shows.
+const SHOWN: usize = 64;
+
 /// Whether a topic is the brokers' own: nobody may describe it, and nothing here changes or deletes it.
 pub fn is_internal(topic: &str) -> bool {
     INTERNAL.contains(&topic)
@@ -46,6 +51,9 @@ pub enum Invalid {
     /// A list or an object where a value belongs.
     #[error("config[{0}]: a string, number, boolean or null belongs here")]
     NoScalar(String),
+    /// A key or value that no request can bring to the brokers; the others' in the same request would stay behind with it.
+    #[error("config[{0}]: {1} bytes, and a key or value has {TEXT_MAX} at most")]
+    LongText(String, usize),
     /// A typed field and a key of `config` that say the same.
     #[error("{0} and config[{1}] say the same: use one")]
     Twice(&'static str, &'static str),
@@ -88,6 +96,10 @@ pub fn desired(topic: &Topic) -> Result<Desired, Invalid> {
     let mut wanted = BTreeMap::new();
     let mut unmanaged: BTreeSet<String> = unmanaged_config.iter().cloned().collect();
     for (key, value) in config {
+        let longest = key.len().max(value.text().map_or(0, |text| text.len()));
+        if longest > TEXT_MAX {
+            return Err(Invalid::LongText(key.chars().take(SHOWN).collect(), longest));
+        }
         match value.text() {
             Some(text) => drop(wanted.insert(key.clone(), text)),
             None if value.is_null() => drop(unmanaged.insert(key.clone())),
@@ -239,6 +251,17 @@ mod tests {
         let long = of(json!({ "topicName": "x".repeat(250) }));
         assert_eq!(long.map_err(|e| e.reason()), Err("InvalidName"));
         assert!(of(json!({ "topicName": "x".repeat(249) })).is_ok());
+    }
+
+    #[test]
+    fn what_no_request_holds_is_refused() {
+        let long = "x".repeat(TEXT_MAX + 1);
+        for config in [json!({ "retention.ms": &long }), json!({ &long: 1 })] {
+            let refused = of(json!({ "config": config })).unwrap_err();
+            assert_eq!(refused.reason(), "InvalidConfig");
+            assert!(refused.to_string().len() < 200, "{refused}");
+        }
+        assert!(of(json!({ "config": { "retention.ms": &long[1..] } })).is_ok());
     }
 
     #[test]
