@@ -94,6 +94,20 @@ pub fn is_marked(reset: &Reset, facts: &Facts) -> bool {
     facts.marks.values().any(|id| *id == reset.id)
 }
 
+/// What of a group could not be seen that a reset is about: it does not wait for other topics.
+pub fn unseen(reset: &Reset, facts: &Facts) -> Facts {
+    let offsets = reset.to.offsets.as_ref();
+    let about = |topic: &str| match offsets {
+        Some(offsets) => offsets.keys().any(|name| name.rsplit_once('-').is_some_and(|(named, _)| named == topic)),
+        None => reset.topics.is_empty() || reset.topics.iter().any(|named| named == topic),
+    };
+    Facts {
+        missing: facts.missing.iter().filter(|topic| about(topic)).cloned().collect(),
+        unknown: facts.unknown.iter().filter(|at| about(&at.topic)).cloned().collect(),
+        ..Facts::default()
+    }
+}
+
 /// The partitions that a reset is about.
 ///
 /// # Errors

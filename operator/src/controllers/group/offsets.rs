@@ -52,8 +52,8 @@ pub async fn reset(
         ended(look, context, wanted, ResetResult::Applied, Some(why.into())).await;
         return Ok(false);
     }
-    let ready = facts.missing.is_empty() && facts.unknown.is_empty();
-    if !ready {
+    let unseen = reset::unseen(wanted, facts).unseen();
+    if !unseen.is_empty() {
         // Consumers are not stopped for ever.
         if look.status.pause.is_some()
             && let Stopped::Never(why) = pausing::stop(look, context, wanted, facts.is_empty(), true).await?
@@ -61,7 +61,7 @@ pub async fn reset(
             ended(look, context, wanted, ResetResult::Failed, Some(why)).await;
             return Ok(false);
         }
-        let why = format!("the reset waits: {}", facts.unseen());
+        let why = format!("the reset waits: {unseen}");
         look.conditions.waiting("TopicsMissing", why.clone());
         look.waits = Some(("TopicsMissing", why));
         return Ok(false);

@@ -71,6 +71,22 @@ async fn a_reset_that_waits_for_a_topic_says_which() {
 }
 
 #[tokio::test]
+async fn a_reset_of_some_topics_waits_for_those_only() {
+    for to in [json!({ "offset": "Latest" }), json!({ "offsets": { "t-0": 4 } })] {
+        let world = world(to.clone());
+        let mut group = serde_json::to_value(world.group()).expect("JSON");
+        group["spec"]["topics"] = json!(["t", "gone"]);
+        if to["offset"].is_string() {
+            group["spec"]["reset"]["topics"] = json!(["t"]);
+        }
+        world.put(super::scaling_test::GROUP, group.clone());
+        let facts = Facts { missing: ["gone".to_owned()].into(), ..empty(4, 4) };
+        assert!(!pass(&world, &facts).await.expect("nobody is asked"), "{to}");
+        assert_eq!(said(&world), "True/Applied: all offsets are there already", "{to}");
+    }
+}
+
+#[tokio::test]
 async fn an_offset_beyond_the_end_is_said_to_have_been_clamped() {
     // The group is at the end already: nothing moves, and it is not where it was asked to be.
     let world = world(json!({ "offsets": { "t-0": 99 } }));
