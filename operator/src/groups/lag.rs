@@ -25,6 +25,14 @@ pub struct Lag {
     pub uncommitted: i32,
 }
 
+impl Lag {
+    /// Whether it is none only because the group has not committed anything anywhere, though there are records.
+    pub fn tells_nothing(&self, facts: &Facts) -> bool {
+        let records = facts.partitions.values().any(|partition| partition.end > partition.start);
+        self.total == 0 && records && facts.partitions.values().all(|partition| partition.committed.is_none())
+    }
+}
+
 /// Counts.
 pub fn lag(facts: &Facts, initial: Option<&Position>) -> Lag {
     let from_start = initial.is_some_and(|initial| initial.offset == Some(Edge::Earliest));
@@ -97,6 +105,22 @@ mod tests {
             let lag = lag(&found, initial.as_ref());
             assert_eq!((lag.total, lag.uncommitted), (total, 1), "{initial:?}");
         }
+    }
+
+    #[test]
+    fn without_any_commit_no_lag_says_nothing() {
+        for (partitions, nothing) in [
+            (vec![(None, 3, 9), (None, 0, 0)], true),
+            (vec![(None, 3, 9), (Some(0), 0, 0)], false),
+            (vec![(None, 9, 9)], false),
+            (vec![], false),
+        ] {
+            let found = facts(&partitions);
+            assert_eq!(lag(&found, None).tells_nothing(&found), nothing, "{partitions:?}");
+        }
+        let found = facts(&[(None, 3, 9)]);
+        let from_start = Position { offset: Some(Edge::Earliest), timestamp: None };
+        assert!(!lag(&found, Some(&from_start)).tells_nothing(&found), "that is a lag of six");
     }
 
     #[test]

@@ -249,6 +249,11 @@ impl<'a> Look<'a> {
                 (None, None) if !unseen.is_empty() => {
                     self.conditions.set("LagHealthy", Is::Unknown, "TopicsMissing", "not all partitions can be seen")
                 }
+                (None, None) if lag.tells_nothing(facts) => {
+                    let why =
+                        "there are records, and the group has committed nothing: nobody can tell what it has not read";
+                    self.conditions.set("LagHealthy", Is::Unknown, "NothingCommitted", why)
+                }
                 (None, None) => self.conditions.set("LagHealthy", true, "WithinPolicy", ""),
             };
         }
