@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const FIRST_PATIENCE: Duration = API_TIMEOUT;
 /// How long those wait, where nobody has answered yet or not the last time, behind others of their kind.
 const TURN: Duration = Duration::from_secs(2);
+/// For how long a Cluster is waited for that the operator has not come to yet.
+const BEGINNING: Duration = Duration::from_secs(10);
 /// How many topics one request speaks of.
 const TOGETHER: usize = 100;
 /// For how long nobody has asked for a way that is forgotten. Every resource asks for its own once a minute, and one that
@@ -48,6 +50,8 @@ pub enum Address {
 pub struct Ways {
     all: Arc<Mutex<HashMap<Address, Way>>>,
     strangers: Arc<Strangers>,
+    /// Clusters whose certificates are not known yet, and until when they are waited for.
+    awaited: Arc<Mutex<HashMap<Address, Instant>>>,
 }
 
 /// Places for those at plain addresses that nobody has answered at yet. Who was tried in vain is not in the way of who
@@ -74,7 +78,8 @@ impl Ways {
     /// the first time another.
     pub fn new(places: u16) -> Self {
         let quarter = || Semaphore::new(usize::from(places / 4).max(1));
-        Self { all: Arc::default(), strangers: Arc::new(Strangers { fresh: quarter(), silent: quarter() }) }
+        let strangers = Arc::new(Strangers { fresh: quarter(), silent: quarter() });
+        Self { all: Arc::default(), strangers, awaited: Arc::default() }
     }
 
     /// A cluster. One of a Cluster is known only once its certificates are.
@@ -115,8 +120,21 @@ impl Ways {
         Ok(())
     }
 
+    /// Waits until the certificates of a Cluster are known, once for a while: an operator that has just begun comes to it in
+    /// a moment, and its topics are as they were.
+    pub async fn soon(&self, address: &Address) {
+        if self.to(address).is_some() {
+            return;
+        }
+        let until = *self.awaited.lock().entry(address.clone()).or_insert_with(|| Instant::now() + BEGINNING);
+        while self.to(address).is_none() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Closes the connections to a cluster that is gone.
     pub fn forget(&self, address: &Address) {
+        self.awaited.lock().remove(address);
         self.all.lock().remove(address);
     }
 
@@ -164,6 +182,12 @@ struct Trouble {
 }
 
 impl Brokers {
+    /// A way that is known, for tests.
+    #[cfg(test)]
+    pub fn known(ways: &Ways, address: Address) {
+        ways.all.lock().insert(address, Way::new(Self::at("127.0.0.1:1", None, &ways.strangers)));
+    }
+
     fn at(bootstrap: &str, certified: Option<Certified>, strangers: &Arc<Strangers>) -> Self {
         let (connected, trouble) = (Mutex::default(), Mutex::default());
         Self { bootstrap: bootstrap.to_owned(), certified, strangers: Arc::clone(strangers), connected, trouble }

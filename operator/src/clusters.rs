@@ -13,6 +13,7 @@ use crate::controllers::{Context, Error};
 use crate::crd::Cluster;
 use crate::crd::cluster::{AllowedNamespaces, ListenerType};
 use crate::crd::common::NamespacesFrom;
+use crate::settings::Kind;
 
 /// How soon to look again whether a Cluster is there that was not. Its own changes come by themselves.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -64,6 +65,9 @@ pub async fn resolve<K: OfCluster>(context: &Context, object: &K) -> Result<Reso
     }
     let own = Address::Cluster(home.to_owned(), reference.name.clone());
     let up = cluster.status.as_ref().is_some_and(|status| !status.listeners.is_empty());
+    if up && plain(&cluster).is_none() && context.settings.controllers.contains(&Kind::Clusters) {
+        context.ways.soon(&own).await;
+    }
     Ok(match plain(&cluster) {
         _ if up && context.ways.to(&own).is_some() => Resolved::At(own),
         // One that another operator looks after, or nobody.
@@ -172,7 +176,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controllers::mock::Server;
+    use crate::controllers::mock::{Server, known};
     use crate::crd::Topic;
 
     #[test]
@@ -212,6 +216,37 @@ mod tests {
             server.put("/api/v1/namespaces/a", object(namespace));
             let found = go_together(&server.context(), &topic).await.unwrap();
             assert_eq!(found, goes, "{cluster:?} in {namespace}");
+        }
+    }
+
+    /// A Cluster without a listener in plain text is reached by the operator's own certificates, which an operator that has
+    /// just begun does not know yet.
+    #[tokio::test(start_paused = true)]
+    async fn an_operator_that_has_just_begun_waits_for_what_it_is_about_to_know() {
+        let listener = json!({ "name": "ext", "port": 9095, "type": "nodeport" });
+        let status = json!({ "listeners": [{ "name": "ext", "bootstrapServers": "10.0.0.1:31000" }] });
+        let cluster: Cluster = serde_json::from_value(json!({
+            "metadata": { "name": "prod", "namespace": "a" }, "spec": { "listeners": [listener] }, "status": status,
+        }))
+        .unwrap();
+        let topic =
+            json!({ "metadata": { "name": "t", "namespace": "a" }, "spec": { "clusterRef": { "name": "prod" } } });
+        let topic: Topic = serde_json::from_value(topic).unwrap();
+        let context = Server::default().context();
+        known(&context, [cluster]);
+        let own = Address::Cluster("a".into(), "prod".into());
+        let comes = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Brokers::known(&context.ways, own.clone());
+        };
+        let (found, ()) = tokio::join!(resolve(&context, &topic), comes);
+        assert_eq!(found.unwrap(), Resolved::At(own.clone()));
+        // Once for a while: it may never come.
+        context.ways.forget(&own);
+        for most in [11, 0] {
+            let since = tokio::time::Instant::now();
+            assert!(matches!(resolve(&context, &topic).await.unwrap(), Resolved::NotReady(_)));
+            assert!(since.elapsed().as_secs() <= most, "{:?}", since.elapsed());
         }
     }
 
