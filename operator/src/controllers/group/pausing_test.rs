@@ -229,7 +229,7 @@ async fn what_was_stopped_for_too_long_is_started_again() {
 
 #[tokio::test]
 async fn they_are_started_in_time_though_nobody_can_be_asked() {
-    for (seconds, asked) in [(599, 0), (601, 3)] {
+    for (seconds, asked) in [(540, 0), (601, 3)] {
         let world = World::new(spec("Manual"));
         world.target(3, 3);
         pass(&world, false, &mut 0).await.unwrap();

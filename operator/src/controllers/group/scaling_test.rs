@@ -214,7 +214,7 @@ async fn windows_go_on_when_another_operator_looks() {
         assert_eq!((&pending["from"], &pending["to"]), (&json!(3), &json!(0)));
         pending["since"] = then.to_string().into();
     };
-    earlier(290);
+    earlier(240);
     world.pass(&facts(3, &[0, 0, 0])).await;
     assert_eq!(world.asked(), Some(3));
     earlier(301);
