@@ -444,7 +444,7 @@ async fn read_answers<R: AsyncRead + Unpin>(
         };
         let size = match usize::try_from(size) {
             Ok(size) if (4..=frame_bytes_max).contains(&size) => size,
-            _ => return format!("answer of {size} bytes (at most {frame_bytes_max} are accepted)"),
+            _ => return no_answer(size, frame_bytes_max),
         };
         // Grown as bytes arrive, so a size alone doesn't make us allocate.
         let mut frame = Vec::with_capacity(size.min(64 << 10));
@@ -463,6 +463,16 @@ async fn read_answers<R: AsyncRead + Unpin>(
         }
         // The caller may have given up; then the answer is simply dropped.
         let _ = waiter.answer.send(frame);
+    }
+}
+
+/// What is wrong with four bytes that are no size of an answer: most often they are another protocol's first ones.
+fn no_answer(size: i32, frame_bytes_max: usize) -> String {
+    match size.to_be_bytes() {
+        [b'H', b'T', b'T', b'P'] => "whoever answers speaks HTTP, and not Kafka's protocol".to_owned(),
+        // An alert, or a handshake, of any version.
+        [0x15 | 0x16, 3, ..] => "whoever answers speaks TLS, and is asked without".to_owned(),
+        _ => format!("answer of {size} bytes (at most {frame_bytes_max} are accepted)"),
     }
 }
 

@@ -167,6 +167,18 @@ async fn impossible_frame_sizes_end_the_connection() {
 }
 
 #[tokio::test]
+async fn another_protocol_is_told_by_its_name() {
+    let alert = [0x15, 3, 3, 0, 2, 2, 0x46].as_slice();
+    for (said, name) in [(b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(), "speaks HTTP"), (alert, "speaks TLS")] {
+        let (ours, mut theirs) = duplex(1 << 20);
+        let script = async { theirs.write_all(said).await.expect("written") };
+        let (result, ()) = tokio::join!(Connection::over(ours, "test:1", options()), script);
+        let said = result.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.contains(name), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_broker_that_goes_away_fails_everyone_who_waits() {
     let (connection, mut broker) = pair().await;
     let script = async {
