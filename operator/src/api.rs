@@ -27,6 +27,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// After so many seconds the server is to end a watch, which is then begun anew where it was. One that it does not end
 /// within five more is given up.
 pub const WATCH: u32 = 60;
+/// How many objects of unknown size are read at once: of the largest ones, of 1.5 MB, there is memory for so many.
+pub const FEW: u32 = 10;
 
 /// The client, as the pod or the user's kubeconfig says.
 ///
@@ -39,9 +41,10 @@ pub async fn client() -> anyhow::Result<Client> {
     Ok(builder.with_layer(&Bounded(ANSWER)).build())
 }
 
-/// A watch, of those that have these labels if any are named.
+/// A watch, of those that have these labels if any are named. What is there when it begins comes a few at a time: they may be
+/// as large as the API server takes them.
 pub fn watch(labels: Option<&str>) -> kube::runtime::watcher::Config {
-    let config = kube::runtime::watcher::Config::default().timeout(WATCH);
+    let config = kube::runtime::watcher::Config::default().timeout(WATCH).page_size(FEW);
     match labels {
         Some(labels) => config.labels(labels),
         None => config,

@@ -57,7 +57,7 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let mut page = ListParams::default().limit(500);
+    let mut page = ListParams::default().limit(50);
     let mut count = 0;
     loop {
         let found = match all.list_metadata(&page).await {

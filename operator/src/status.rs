@@ -17,7 +17,10 @@ use serde_json::json;
 use crate::FIELD_MANAGER;
 use crate::apply::is_mistyped;
 use crate::controllers::Error;
+use crate::words::cut;
 
+/// How long a message may be, in bytes: what Kubernetes' own conditions take.
+const MESSAGE: usize = 32_000;
 /// Set to "true" it keeps the operator from doing anything about an object that is not being deleted.
 pub const PAUSED: &str = "klamm.dev/paused";
 
@@ -96,7 +99,7 @@ impl Conditions {
             type_: kind.into(),
             status: status.into(),
             reason: reason.into(),
-            message: message.into(),
+            message: cut(message.into(), MESSAGE),
             observed_generation: self.generation,
             last_transition_time: since.unwrap_or(Time(self.at)),
         });

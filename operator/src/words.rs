@@ -1,4 +1,4 @@
-//! An error as a person at a terminal reads it: one line, without where in the code it came from.
+//! An error as a person at a terminal reads it: one line, without where in the code it came from, and of a length that is read.
 
 /// All that led to it, each said once.
 pub fn in_a_line(error: &anyhow::Error) -> String {
@@ -19,6 +19,15 @@ pub fn in_a_line(error: &anyhow::Error) -> String {
     said
 }
 
+/// The beginning of what may quote a part of a resource, of any length; in bytes.
+pub fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;
@@ -35,5 +44,11 @@ mod tests {
         let status = kube::core::Status::failure("clusters.klamm.dev is forbidden", "Forbidden").with_code(403);
         let error = Err::<(), _>(kube::Error::Api(Box::new(status))).context("the Cluster").unwrap_err();
         assert_eq!(in_a_line(&error), "the Cluster: clusters.klamm.dev is forbidden (Forbidden, 403)");
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut() {
+        assert_eq!(cut("abc".into(), 3), "abc");
+        assert_eq!(cut("abé".into(), 3), "ab…");
     }
 }

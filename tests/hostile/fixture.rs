@@ -8,6 +8,7 @@ use bytes::Bytes;
 use klamm_protocol::messages::CreateTopicsRequest;
 use klamm_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use klamm_protocol::{Request, frame, wire::Reader};
+use klamm_tests::process::peak_kib;
 use klamm_tests::wire::{Connection, brokers};
 use klamm_tests::{Broker, Peer, eventually};
 
@@ -152,10 +153,4 @@ impl Target {
 
 fn head(text: &str) -> String {
     text.lines().take(20).collect::<Vec<_>>().join("\n")
-}
-
-fn peak_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }

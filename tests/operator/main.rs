@@ -16,6 +16,7 @@ mod gitops;
 mod groups;
 mod grown;
 mod kubernetes;
+mod large;
 mod metrics_api;
 mod outages;
 mod pages;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use klamm_tests::ports::free_port;
-use klamm_tests::process::Process;
+use klamm_tests::process::{Process, peak_kib};
 use klamm_tests::{Broker, Tool, eventually, paths};
 use serde_json::Value;
 
@@ -104,6 +104,11 @@ impl Operator {
     /// The memory that it has.
     pub fn rss_kib(&self) -> u64 {
         self.process.rss_kib()
+    }
+
+    /// The most that it has had.
+    pub fn peak_kib(&self) -> u64 {
+        peak_kib(self.process.pid())
     }
 
     /// The seconds of a processor that it has used.

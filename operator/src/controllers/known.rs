@@ -29,11 +29,18 @@ pub struct Known<K: Watched> {
     changes: broadcast::Sender<ObjectRef<DeserializeGuard<K>>>,
     /// What could be told of those that cannot be read.
     pub remains: Remains<K>,
+    /// Those that cannot be read may be large: each is looked at by itself.
+    pub reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl<K: Watched> Default for Known<K> {
     fn default() -> Self {
-        Self { stores: Arc::default(), changes: broadcast::channel(BEHIND).0, remains: Arc::default() }
+        Self {
+            stores: Arc::default(),
+            changes: broadcast::channel(BEHIND).0,
+            remains: Arc::default(),
+            reading: Arc::default(),
+        }
     }
 }
 

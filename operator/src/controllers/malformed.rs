@@ -26,10 +26,13 @@ use super::{Context, Error, Reconcile, Watched, finalizer};
 use crate::events;
 use crate::finalizers::is_ours;
 use crate::status::Conditions;
+use crate::words::cut;
 
 /// How often it is looked at again: a status that is put right by hand is no change that a watch tells of, and an alert
 /// lasts as long as the trouble does.
 const AGAIN: Duration = Duration::from_secs(300);
+/// What is said of one, in bytes: it may quote what was found.
+pub const WHY: usize = 1000;
 
 /// Says what is wrong with an object, once; and lets one go that is being deleted, if that is asked for.
 ///
@@ -41,6 +44,7 @@ pub async fn look<K: Reconcile>(
     context: &Context,
 ) -> Result<Action, Error> {
     context.metrics.malformed(K::CONTROLLER);
+    let _turn = K::known(context).reading.lock().await;
     let found = api::<K>(&context.client, &object.namespace().unwrap_or_default()).get_opt(&object.name_any()).await;
     let found = match found {
         Ok(Some(found)) => Ok(serde_json::to_value(found).map_err(|e| Error::Malformed(e.to_string()))?),
@@ -49,7 +53,7 @@ pub async fn look<K: Reconcile>(
         Err(error) => Err(error),
     };
     let field = found.as_ref().ok().and_then(|found| understood::<K>(found).err());
-    let why = field.unwrap_or_else(|| malformed.error.clone());
+    let why = cut(field.unwrap_or_else(|| malformed.error.clone()), WHY);
     let name = full_name(object);
     tracing::warn!(controller = K::CONTROLLER, object = name, error = why, "an object cannot be read");
     let found = found?;
@@ -112,10 +116,10 @@ fn api<K: Watched>(client: &Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &ApiResource::erase::<K>(&()))
 }
 
-/// An object as far as it can be read: at least whose it is and what it stands for, else nothing.
+/// Of an object, whether it can be read or not, only whose it is and what it stands for; nothing if that cannot be read.
 pub fn read<K: OfCluster>(object: DynamicObject) -> Option<K> {
     let object = serde_json::to_value(object).ok()?;
-    K::deserialize(&object).or_else(|_| serde_json::from_value(essence(&object))).ok()
+    serde_json::from_value(essence(&object)).ok()
 }
 
 fn essence(object: &Value) -> Value {
@@ -125,8 +129,9 @@ fn essence(object: &Value) -> Value {
     };
     let mut status = some("status", &["clusterId", "topicId"]);
     status.as_object_mut().into_iter().for_each(|status| status.retain(|_, value| value.is_string()));
+    let fields = ["namespace", "name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp"];
     json!({
-        "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": object["metadata"],
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": some("metadata", &fields),
         "spec": some("spec", &["clusterRef", "bootstrapServers", "topicName", "groupId"]), "status": status,
     })
 }

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod farewell;
 pub mod finalizer;
 pub mod group;
+pub mod kept;
 pub mod known;
 pub mod malformed;
 #[cfg(test)]
@@ -24,11 +25,13 @@ use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
+use kube::core::object::HasSpec;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
@@ -103,9 +106,10 @@ impl Context {
     /// # Errors
     /// Metrics that are registered already.
     pub fn new(client: Client, settings: Arc<Settings>, metrics: Metrics) -> Result<Self, prometheus::Error> {
+        let (topics, groups) = (Known::default(), Known::default());
         Ok(Self {
-            all_topics: owner::all(client.clone(), settings.namespaces()),
-            all_groups: owner::all(client.clone(), settings.namespaces()),
+            all_topics: owner::all(client.clone(), settings.namespaces(), &topics),
+            all_groups: owner::all(client.clone(), settings.namespaces(), &groups),
             recorder: Recorder::new(client.clone(), settings.identity.clone()),
             group_metrics: groups::metrics::Metrics::new(metrics.registry())?,
             cluster_metrics: cluster::metrics::Metrics::new(metrics.registry())?,
@@ -114,8 +118,8 @@ impl Context {
             settings,
             metrics,
             clusters: Known::default(),
-            topics: Known::default(),
-            groups: Known::default(),
+            topics,
+            groups,
             failures: Arc::default(),
         })
     }
@@ -170,7 +174,14 @@ pub enum Error {
 
 /// A kind of resources that is watched.
 pub trait Watched:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + HasSpec<Spec: Serialize>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
     /// Where the context keeps what is known of this kind.
     fn known(context: &Context) -> &Known<Self>;
@@ -203,7 +214,7 @@ pub trait Reconcile: Watched {
 }
 
 /// Watches a kind and makes it known in the context. The stream has to be polled; it names what may need work: what is
-/// new, or has another description or other annotations. Statuses and finalizers are not among it: the operator writes those.
+/// new, or has another description or other annotations of Klamm's. Statuses and finalizers are not among it: the operator writes those.
 pub fn watch<K: Watched>(
     context: &Context,
     namespace: Option<&str>,
@@ -220,8 +231,7 @@ pub fn watch<K: Watched>(
     let context = context.clone();
     let described = predicates::generation.combine(annotations);
     let changes = api::patiently(watcher(all, api::watch(None)))
-        // Who wrote what is a large part of an object, and of no interest here.
-        .modify(|object: &mut DeserializeGuard<K>| object.meta_mut().managed_fields = None)
+        .modify(kept::trim::<K>)
         .reflect(writer)
         .touched_objects()
         .inspect(move |object| {
@@ -239,7 +249,7 @@ pub fn watch<K: Watched>(
     (store, changes)
 }
 
-/// Annotations that others set. What the operator notes itself is no change.
+/// Annotations by which others ask for something. What the operator notes itself is no change.
 fn annotations<K: Resource>(object: &K) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let all = object.meta().annotations.iter().flatten();

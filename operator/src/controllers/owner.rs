@@ -10,11 +10,15 @@ use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 
-use super::known::full_name;
+use super::known::{Known, full_name};
 use super::{Context, Error, Watched, malformed};
+use crate::api;
 use crate::clusters::{self, Resolved};
 use crate::crd::{ClusterRef, ConsumerGroup, Topic};
 use crate::rounds::Rounds;
+
+/// How many objects are read at once that are not larger than those that are kept.
+const MANY: u32 = 50;
 
 /// A resource that stands for something in a cluster.
 pub trait OfCluster: Watched {
@@ -84,15 +88,19 @@ impl OfCluster for ConsumerGroup {
     }
 }
 
-/// Asks the API server for all objects of a kind, once for all who ask at a time.
+/// Asks the API server for all objects of a kind, once for all who ask at a time. Of each there is only what tells what it
+/// stands for.
 pub type All<K> = Arc<Rounds<(), Result<Arc<Vec<K>>, Error>>>;
 
 /// See [`All`].
-pub fn all<K: OfCluster>(client: Client, namespaces: Vec<Option<String>>) -> All<K> {
+pub fn all<K: OfCluster>(client: Client, namespaces: Vec<Option<String>>, known: &Known<K>) -> All<K> {
+    let known = known.clone();
     Arc::new(Rounds::new(usize::MAX >> 4, move |asked: Vec<()>| {
-        let (client, namespaces) = (client.clone(), namespaces.clone());
+        let (client, namespaces, known) = (client.clone(), namespaces.clone(), known.clone());
         async move {
-            let listed = list(&client, &namespaces).await;
+            // Those may be large.
+            let page = if known.unread().is_empty() { MANY } else { api::FEW };
+            let listed = list(&client, &namespaces, page).await;
             let answer = || match &listed {
                 Ok(all) => Ok(Arc::clone(all)),
                 Err(error) => Err(Error::Other(error.to_string())),
@@ -103,33 +111,18 @@ pub fn all<K: OfCluster>(client: Client, namespaces: Vec<Option<String>>) -> All
 }
 
 /// One that cannot be read does not keep the others from being listed, nor is it left out.
-async fn list<K: OfCluster>(client: &Client, namespaces: &[Option<String>]) -> Result<Arc<Vec<K>>, Error> {
+async fn list<K: OfCluster>(client: &Client, namespaces: &[Option<String>], page: u32) -> Result<Arc<Vec<K>>, Error> {
     let (mut all, kind) = (Vec::new(), ApiResource::erase::<K>(&()));
     for namespace in namespaces {
-        let api: Api<K> = match namespace {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
-        };
-        let each: Api<DynamicObject> = match namespace {
+        let api: Api<DynamicObject> = match namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
             None => Api::all_with(client.clone(), &kind),
         };
-        let mut page = ListParams::default().limit(500);
+        let mut page = ListParams::default().limit(page);
         loop {
-            let next = match api.list(&page).await {
-                Ok(found) => {
-                    all.extend(found.items);
-                    found.metadata.continue_
-                }
-                // One of them cannot be read. To read each by itself takes longer.
-                Err(kube::Error::SerdeError(_)) => {
-                    let found = each.list(&page).await?;
-                    all.extend(found.items.into_iter().filter_map(malformed::read::<K>));
-                    found.metadata.continue_
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match next.filter(|next| !next.is_empty()) {
+            let found = api.list(&page).await?;
+            all.extend(found.items.into_iter().filter_map(malformed::read::<K>));
+            match found.metadata.continue_.filter(|next| !next.is_empty()) {
                 Some(next) => page = page.continue_token(&next),
                 None => break,
             }
