@@ -4,7 +4,6 @@
 //! leader. Here it counts only while a majority answers.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::QuorumError;
+use crate::lock::Lock;
 use crate::log_store::Failure;
 use crate::message::Identity;
 use crate::node::Node;
@@ -60,11 +60,11 @@ pub struct Core {
     silent: Mutex<BTreeSet<i32>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Held until the last clone is gone and with it the last writer.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Core {
-    pub fn new(node: Arc<Node>, raft: Raft, snapshots: Arc<Mutex<Snapshots>>, failure: Failure, lock: File) -> Self {
+    pub fn new(node: Arc<Node>, raft: Raft, snapshots: Arc<Mutex<Snapshots>>, failure: Failure, lock: Lock) -> Self {
         Self {
             node,
             raft,

@@ -20,6 +20,7 @@ mod follow;
 mod frame;
 mod join;
 mod journal;
+mod lock;
 mod log_store;
 mod machine;
 mod membership;

@@ -3,7 +3,7 @@
 //! All tasks live on the runtime that called [`Quorum::open`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use parking_lot::Mutex;
-use rustix::fs::FlockOperation;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -21,6 +20,7 @@ use crate::config::{Bootstrap, QuorumConfig};
 use crate::core::{Core, Leadership};
 use crate::error::QuorumError;
 use crate::journal::Journal;
+use crate::lock::Lock;
 use crate::log_store::{Failure, LogStore};
 use crate::machine::{Machine, SnapshotTrigger, StateMachine};
 use crate::metrics::{self, QuorumMetrics, Replica};
@@ -47,7 +47,7 @@ struct Stored {
     journal: Journal,
     machine: Machine,
     trigger: Arc<SnapshotTrigger>,
-    lock: File,
+    lock: Lock,
     alone: bool,
 }
 
@@ -311,7 +311,7 @@ async fn take_snapshots(raft: Raft, trigger: Arc<SnapshotTrigger>) {
 fn load(config: &QuorumConfig, machine: Box<dyn StateMachine>, failure: Failure) -> Result<Stored, QuorumError> {
     let dir = &config.dir;
     fs::create_dir_all(dir).map_err(|e| QuorumError::io("creating", dir, e))?;
-    let lock = lock(dir)?;
+    let lock = Lock::take(dir)?;
     let (snapshots, contents) = Snapshots::open(dir)?;
     let mut journal = match Journal::open(dir, config.owner(), config.segment_bytes)? {
         Some(journal) => journal,
@@ -420,18 +420,6 @@ fn settle(journal: &mut Journal, node_id: i32, alone: bool) -> Result<(), Quorum
         journal.uncommit_vote();
     }
     Ok(())
-}
-
-fn lock(dir: &Path) -> Result<File, QuorumError> {
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(|e| QuorumError::io("creating", &path, e))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(QuorumError::Foreign { dir: dir.to_path_buf(), reason: "another process runs on it".into() })
-        }
-        Err(e) => Err(QuorumError::io("locking", &path, e.into())),
-    }
 }
 
 #[cfg(test)]
