@@ -17,21 +17,29 @@ use crate::words::cut;
 /// needs so much: the largest that the API server takes are ten times as large.
 const LARGEST: usize = 128 << 10;
 
+/// What an annotation may take that is somebody else's: whoever sets one, whatever it says, asks for a look by that. What is
+/// larger is a copy of something.
+const NOTE: usize = 256;
+
 /// Takes away what is of no interest here. What is too large cannot be read, as far as the operator is concerned.
 pub fn trim<K: Watched>(object: &mut DeserializeGuard<K>) {
     // Who wrote what is often the larger part.
     object.meta_mut().managed_fields = None;
     let size = size(object.meta()) + object.0.as_ref().map_or(0, |object| size(object.spec()));
-    let ours = |key: &str| key.split_once('/').is_some_and(|(group, _)| group == GROUP);
-    object.annotations_mut().retain(|key, _| ours(key));
+    object.annotations_mut().retain(|key, value| is_ours(key) || key.len() + value.len() <= NOTE);
     if size > LARGEST {
         object.labels_mut().clear();
+        object.annotations_mut().retain(|key, _| is_ours(key));
         let error = format!("it takes {size} bytes with its labels and annotations, of {LARGEST} at most");
         object.0 = Err(InvalidObject { error, metadata: object.meta().clone() });
     }
     if let Err(unread) = &mut object.0 {
         unread.error = cut(take(&mut unread.error), WHY);
     }
+}
+
+fn is_ours(annotation: &str) -> bool {
+    annotation.split_once('/').is_some_and(|(group, _)| group == GROUP)
 }
 
 /// What something takes as JSON.
@@ -75,11 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_asked_of_the_operator_is_kept_of_annotations() {
-        let notes = json!({ "klamm.dev/paused": "true", "klamm.dev.x/paused": "", "klamm.dev": "", "a/b": "c" });
+    fn copies_are_not_kept_among_annotations() {
+        let copy = "x".repeat(300);
+        let notes = json!({ "klamm.dev/paused": copy, "klamm.dev.x/paused": copy, "klamm.dev": copy, "look": "now" });
         let object = kept(json!({ "annotations": notes, "managedFields": [{}] }), spec(100_000));
         let meta = object.0.expect("a Topic").metadata;
-        assert_eq!(meta.annotations, Some([("klamm.dev/paused".into(), "true".into())].into()));
+        assert!(meta.annotations.expect("two").into_keys().eq(["klamm.dev/paused", "look"]));
         assert_eq!(meta.managed_fields, None);
     }
 

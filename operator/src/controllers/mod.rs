@@ -214,7 +214,7 @@ pub trait Reconcile: Watched {
 }
 
 /// Watches a kind and makes it known in the context. The stream has to be polled; it names what may need work: what is
-/// new, or has another description or other annotations of Klamm's. Statuses and finalizers are not among it: the operator writes those.
+/// new, or has another description or other annotations. Statuses and finalizers are not among it: the operator writes those.
 pub fn watch<K: Watched>(
     context: &Context,
     namespace: Option<&str>,
@@ -249,7 +249,7 @@ pub fn watch<K: Watched>(
     (store, changes)
 }
 
-/// Annotations by which others ask for something. What the operator notes itself is no change.
+/// Annotations that others set. What the operator notes itself is no change.
 fn annotations<K: Resource>(object: &K) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let all = object.meta().annotations.iter().flatten();
