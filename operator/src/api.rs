@@ -14,9 +14,10 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
+use k8s_openapi::NamespaceResourceScope;
 use kube::client::{Body, ClientBuilder};
 use kube::runtime::utils::{Backoff, ResetTimerBackoff, StreamBackoff};
-use kube::{Client, Config};
+use kube::{Api, Client, Config, Resource};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{BoxError, Layer, Service};
 
@@ -29,6 +30,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub const WATCH: u32 = 60;
 /// How many objects of unknown size are read at once: of the largest ones, of 1.5 MB, there is memory for so many.
 pub const FEW: u32 = 10;
+/// The same of those that are known to be small, or of what is known of all of them but for what they hold.
+pub const MANY: u32 = 50;
 
 /// The client, as the pod or the user's kubeconfig says.
 ///
@@ -39,6 +42,17 @@ pub async fn client() -> anyhow::Result<Client> {
     config.connect_timeout = Some(CONNECT);
     let builder = ClientBuilder::try_from(config).context("the way to the Kubernetes API")?;
     Ok(builder.with_layer(&Bounded(ANSWER)).build())
+}
+
+/// All objects of a kind: those of a namespace, if one is named.
+pub fn all<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
 }
 
 /// A watch, of those that have these labels if any are named. What is there when it begins comes a few at a time: they may be

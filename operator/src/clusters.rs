@@ -65,10 +65,11 @@ pub async fn resolve<K: OfCluster>(context: &Context, object: &K) -> Result<Reso
     }
     let own = Address::Cluster(home.to_owned(), reference.name.clone());
     let up = cluster.status.as_ref().is_some_and(|status| !status.listeners.is_empty());
-    if up && plain(&cluster).is_none() && context.settings.controllers.contains(&Kind::Clusters) {
+    let plain = plain(&cluster);
+    if up && plain.is_none() && context.settings.controllers.contains(&Kind::Clusters) {
         context.ways.soon(&own).await;
     }
-    Ok(match plain(&cluster) {
+    Ok(match plain {
         _ if up && context.ways.to(&own).is_some() => Resolved::At(own),
         // One that another operator looks after, or nobody.
         Some(address) => Resolved::At(Address::Plain(address.to_owned())),

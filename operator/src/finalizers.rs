@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::api;
-use crate::crd::{ConsumerGroup, GROUP, Topic};
+use crate::crd::{ConsumerGroup, Topic, is_ours};
 use crate::lease::Lease;
 use crate::run;
 use crate::settings::Settings;
@@ -53,11 +53,8 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let kind = K::kind(&());
-    let all: Api<K> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let mut page = ListParams::default().limit(50);
+    let all: Api<K> = api::all(client, namespace);
+    let mut page = ListParams::default().limit(api::MANY);
     let mut count = 0;
     loop {
         let found = match all.list_metadata(&page).await {
@@ -108,11 +105,6 @@ where
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Whether the operator has set a finalizer.
-pub(crate) fn is_ours(name: &str) -> bool {
-    name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]

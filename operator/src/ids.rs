@@ -47,6 +47,7 @@ mod tests {
         }
         assert_eq!((brokers(&[7]).as_str(), brokers(&[0, 1, 2]).as_str()), ("broker 7", "brokers 0-2"));
     }
+
     #[test]
     fn one_broker_is_not_said_as_many() {
         assert_eq!(agree([3], "runs", "run"), "broker 3 runs");

@@ -19,8 +19,9 @@ use crate::apply::is_mistyped;
 use crate::controllers::Error;
 use crate::words::cut;
 
-/// How long a message may be, in bytes: what Kubernetes' own conditions take.
+/// How long a message may be, in bytes: Kubernetes' own conditions take 32,768.
 const MESSAGE: usize = 32_000;
+
 /// Set to "true" it keeps the operator from doing anything about an object that is not being deleted.
 pub const PAUSED: &str = "klamm.dev/paused";
 

@@ -68,13 +68,17 @@ impl World {
         found["bootstrapServers"].as_str().expect("servers").to_owned()
     }
 
+    /// Nodes take a moment to know a new port.
+    #[track_caller]
+    pub fn until_open(&self, bootstrap: &str) {
+        klamm_tests::eventually("the port is open", 60, || {
+            (self.klamm(bootstrap, &["topics", "list"]).run().code == 0).then_some(())
+        });
+    }
+
     /// Writes records and reads them again.
     fn use_it(&self, bootstrap: &str, topic: &str) {
-        // Nodes take a moment to know a new port.
-        klamm_tests::eventually("the port is open", 60, || {
-            let listed = self.klamm(bootstrap, &["topics", "list"]).run();
-            if listed.code == 0 { Some(()) } else { pause() }
-        });
+        self.until_open(bootstrap);
         // It may be there, from a Topic.
         self.klamm(bootstrap, &["topics", "create", topic, "--partitions", "3"]).run();
         let lines: String = (0..100).map(|n| format!("line-{n}\n")).collect();

@@ -38,10 +38,7 @@ impl Consumers {
         });
         world.create("demo", spec);
         let bootstrap = world.bootstrap("demo", "outside");
-        // Nodes take a moment to know a new port.
-        eventually("the port is open", 60, || {
-            (world.klamm(&bootstrap, &["topics", "list"]).run().code == 0).then_some(())
-        });
+        world.until_open(&bootstrap);
         Consumers { world, bootstrap }
     }
 

@@ -25,10 +25,7 @@ fn a_single_broker_becomes_three_and_one_again() {
         );
         let bootstrap = world.bootstrap("grown", "plain");
         let lines: String = (0..1000).map(|n| format!("line-{n}\n")).collect();
-        // Nodes take a moment to know a new port.
-        klamm_tests::eventually("the port is open", 60, || {
-            (world.klamm(&bootstrap, &["topics", "list"]).run().code == 0).then_some(())
-        });
+        world.until_open(&bootstrap);
         world.klamm(&bootstrap, &["topics", "create", "t", "--partitions", "6"]).ok();
         world.klamm(&bootstrap, &["produce", "t"]).stdin(&*lines).ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

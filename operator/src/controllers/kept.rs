@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Watched;
 use super::malformed::WHY;
-use crate::crd::GROUP;
+use crate::crd::is_ours;
 use crate::words::cut;
 
 /// How large the description of a resource may be, with its labels and annotations; in bytes, as JSON. Nobody who means it
@@ -36,10 +36,6 @@ pub fn trim<K: Watched>(object: &mut DeserializeGuard<K>) {
     if let Err(unread) = &mut object.0 {
         unread.error = cut(take(&mut unread.error), WHY);
     }
-}
-
-fn is_ours(annotation: &str) -> bool {
-    annotation.split_once('/').is_some_and(|(group, _)| group == GROUP)
 }
 
 /// What something takes as JSON.

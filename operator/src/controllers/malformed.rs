@@ -23,8 +23,8 @@ use serde_json::{Value, json};
 use super::known::{Known, full_name};
 use super::owner::OfCluster;
 use super::{Context, Error, Reconcile, Watched, finalizer};
+use crate::crd::is_ours;
 use crate::events;
-use crate::finalizers::is_ours;
 use crate::status::Conditions;
 use crate::words::cut;
 

@@ -222,10 +222,7 @@ pub fn watch<K: Watched>(
     reflector::Store<DeserializeGuard<K>>,
     impl Stream<Item = Result<DeserializeGuard<K>, watcher::Error>> + Send + 'static,
 ) {
-    let all: Api<DeserializeGuard<K>> = match namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
-    };
+    let all: Api<DeserializeGuard<K>> = api::all(&context.client, namespace);
     let (store, writer) = reflector::store();
     K::known(context).add(store.clone());
     let context = context.clone();

@@ -17,9 +17,6 @@ use crate::clusters::{self, Resolved};
 use crate::crd::{ClusterRef, ConsumerGroup, Topic};
 use crate::rounds::Rounds;
 
-/// How many objects are read at once that are not larger than those that are kept.
-const MANY: u32 = 50;
-
 /// A resource that stands for something in a cluster.
 pub trait OfCluster: Watched {
     /// The Cluster that it names.
@@ -99,7 +96,7 @@ pub fn all<K: OfCluster>(client: Client, namespaces: Vec<Option<String>>, known:
         let (client, namespaces, known) = (client.clone(), namespaces.clone(), known.clone());
         async move {
             // Those may be large.
-            let page = if known.unread().is_empty() { MANY } else { api::FEW };
+            let page = if known.unread().is_empty() { api::MANY } else { api::FEW };
             let listed = list(&client, &namespaces, page).await;
             let answer = || match &listed {
                 Ok(all) => Ok(Arc::clone(all)),

@@ -33,3 +33,8 @@ pub use topic::{Topic, TopicSpec, TopicStatus};
 pub const GROUP: &str = "klamm.dev";
 /// The version in which they are served and stored.
 pub const VERSION: &str = "v1alpha1";
+
+/// Whether a finalizer, or the key of an annotation, is of this group.
+pub fn is_ours(name: &str) -> bool {
+    name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/'))
+}

@@ -136,6 +136,8 @@ impl Reconcile for Cluster {
         namespace: Option<&str>,
     ) -> Controller<DeserializeGuard<Self>> {
         let of = (context, namespace);
+        let pods = api::all::<Pod>(&context.client, namespace);
+        let claims = api::all::<PersistentVolumeClaim>(&context.client, namespace);
         controller
             .owns_stream(parts::<StatefulSet>(of))
             .owns_stream(parts::<Service>(of))
@@ -143,11 +145,8 @@ impl Reconcile for Cluster {
             .owns_stream(parts::<ServiceAccount>(of))
             .owns_stream(parts::<PodDisruptionBudget>(of))
             .owns_stream(parts::<NetworkPolicy>(of))
-            .watches_stream(api::patiently(watcher(all::<Pod>(of), ours())).touched_objects(), |pod| cluster_of(&pod))
-            .watches_stream(
-                api::patiently(watcher(all::<PersistentVolumeClaim>(of), ours())).touched_objects(),
-                |claim| cluster_of(&claim),
-            )
+            .watches_stream(api::patiently(watcher(pods, ours())).touched_objects(), |pod| cluster_of(&pod))
+            .watches_stream(api::patiently(watcher(claims, ours())).touched_objects(), |claim| cluster_of(&claim))
     }
 }
 
@@ -174,18 +173,9 @@ fn parts<K>(of: (&Context, Option<&str>)) -> impl Stream<Item = Result<PartialOb
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + Send + 'static,
 {
-    api::patiently(watcher(all::<PartialObjectMeta<K>>(of), ours())).touched_objects()
-}
-
-/// All objects of a kind that is watched.
-fn all<K>((context, namespace): (&Context, Option<&str>)) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(context.client.clone(), namespace),
-        None => Api::all(context.client.clone()),
-    }
+    let (context, namespace) = of;
+    let all = api::all::<PartialObjectMeta<K>>(&context.client, namespace);
+    api::patiently(watcher(all, ours())).touched_objects()
 }
 
 /// Those of them that the operator has made.

@@ -402,8 +402,10 @@ impl Acting<'_> {
             Next::Joined => {
                 let joined: Vec<i32> = begun.joining.range(..self.facts.there).copied().collect();
                 // Those that stay after one has gone are even, which is no news.
-                let told = || ids::agree(joined.iter().copied(), "has its share", "have their share");
-                return (!joined.is_empty()).then(|| ("ScaledOut", told()));
+                if joined.is_empty() {
+                    return None;
+                }
+                ("ScaledOut", ids::agree(joined, "has its share", "have their share"))
             }
             _ => return None,
         })
